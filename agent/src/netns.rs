@@ -1,0 +1,275 @@
+//! Named network namespaces, made the way iproute2 makes them: a file in `/run/netns` onto which the namespace is bind-mounted.
+//!
+//! A thread that enters a namespace stays in it, so each piece of work that needs one runs on a plain thread of its own, never on
+//! one of the runtime's.
+//!
+//! Ownership: for each namespace that we make, a file in a state directory holds the namespace's inode. It is written before the
+//! namespace gets its name, survives the agent, and does not claim a namespace that a stranger made later under the same name,
+//! because that one has another inode.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{FsType, statfs};
+use tokio::sync::oneshot;
+
+use crate::files;
+
+/// Where iproute2 keeps named namespaces.
+pub const NETNS_DIR: &str = "/run/netns";
+
+/// Magic number of the filesystem that namespaces live in (`NSFS_MAGIC` in linux/magic.h).
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// Why work on a namespace failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A namespace of this name exists and is not ours.
+    #[error("the network namespace {0} exists and was not made by this agent; it is not touched")]
+    NotOurs(String),
+    /// The name could lead elsewhere.
+    #[error("{0:?} cannot be the name of a namespace")]
+    Name(String),
+    /// The thread that did the work has panicked.
+    #[error("the thread that worked in a namespace has died")]
+    Thread,
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { what: what.into(), source }
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::Io { what: what.into(), source: errno.into() }
+}
+
+/// Runs `work` on a plain thread inside a namespace (`None`: the one that the process is in), and waits for it.
+///
+/// # Errors
+/// When there is no such namespace or it cannot be entered; what `work` returns is passed on as it is.
+pub async fn on_thread_in<T: Send + 'static>(
+    namespace: Option<&Path>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let namespace = namespace.map(Path::to_owned);
+    on_thread(move || {
+        if let Some(path) = namespace {
+            enter(&path)?;
+        }
+        Ok(work())
+    })
+    .await
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(move || {
+            // Nobody waits any more: the work was done all the same.
+            let _ = sender.send(work());
+        })
+        .map_err(io_error("start a thread"))?;
+    receiver.await.map_err(|_| Error::Thread)?
+}
+
+fn enter(path: &Path) -> Result<(), Error> {
+    let what = || format!("enter the network namespace {}", path.display());
+    let file = File::open(path).map_err(io_error(what()))?;
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(system(what()))
+}
+
+/// Writes a setting below `/proc/sys` (`net/ipv4/ip_forward`), as seen by this thread's namespace.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn write_sysctl_here(key: &str, value: &str) -> io::Result<()> {
+    fs::write(Path::new("/proc/sys").join(key), value)
+}
+
+/// Writes a setting below `/proc/sys` in a namespace (`None`: the current one). `key` is a path, `net/ipv4/conf/gw_vlan110/arp_ignore`,
+/// because a device's name may hold a dot.
+///
+/// # Errors
+/// As the system says.
+pub async fn write_sysctl(namespace: Option<&Path>, key: &str, value: &str) -> Result<(), Error> {
+    let (path, text) = (key.to_owned(), value.to_owned());
+    on_thread_in(namespace, move || write_sysctl_here(&path, &text))
+        .await?
+        .map_err(io_error(format!("set {key} to {value}")))
+}
+
+/// Reads a setting below `/proc/sys` in a namespace, without the closing newline.
+///
+/// # Errors
+/// As the system says.
+pub async fn read_sysctl(namespace: Option<&Path>, key: &str) -> Result<String, Error> {
+    let path = Path::new("/proc/sys").join(key);
+    let text = on_thread_in(namespace, move || fs::read_to_string(path))
+        .await?
+        .map_err(io_error(format!("read {key}")))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// The namespaces that this node makes.
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    dir: PathBuf,
+    marks: PathBuf,
+}
+
+impl Namespaces {
+    /// `marks` is the state directory for our marks; it should be on a filesystem that a reboot empties, as `/run` is, because
+    /// namespaces do not survive one either.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(marks: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::in_dir(NETNS_DIR, marks)
+    }
+
+    fn in_dir(dir: impl Into<PathBuf>, marks: impl Into<PathBuf>) -> Result<Self, Error> {
+        let (dir, marks) = (dir.into(), marks.into());
+        fs::create_dir_all(&marks).map_err(io_error(format!("make {}", marks.display())))?;
+        Ok(Self { dir, marks })
+    }
+
+    /// The namespace's file, for [`on_thread_in`], [`crate::netlink::Handle::in_namespace`] and [`crate::process::Run::namespace`].
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Makes a namespace, with its loopback down as the kernel leaves it. Success when it is there and ours.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] when somebody else's has this name.
+    pub async fn create(&self, name: &str) -> Result<(), Error> {
+        check_name(name)?;
+        if self.is_ours(name) {
+            return Ok(());
+        }
+        let path = self.path(name);
+        if inode(&path).is_some() {
+            return Err(Error::NotOurs(name.to_owned()));
+        }
+        let (dir, mark) = (self.dir.clone(), self.marks.join(name));
+        on_thread(move || create_here(&dir, &path, &mark)).await
+    }
+
+    /// Deletes a namespace. What runs in it keeps it alive without a name: stop that first. Success when it is gone already.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] when somebody else's has this name.
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        check_name(name)?;
+        let (path, mark) = (self.path(name), self.marks.join(name));
+        let ours = self.is_ours(name);
+        if !ours && inode(&path).is_some() {
+            return Err(Error::NotOurs(name.to_owned()));
+        }
+        let name = name.to_owned();
+        on_thread(move || {
+            if ours {
+                umount2(&path, MntFlags::MNT_DETACH).map_err(system(format!("unmount the namespace {name}")))?;
+                files::remove_if_there(&path).map_err(io_error(format!("remove {}", path.display())))?;
+            }
+            files::remove_if_there(&mark).map_err(io_error(format!("remove {}", mark.display())))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Names of the namespaces that we made and that are still there.
+    ///
+    /// # Errors
+    /// When the marks cannot be read.
+    pub fn list(&self) -> Result<BTreeSet<String>, Error> {
+        let what = || format!("read {}", self.marks.display());
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.marks).map_err(io_error(what()))? {
+            let name = entry.map_err(io_error(what()))?.file_name();
+            if let Some(name) = name.to_str().filter(|name| self.is_ours(name)) {
+                names.insert(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// True when a namespace of this name exists and it was us who made it.
+    #[must_use]
+    pub fn is_ours(&self, name: &str) -> bool {
+        let marked = fs::read_to_string(self.marks.join(name)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        marked.is_some() && marked == inode(&self.path(name))
+    }
+
+    /// True when a namespace of this name exists, whoever made it.
+    #[must_use]
+    pub fn exists(&self, name: &str) -> bool {
+        inode(&self.path(name)).is_some()
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let good = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+    if good { Ok(()) } else { Err(Error::Name(name.to_owned())) }
+}
+
+/// Inode of the namespace mounted at a path; none when there is none, whatever else the file may be.
+fn inode(path: &Path) -> Option<u64> {
+    let kind = statfs(path).ok()?.filesystem_type();
+    (kind == NSFS_MAGIC).then(|| fs::metadata(path).ok().map(|file| file.ino())).flatten()
+}
+
+/// Runs on a thread of its own, which afterwards ends inside the new namespace.
+fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(io_error(format!("make {}", dir.display())))?;
+    share_mounts(dir)?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(system("make a network namespace"))?;
+    // This thread's namespace, not the process's.
+    let own = Path::new("/proc/thread-self/ns/net");
+    let fresh = fs::metadata(own).map_err(io_error("look at the new namespace"))?.ino();
+    files::write_atomic(mark, fresh.to_string().as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
+    // A plain file of an attempt that was cut off is mounted over.
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(io_error(format!("make {}", path.display())))?;
+    mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(system(format!("mount the namespace at {}", path.display())))
+}
+
+/// Makes the directory a shared mount, as iproute2 does, so that a namespace deleted here is gone in other mount namespaces too
+/// and does not live on there.
+fn share_mounts(dir: &Path) -> Result<(), Error> {
+    let share = || mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    match share() {
+        // Not a mount point yet.
+        Err(Errno::EINVAL) => {
+            mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+                .map_err(system(format!("bind {} to itself", dir.display())))?;
+            share().map_err(system(format!("share {}", dir.display())))
+        }
+        other => other.map_err(system(format!("share {}", dir.display()))),
+    }
+}

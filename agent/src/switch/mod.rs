@@ -1,0 +1,257 @@
+//! Open vSwitch ports: all of a node's, as one state, one plan and one transaction.
+//!
+//! ```text
+//!   SwitchState (desired) --.
+//!                            >-- plan (pure) --> Plan --> execute: one transaction, then the devices
+//!   Observed (rows+devices) -'
+//!                            >-- judge (pure) --> State and facts for the report
+//! ```
+//!
+//! Rows that carry our mark in `external_ids` are ours; no other row is changed or deleted. The one exception is what an operator
+//! hands over by `adopt`: the bridge, and the configured uplink on it.
+
+mod execute;
+mod judge;
+mod observe;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use trunkline_proto::resource::Port;
+use trunkline_proto::{Mac, VlanId};
+
+pub use execute::{Error, execute, prove_alive, transaction};
+pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
+pub use observe::{Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe};
+pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
+
+/// Key of our mark in `external_ids`; its value is a [`Mark`].
+pub const MARK_KEY: &str = "trunkline";
+/// On a bridge that an operator handed over: its datapath and failure mode stay as they were.
+pub const ADOPTED_KEY: &str = "trunkline-adopted";
+/// Keys that start so are ours to set and to remove on a row that is ours.
+const KEY_PREFIX: &str = "trunkline";
+
+/// The VLAN list of an uplink that shall carry nothing: an empty list would mean every VLAN, and 4095 is no VLAN.
+const NO_VLAN: i64 = 4095;
+
+/// What marks a row as this node's: its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(String);
+
+impl Mark {
+    /// The mark of a node.
+    #[must_use]
+    pub fn new(node: impl Into<String>) -> Self {
+        Self(node.into())
+    }
+
+    fn is_on(&self, external_ids: &BTreeMap<String, String>) -> bool {
+        external_ids.get(MARK_KEY) == Some(&self.0)
+    }
+}
+
+/// Which implementation of a bridge moves the frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datapath {
+    /// The kernel's module `openvswitch`.
+    System,
+    /// ovs-vswitchd itself.
+    Netdev,
+}
+
+impl Datapath {
+    /// The kernel's when it has the module, loaded or built in.
+    #[must_use]
+    pub fn detect() -> Self {
+        if Path::new("/sys/module/openvswitch").exists() { Self::System } else { Self::Netdev }
+    }
+
+    /// As written in the database and in facts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Netdev => "netdev",
+        }
+    }
+}
+
+/// The bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// `br-int`.
+    pub name: String,
+    /// Datapath of a bridge that we make.
+    pub datapath: Datapath,
+    /// Take over a bridge that is there without our mark, and the uplink on it.
+    pub adopt: bool,
+}
+
+/// The port to the other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UplinkSpec {
+    /// A network device, or with `adopt` a bond that is on the bridge already.
+    pub name: String,
+    /// Exactly the VLANs that it carries.
+    pub vlans: BTreeSet<VlanId>,
+}
+
+/// What is behind a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortKind {
+    /// A network device that exists already, such as a TAP.
+    System,
+    /// A device that ovs-vswitchd makes.
+    Internal {
+        /// Its MAC.
+        mac: Mac,
+        /// Its MTU in bytes. Always asked for: without that, one small port pulls all others down.
+        mtu: u16,
+    },
+}
+
+/// Which frames a port exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Those of one VLAN, untagged.
+    Vlan(VlanId),
+    /// None: a port without a tag would be a trunk for every VLAN, so it is alone, and protected, on VLAN 0, which no uplink carries.
+    Isolated,
+}
+
+/// Who a port is for; for people only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// `tap`, `gateway`, `dhcp`, ...
+    pub kind: String,
+    /// Name of the slice; may be empty.
+    pub slice: String,
+    /// Name of the VM; may be empty.
+    pub vm: String,
+    /// Name of the VM's interface; may be empty.
+    pub interface: String,
+}
+
+/// An access port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchPort {
+    /// What is behind it.
+    pub kind: PortKind,
+    /// Which frames it exchanges.
+    pub access: Access,
+    /// Who it is for.
+    pub labels: Labels,
+}
+
+impl From<&Port> for SwitchPort {
+    fn from(port: &Port) -> Self {
+        Self {
+            kind: PortKind::System,
+            access: port.vlan.map_or(Access::Isolated, Access::Vlan),
+            labels: Labels {
+                kind: "tap".to_owned(),
+                slice: port.owner.slice.clone(),
+                vm: port.owner.vm.clone(),
+                interface: port.owner.interface.clone(),
+            },
+        }
+    }
+}
+
+/// Everything that a node wants of Open vSwitch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchState {
+    /// Our mark.
+    pub mark: Mark,
+    /// The bridge.
+    pub bridge: BridgeSpec,
+    /// The uplink, if one is configured.
+    pub uplink: Option<UplinkSpec>,
+    /// Access ports by name.
+    pub ports: BTreeMap<String, SwitchPort>,
+}
+
+impl SwitchState {
+    /// The columns of every port that is wanted, uplink included.
+    fn wanted(&self) -> BTreeMap<&str, PortColumns> {
+        let ports = self.ports.iter().map(|(name, port)| (name.as_str(), self.access_columns(port)));
+        let uplink = self.uplink.iter().map(|uplink| (uplink.name.as_str(), self.uplink_columns(uplink)));
+        // The uplink comes last, so a port of the same name does not hide it.
+        ports.chain(uplink).collect()
+    }
+
+    fn access_columns(&self, port: &SwitchPort) -> PortColumns {
+        let (tag, protected) = match port.access {
+            Access::Vlan(vlan) => (i64::from(vlan.get()), false),
+            Access::Isolated => (0, true),
+        };
+        let external_ids = self.external_ids(&port.labels);
+        let (kind, mac, mtu_request) = match &port.kind {
+            PortKind::System => ("", None, None),
+            PortKind::Internal { mac, mtu } => ("internal", Some(mac.to_string()), Some(i64::from(*mtu))),
+        };
+        PortColumns {
+            vlan_mode: Some("access".to_owned()),
+            tag: Some(tag),
+            trunks: BTreeSet::new(),
+            protected,
+            external_ids: external_ids.clone(),
+            interface: InterfaceColumns { kind: kind.to_owned(), mac, mtu_request, external_ids },
+        }
+    }
+
+    fn uplink_columns(&self, uplink: &UplinkSpec) -> PortColumns {
+        let external_ids = self.external_ids(&Labels { kind: "uplink".to_owned(), ..Labels::default() });
+        PortColumns {
+            vlan_mode: Some("trunk".to_owned()),
+            tag: None,
+            trunks: trunks(&uplink.vlans),
+            protected: false,
+            external_ids: external_ids.clone(),
+            interface: InterfaceColumns { kind: String::new(), mac: None, mtu_request: None, external_ids },
+        }
+    }
+
+    /// The bridge's own port, which every bridge has: it stays down, and is kept apart from all guests besides.
+    fn local_columns(&self) -> PortColumns {
+        let external_ids = self.external_ids(&Labels { kind: "local".to_owned(), ..Labels::default() });
+        PortColumns {
+            vlan_mode: Some("access".to_owned()),
+            tag: Some(0),
+            trunks: BTreeSet::new(),
+            protected: true,
+            external_ids: external_ids.clone(),
+            interface: InterfaceColumns { kind: "internal".to_owned(), mac: None, mtu_request: None, external_ids },
+        }
+    }
+
+    fn external_ids(&self, labels: &Labels) -> BTreeMap<String, String> {
+        let Labels { kind, slice, vm, interface } = labels;
+        let pairs = [
+            (MARK_KEY, &self.mark.0),
+            ("trunkline-kind", kind),
+            ("trunkline-slice", slice),
+            ("trunkline-vm", vm),
+            ("trunkline-interface", interface),
+        ];
+        pairs
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .collect()
+    }
+}
+
+fn trunks(vlans: &BTreeSet<VlanId>) -> BTreeSet<i64> {
+    if vlans.is_empty() {
+        return BTreeSet::from([NO_VLAN]);
+    }
+    vlans.iter().map(|vlan| i64::from(vlan.get())).collect()
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

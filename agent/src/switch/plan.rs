@@ -1,0 +1,335 @@
+//! Desired against observed: an ordered plan. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::observe::keep_others;
+use super::{ADOPTED_KEY, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec};
+
+/// Master that the kernel datapath gives to every device on a bridge.
+const KERNEL_DATAPATH_MASTER: &str = "ovs-system";
+/// Failure mode of a bridge without a controller that forwards by itself. With flows of our own it becomes `secure`.
+const FAIL_MODE: &str = "standalone";
+
+/// What to do with the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BridgeStep {
+    /// Nothing.
+    Keep(Uuid),
+    /// Make it, with its local port.
+    Create {
+        /// Its name.
+        name: String,
+        /// `system` or `netdev`.
+        datapath: String,
+        /// Failure mode.
+        fail_mode: String,
+        /// Marks.
+        external_ids: BTreeMap<String, String>,
+        /// Of the local port.
+        local: PortColumns,
+    },
+    /// Change it.
+    Update {
+        /// Its row.
+        id: Uuid,
+        /// `system` or `netdev`.
+        datapath: String,
+        /// Failure mode.
+        fail_mode: String,
+        /// Marks.
+        external_ids: BTreeMap<String, String>,
+    },
+}
+
+/// A port to take off its bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Its name.
+    pub name: String,
+    /// Its row.
+    pub id: Uuid,
+    /// Row of the bridge that holds it.
+    pub bridge: Uuid,
+}
+
+/// A port whose columns change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modification {
+    /// Its name.
+    pub name: String,
+    /// Its row.
+    pub id: Uuid,
+    /// Rows of its interfaces.
+    pub interfaces: Vec<Uuid>,
+    /// As it is.
+    pub before: PortColumns,
+    /// As it shall be.
+    pub after: PortColumns,
+}
+
+/// A port to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: PortColumns,
+}
+
+/// All that has to be done to Open vSwitch, in this order. Removals come first: they free names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The bridge; without one nothing else is done.
+    pub bridge: BridgeStep,
+    /// Ports to remove.
+    pub remove: Vec<Removal>,
+    /// Ports to change.
+    pub modify: Vec<Modification>,
+    /// Ports to make.
+    pub add: Vec<Addition>,
+    /// The bridge's local device has to be set down and deaf.
+    pub quiet_local: Option<String>,
+    /// The uplink's device has to be set up and shielded.
+    pub raise_uplink: Option<String>,
+    /// Wanted ports that cannot be had, with the reason; their siblings go on.
+    pub conflicts: BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// True when everything that can be had is as it should be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { bridge, remove, modify, add, quiet_local, raise_uplink, conflicts: _ } = self;
+        matches!(bridge, BridgeStep::Keep(_))
+            && remove.is_empty()
+            && modify.is_empty()
+            && add.is_empty()
+            && quiet_local.is_none()
+            && raise_uplink.is_none()
+    }
+}
+
+/// Plans the way from observed to desired.
+///
+/// # Errors
+/// The reason, for people, when the bridge cannot be had: then nothing may be done at all.
+pub fn plan(desired: &SwitchState, observed: &Observed) -> Result<Plan, String> {
+    let bridge = plan_bridge(desired, observed)?;
+    let mut planner = Planner {
+        desired,
+        observed,
+        plan: Plan {
+            bridge,
+            remove: Vec::new(),
+            modify: Vec::new(),
+            add: Vec::new(),
+            quiet_local: quiet_local(desired, observed),
+            raise_uplink: None,
+            conflicts: BTreeMap::new(),
+        },
+    };
+    let wanted = desired.wanted();
+    for (name, port) in &observed.ports {
+        planner.remove_unwanted(name, port, wanted.contains_key(name.as_str()));
+    }
+    for (name, columns) in wanted {
+        planner.want(name, columns);
+    }
+    planner.raise_uplink();
+    Ok(planner.plan)
+}
+
+fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep, String> {
+    let spec = &desired.bridge;
+    let mark = (MARK_KEY.to_owned(), desired.mark.0.clone());
+    let Some(held) = observed.bridges.get(&spec.name) else {
+        // A port of this name on another bridge would make the database refuse the transaction.
+        if let Some((_, port)) = observed.holder(&spec.name) {
+            return Err(format!("{} cannot be made: a port of that name is on {}", spec.name, bridge_name(port)));
+        }
+        return Ok(BridgeStep::Create {
+            name: spec.name.clone(),
+            datapath: spec.datapath.as_str().to_owned(),
+            fail_mode: FAIL_MODE.to_owned(),
+            external_ids: BTreeMap::from([mark]),
+            local: desired.local_columns(),
+        });
+    };
+    let ours = desired.mark.is_on(&held.external_ids);
+    if !ours && !spec.adopt {
+        return Err(format!(
+            "the bridge {} is there and was not made by Trunkline; give it to this node with `adopt = true`, or remove it",
+            spec.name
+        ));
+    }
+    let adopted = !ours || held.external_ids.contains_key(ADOPTED_KEY);
+    let mut external_ids = BTreeMap::from([mark]);
+    keep_others(&mut external_ids, &held.external_ids);
+    if adopted {
+        external_ids.insert(ADOPTED_KEY.to_owned(), "true".to_owned());
+    }
+    // How an adopted bridge forwards is its operator's business.
+    let (datapath, fail_mode) = if adopted {
+        (held.datapath.clone(), held.fail_mode.clone())
+    } else {
+        (spec.datapath.as_str().to_owned(), FAIL_MODE.to_owned())
+    };
+    let same = (&held.datapath, &held.fail_mode, &held.external_ids) == (&datapath, &fail_mode, &external_ids);
+    Ok(if same {
+        BridgeStep::Keep(held.id)
+    } else {
+        BridgeStep::Update { id: held.id, datapath, fail_mode, external_ids }
+    })
+}
+
+fn quiet_local(desired: &SwitchState, observed: &Observed) -> Option<String> {
+    let name = &desired.bridge.name;
+    let up = observed.devices.get(name).is_some_and(|device| device.link.up);
+    (up || !observed.bridges.contains_key(name)).then(|| name.clone())
+}
+
+fn bridge_name(port: &ObservedPort) -> &str {
+    port.bridge.as_ref().map_or("no bridge", |(_, name)| name)
+}
+
+struct Planner<'a> {
+    desired: &'a SwitchState,
+    observed: &'a Observed,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn remove_unwanted(&mut self, name: &str, port: &ObservedPort, wanted: bool) {
+        let local = self.observed.bridges.contains_key(name);
+        if !wanted && !local && port.is_ours(&self.desired.mark) {
+            self.remove(name, port);
+        }
+    }
+
+    fn remove(&mut self, name: &str, port: &ObservedPort) {
+        // A port without a bridge is on its way out already.
+        if let Some((bridge, _)) = port.bridge {
+            self.plan.remove.push(Removal { name: name.to_owned(), id: port.id, bridge });
+        }
+    }
+
+    fn want(&mut self, name: &str, columns: PortColumns) {
+        let uplink = self.desired.uplink.as_ref().filter(|uplink| uplink.name == name);
+        match self.observed.holder(name) {
+            Some((holder, port)) => match self.obstacle(name, holder, port, uplink.is_some()) {
+                Some(reason) => self.conflict(name, reason),
+                None => self.adjust(name, port, columns, uplink.is_some()),
+            },
+            None => match uplink.and_then(|uplink| self.uplink_obstacle(uplink)) {
+                Some(reason) => self.conflict(name, reason),
+                None => self.add(name, columns),
+            },
+        }
+    }
+
+    fn conflict(&mut self, name: &str, reason: String) {
+        self.plan.conflicts.insert(name.to_owned(), reason);
+    }
+
+    /// Why a port that is there under this name cannot be ours.
+    fn obstacle(&self, name: &str, holder: &str, port: &ObservedPort, uplink: bool) -> Option<String> {
+        if self.observed.bridges.contains_key(holder) {
+            return Some(format!("{name} is the name of a bridge"));
+        }
+        if holder != name {
+            return Some(format!("{name} is a member of the port {holder}, which was not made by Trunkline"));
+        }
+        if port.is_ours(&self.desired.mark) {
+            return None;
+        }
+        let on_our_bridge = bridge_name(port) == self.desired.bridge.name;
+        if uplink && on_our_bridge && self.desired.bridge.adopt {
+            return None;
+        }
+        let remedy = if uplink { "; give it to this node with `adopt = true`, or remove it" } else { "; remove it" };
+        Some(format!("a port {name} that was not made by Trunkline is on {}{remedy}", bridge_name(port)))
+    }
+
+    /// Changes a port in place, or replaces it where that is impossible.
+    fn adjust(&mut self, name: &str, port: &ObservedPort, columns: PortColumns, uplink: bool) {
+        let elsewhere = bridge_name(port) != self.desired.bridge.name;
+        let other_kind = port.columns.interface.kind != columns.interface.kind;
+        // An uplink may be a bond; any other port has one interface.
+        let other_shape = !uplink && port.interfaces.len() != 1;
+        let stale = !uplink && self.is_stale(name, port);
+        if elsewhere || (other_kind && !uplink) || other_shape || stale {
+            self.remove(name, port);
+            self.add(name, columns);
+            return;
+        }
+        let mut after = columns.onto(&port.columns);
+        if uplink {
+            // What an uplink's interface is, and its MAC and MTU, are the operator's.
+            let held = &port.columns.interface;
+            after.interface.kind.clone_from(&held.kind);
+            after.interface.mac.clone_from(&held.mac);
+            after.interface.mtu_request = held.mtu_request;
+        }
+        if after != port.columns {
+            self.plan.modify.push(Modification {
+                name: name.to_owned(),
+                id: port.id,
+                interfaces: port.interfaces.iter().map(|interface| interface.id).collect(),
+                before: port.columns.clone(),
+                after,
+            });
+        }
+    }
+
+    /// True when ovs-vswitchd holds open a device that is no more, while another of the same name is there.
+    fn is_stale(&self, name: &str, port: &ObservedPort) -> bool {
+        let held = port.interfaces.first().and_then(|interface| interface.ifindex).filter(|index| *index > 0);
+        let there = self.observed.devices.get(name).map(|device| i64::from(device.link.index));
+        let external = port.columns.interface.kind.is_empty();
+        external && !self.observed.behind && matches!((held, there), (Some(held), Some(there)) if held != there)
+    }
+
+    fn uplink_obstacle(&self, uplink: &UplinkSpec) -> Option<String> {
+        let name = &uplink.name;
+        let Some(device) = self.observed.devices.get(name) else {
+            return Some(format!("the uplink {name} is not there; name another interface or create it"));
+        };
+        if let Some(master) = device.master.as_ref().filter(|master| *master != KERNEL_DATAPATH_MASTER) {
+            return Some(format!("the uplink {name} belongs to {master}; release it or name another interface"));
+        }
+        obstacles(name, &device.addresses, &device.routes)
+    }
+
+    fn add(&mut self, name: &str, columns: PortColumns) {
+        self.plan.add.push(Addition { name: name.to_owned(), columns });
+    }
+
+    fn raise_uplink(&mut self) {
+        let Some(uplink) = &self.desired.uplink else { return };
+        let name = &uplink.name;
+        let ours = !self.plan.conflicts.contains_key(name);
+        let joins = self.plan.add.iter().any(|addition| addition.name == *name);
+        let adopted = self.plan.modify.iter().any(|change| change.name == *name && !self.desired.mark.is_on(&change.before.external_ids));
+        let down = self.observed.devices.get(name).is_some_and(|device| !device.link.up);
+        if ours && (joins || adopted || down) {
+            self.plan.raise_uplink = Some(name.clone());
+        }
+    }
+}
+
+/// Why a device that the host itself uses cannot be an uplink.
+pub(super) fn obstacles(name: &str, addresses: &[ipnet::IpNet], routes: &[ipnet::IpNet]) -> Option<String> {
+    let list = |nets: &[ipnet::IpNet]| {
+        let texts: BTreeSet<String> = nets.iter().map(ToString::to_string).collect();
+        texts.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    if !addresses.is_empty() {
+        return Some(format!("the uplink {name} has the address {}; an uplink has none", list(addresses)));
+    }
+    if !routes.is_empty() {
+        return Some(format!("the uplink {name} has a route to {}; an uplink has none", list(routes)));
+    }
+    None
+}
