@@ -15,6 +15,7 @@
 //! [`guest`] holds the guests: a namespace behind a frame pump, or a real machine under qemu. Both stand on the TAP
 //! that the worker's agent made.
 
+pub mod api;
 pub mod error;
 pub mod guest;
 pub mod lab;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use trunkline_integration::{LabError, guest, lab, program};
+use trunkline_integration::program::{background, guests, supervise};
+use trunkline_integration::{LabError, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -16,6 +17,31 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a lab in the background and wait until it is ready.
+    Up {
+        /// How many workers.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=200))]
+        workers: u8,
+    },
+    /// End it: nothing of it is left.
+    Down,
+    /// What runs: daemons and guests.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on a host: ctl, nn, inet, fabric, w1, w2, ...
+    Exec {
+        host: String,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Print what makes trunkctl talk to the lab: eval "$(./integration/lab env)"
+    Env,
+    /// Guests: what runs behind the TAPs.
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// The root of a host (the lab starts this itself).
     #[command(hide = true)]
     Host { name: String, folder: PathBuf },
@@ -40,6 +66,30 @@ enum Command {
     Pump { netns: String, wires: Vec<String> },
 }
 
+#[derive(Debug, Subcommand)]
+enum GuestCommand {
+    /// Start a guest for a deployed VM.
+    Add {
+        /// `slice/vm`, or `vm` where only one slice has it.
+        vm: String,
+        /// A namespace (quick) or a real machine (qemu).
+        #[arg(long, value_enum, default_value = "namespace")]
+        kind: guest::Kind,
+    },
+    /// End a guest.
+    Del {
+        /// `slice/vm`, or `vm`.
+        vm: String,
+    },
+    /// Run a command in a guest.
+    Exec {
+        /// `slice/vm`, or `vm`.
+        vm: String,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
@@ -52,6 +102,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, LabError> {
     match command {
+        Command::Up { workers } => background::up(workers)?,
+        Command::Down => background::down()?,
+        Command::Status { json } => background::status(json)?,
+        Command::Exec { host, command } => background::exec(&host, &command)?,
+        Command::Env => background::env()?,
+        Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
+        Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
+        Command::Guest(GuestCommand::Exec { vm, command }) => return guests::exec(&vm, command),
         Command::Host { name, folder } => lab::init::host(&name, &folder)?,
         Command::HostInit { name, folder } => lab::init::host_init(&name, &folder)?,
         Command::Pump { netns, wires } => guest::pump::run(&netns, &wires, || println!("ready"))?,
@@ -60,7 +118,7 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
             folder,
             without_daemons,
         } => {
-            program::supervise::run(workers, folder, !without_daemons)?;
+            supervise::run(workers, folder, !without_daemons)?;
         }
         Command::Janitor { folder } => lab::janitor::run(&folder)?,
     }

@@ -1,4 +1,5 @@
 //! Guests on TAPs and ports made by hand: both kinds get a lease and reach each other across two workers.
+#![allow(clippy::unwrap_used)]
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -140,7 +141,10 @@ fn both_kinds_of_guest_get_leases_and_reach_each_other() {
         assert_eq!(guest.lease("eth0").unwrap(), None, "eth0 is on no VLAN");
         let routes = guest.shell("ip route").unwrap().stdout;
         let routes = routes.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(routes.contains("default via 10.64.110.1 dev eth1 metric 101"), "{routes}");
+        assert!(
+            routes.contains("default via 10.64.110.1 dev eth1 metric 101"),
+            "{routes}"
+        );
     }
     assert!(namespace.ping(second).unwrap());
     assert!(machine.ping(first).unwrap());
@@ -177,7 +181,7 @@ fn a_guest_without_its_taps_says_what_to_do() {
     let lab = Lab::start(&Options {
         workers: 1,
         daemons: false,
-        folder: None,
+        ..Options::default()
     })
     .unwrap();
     let error = Guest::start(lab.host("w1").unwrap(), spec("w1", 1001), Kind::Namespace)

@@ -1,4 +1,5 @@
 //! The lab itself: what it makes, and that nothing of it stays.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};

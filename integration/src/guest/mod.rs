@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use lease::Lease;
 
 use crate::LabError;
-use crate::lab::{Host, Output};
+use crate::lab::{Host, Output, programs};
 use crate::wait::until;
 use machine::Machine;
 use namespace::Namespace;
@@ -234,6 +234,12 @@ impl Guest {
             stderr: output.stderr + &output.stdout,
         })
     }
+}
+
+/// `PATH=...` that puts the tools of a real machine first, for a command in a namespace guest.
+pub(crate) fn tools_path() -> Result<String, LabError> {
+    let tools = programs::guest_file("busybox")?.with_file_name("bin");
+    Ok(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display()))
 }
 
 /// Writes a file of the lab, its folders included.

@@ -24,11 +24,10 @@ impl Namespace {
     pub(super) fn start(worker: &Arc<Host>, spec: &Spec) -> Result<Self, LabError> {
         let netns = format!("guest-{}", spec.vm_id);
         let folder = worker.folder().join("guests").join(&netns);
-        let applets = programs::guest_file("busybox")?.with_file_name("bin");
         let mut guest = Self {
             worker: Arc::clone(worker),
             leases: folder.join("leases"),
-            path: format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", applets.display()),
+            path: super::tools_path()?,
             running: Vec::new(),
             netns,
         };

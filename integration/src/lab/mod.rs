@@ -4,6 +4,7 @@
 //! daemons. Dropping the [`Lab`] ends all of it; killing the process that holds it does the same, and a janitor process
 //! removes the folder.
 
+pub mod daemons;
 mod fabric;
 mod forward;
 pub mod host;
@@ -22,6 +23,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+pub use daemons::{AGENT_PROGRAM, CONTROLLER_PROGRAM, NETNODE_PROGRAM, Tuning};
 pub use host::Host;
 pub use internet::Internet;
 pub use layout::Layout;
@@ -47,6 +49,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Start controller, agents and network node, not only the switches.
     pub daemons: bool,
+    /// What differs from the defaults in the daemons' configurations.
+    pub tuning: Tuning,
 }
 
 impl Default for Options {
@@ -55,6 +59,7 @@ impl Default for Options {
             workers: 2,
             folder: None,
             daemons: true,
+            tuning: Tuning::default(),
         }
     }
 }
@@ -68,6 +73,7 @@ pub struct Lab {
     hosts: BTreeMap<String, Arc<Host>>,
     layout: Layout,
     folder: PathBuf,
+    tuning: Tuning,
     janitor: Arc<Mutex<Option<Janitor>>>,
 }
 
@@ -99,18 +105,24 @@ impl Lab {
         let internet = Internet::start(find(&hosts, layout::INTERNET)?)?;
         let controller = SocketAddr::from((layout::CONTROLLER_ADDRESS, layout::CONTROLLER_PORT));
         let forward = forward::start(find(&hosts, layout::CONTROLLER)?, controller)?;
+        daemons::issue_all(layout, &folder)?;
+        let (running, tuning) = (Mutex::default(), options.tuning.clone());
         let lab = Self {
-            running: Mutex::default(),
+            running,
             internet,
             forward,
             hosts,
             layout,
             folder,
+            tuning,
             janitor,
         };
         for node in layout.nodes() {
             lab.start_daemon(&node, OVSDB)?;
             lab.start_daemon(&node, VSWITCHD)?;
+        }
+        if options.daemons {
+            lab.start_daemons()?;
         }
         Ok(lab)
     }
@@ -145,13 +157,25 @@ impl Lab {
         format!("https://{}", self.forward.address)
     }
 
+    /// Starts the controller, then the daemon of every node.
+    pub fn start_daemons(&self) -> Result<(), LabError> {
+        let hosts = [layout::CONTROLLER.to_owned()].into_iter().chain(self.layout.nodes());
+        hosts.into_iter().try_for_each(|host| match daemons::program_of(&host) {
+            Some(program) => self.start_daemon(&host, program),
+            None => Ok(()),
+        })
+    }
+
     /// Starts a daemon of a host, or starts it again after it was ended.
     pub fn start_daemon(&self, host: &str, program: &str) -> Result<(), LabError> {
         let at = self.host(host)?;
         let started = match program {
             OVSDB => switch::start_ovsdb(at)?,
             VSWITCHD => switch::start_vswitchd(at)?,
-            other => return Err(LabError::Other(format!("the lab does not know how to start {other}"))),
+            other => match daemons::program_of(host).filter(|ours| *ours == other) {
+                Some(ours) => daemons::start(at, ours, &self.folder, &self.tuning)?,
+                None => return Err(LabError::Other(format!("{other} does not belong on {host}"))),
+            },
         };
         self.running().insert((host.to_owned(), program.to_owned()), started);
         Ok(())

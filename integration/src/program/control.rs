@@ -85,6 +85,8 @@ pub struct GuestStatus {
     pub worker: String,
     /// Its kind.
     pub kind: Kind,
+    /// Its namespace on the host, when it is one.
+    pub netns: Option<String>,
     /// Interfaces and the addresses they were leased.
     pub addresses: Vec<(String, Option<String>)>,
 }
@@ -199,6 +201,7 @@ impl Control {
             name: guest.spec().name.clone(),
             worker: guest.spec().worker.clone(),
             kind: guest.kind(),
+            netns: guest.netns().map(str::to_owned),
             addresses: guest
                 .spec()
                 .nics

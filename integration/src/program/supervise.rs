@@ -19,6 +19,7 @@ pub fn run(workers: u8, folder: PathBuf, daemons: bool) -> Result<(), LabError> 
         workers,
         folder: Some(folder),
         daemons,
+        ..Options::default()
     })?);
     let _control = Control::start(Arc::clone(&lab))?;
     State::of(&lab)?.write(lab.folder())?;
