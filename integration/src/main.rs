@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use trunkline_integration::program::{background, guests, supervise};
-use trunkline_integration::{LabError, guest, lab};
+use trunkline_integration::{LabError, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -42,6 +42,15 @@ enum Command {
     /// Guests: what runs behind the TAPs.
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// Prove a whole fleet from inside its guests, then stay up until Ctrl-C.
+    Demo {
+        /// End after the proof: status 0 when everything holds, 1 otherwise.
+        #[arg(long)]
+        once: bool,
+        /// Print the proof as JSON on standard output.
+        #[arg(long)]
+        json: bool,
+    },
     /// The root of a host (the lab starts this itself).
     #[command(hide = true)]
     Host { name: String, folder: PathBuf },
@@ -107,6 +116,7 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
         Command::Status { json } => background::status(json)?,
         Command::Exec { host, command } => background::exec(&host, &command)?,
         Command::Env => background::env()?,
+        Command::Demo { once, json } => return demo::run(once, json),
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
         Command::Guest(GuestCommand::Exec { vm, command }) => return guests::exec(&vm, command),
