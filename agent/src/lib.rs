@@ -52,7 +52,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) fn cut(mut text: String, most: usize) -> String {
     const MARK: &str = "...";
     if text.len() > most {
-        let end = (0..=most.saturating_sub(MARK.len())).rev().find(|i| text.is_char_boundary(*i));
+        let end = (0..=most.saturating_sub(MARK.len()))
+            .rev()
+            .find(|i| text.is_char_boundary(*i));
         text.truncate(end.unwrap_or(0));
         text.push_str(MARK);
     }

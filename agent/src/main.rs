@@ -1,0 +1,45 @@
+//! The worker daemon.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use trunkline_agent::{config::NodeConfig, node, worker};
+
+/// Makes this host a Trunkline worker: TAPs and switch ports for its virtual machines.
+#[derive(Parser)]
+#[command(name = "trunkline-agent", version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/trunkline/agent.toml",
+        global = true
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM (what happens without a command, too). Virtual machines keep their network when it ends.
+    Run,
+    /// Say whether the configuration can be used, and end.
+    CheckConfig,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { config: path, command } = Arguments::parse();
+    let config = NodeConfig::load(&path).context("the configuration cannot be used")?;
+    match command.unwrap_or(Command::Run) {
+        Command::Run => {
+            let validate = worker::validate(&config);
+            node::run(worker::PROGRAM, config, validate, worker::Worker::build).await?;
+        }
+        Command::CheckConfig => println!("{}: ok, node {}", path.display(), config.node.name),
+    }
+    Ok(())
+}

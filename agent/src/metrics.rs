@@ -1,0 +1,153 @@
+//! Metrics of a node. Labels are bounded: kinds and states, never names.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use trunkline_proto::resource::{Kind, Observation, State};
+
+/// Every kind and state that is told apart.
+const KINDS: [Kind; 5] = [Kind::Port, Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat];
+const STATES: [State; 5] = [
+    State::Pending,
+    State::Ready,
+    State::Degraded,
+    State::Failed,
+    State::Unknown,
+];
+
+/// What a node counts.
+#[derive(Debug, Clone, Default)]
+pub struct NodeMetrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    resources: Family<Seen, Gauge>,
+    passes: Family<Outcome, Counter>,
+    pass_duration: Histogram,
+    connected: Gauge,
+    acknowledged: Gauge,
+    reports: Counter,
+    updates: Family<Outcome, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Seen {
+    kind: String,
+    state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            resources: Family::default(),
+            passes: Family::default(),
+            // 1 ms to 16 s: one OVS transaction is some ms, a first pass over 800 ports about a second.
+            pass_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            connected: Gauge::default(),
+            acknowledged: Gauge::default(),
+            reports: Counter::default(),
+            updates: Family::default(),
+        }
+    }
+}
+
+impl NodeMetrics {
+    /// Makes them known.
+    pub fn register(&self, registry: &mut Registry) {
+        let m = &*self.inner;
+        registry.register(
+            "trunkline_node_resources",
+            "Resources by kind and by what was seen of them",
+            m.resources.clone(),
+        );
+        registry.register(
+            "trunkline_node_passes",
+            "Reconcile passes, by whether everything undesired was gone after them",
+            m.passes.clone(),
+        );
+        registry.register_with_unit(
+            "trunkline_node_pass_duration",
+            "How long a reconcile pass took",
+            Unit::Seconds,
+            m.pass_duration.clone(),
+        );
+        registry.register(
+            "trunkline_node_session_connected",
+            "1 while the controller has welcomed this node",
+            m.connected.clone(),
+        );
+        registry.register(
+            "trunkline_node_acknowledged_generation",
+            "Generation of the desired state that this node holds",
+            m.acknowledged.clone(),
+        );
+        registry.register(
+            "trunkline_node_reports_sent",
+            "Report messages sent to the controller",
+            m.reports.clone(),
+        );
+        registry.register(
+            "trunkline_node_updates",
+            "Changes of desired state that came, by what became of them",
+            m.updates.clone(),
+        );
+    }
+
+    pub(crate) fn observed(&self, observations: &[Observation]) {
+        for kind in KINDS {
+            for state in STATES {
+                let count = observations
+                    .iter()
+                    .filter(|o| o.key.kind == kind && o.state == state)
+                    .count();
+                let labels = Seen {
+                    kind: kind.to_string(),
+                    state: state.to_string(),
+                };
+                let gauge = self.inner.resources.get_or_create(&labels);
+                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    pub(crate) fn passed(&self, took: Duration, clean: bool) {
+        let outcome = if clean { "clean" } else { "unfinished" };
+        self.inner.passes.get_or_create(&Outcome { outcome }).inc();
+        self.inner.pass_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn connected(&self, connected: bool) {
+        self.inner.connected.set(i64::from(connected));
+    }
+
+    pub(crate) fn acknowledged(&self, generation: u64) {
+        self.inner
+            .acknowledged
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn report_sent(&self) {
+        self.inner.reports.inc();
+    }
+
+    pub(crate) fn update(&self, taken: bool) {
+        let outcome = if taken { "taken" } else { "rejected" };
+        self.inner.updates.get_or_create(&Outcome { outcome }).inc();
+    }
+}

@@ -1,0 +1,248 @@
+//! The reconcile loop: owns the host, compares the whole again whenever something may have changed.
+//!
+//! Triggers only wake it. Whatever comes while a pass runs is one more pass after it. There is no debounce: it starts at once.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use trunkline_proto::{
+    daemon::telemetry,
+    resource::{Key, Observation, State},
+};
+
+use crate::{
+    inbox::{Held, Position},
+    metrics::NodeMetrics,
+    node::{Desired, Host, HostFacts, Pass, Wake},
+    report::{Board, COUNTERS_EVERY},
+};
+
+/// A full re-read, in case a trigger was lost.
+const REREAD_EVERY: Duration = Duration::from_secs(60);
+/// First pause before what failed is tried again; doubled up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+/// The loop's parts.
+pub(crate) struct Reconcile<H> {
+    pub(crate) host: H,
+    pub(crate) held: watch::Receiver<Arc<Held>>,
+    pub(crate) wake: Wake,
+    pub(crate) board: Arc<Board>,
+    pub(crate) facts: watch::Sender<HostFacts>,
+    /// Becomes true when the first pass was tried, or there was nothing to try.
+    pub(crate) tried: watch::Sender<bool>,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// What the loop remembers from pass to pass.
+struct Memory {
+    position: Position,
+    /// What was desired in the last pass that left nothing undone: what differs from it is what a new pass changes.
+    before: BTreeSet<(Key, trunkline_proto::Hash)>,
+    retries: ExponentialBackoff,
+    troubled: bool,
+    next: Instant,
+}
+
+impl<H: Host> Reconcile<H> {
+    pub(crate) async fn run(mut self) {
+        let mut memory = Memory {
+            position: Position::default(),
+            // Traces of changes that were realised by an earlier process are over.
+            before: versions(&self.held.borrow().desired()),
+            retries: retries(),
+            troubled: false,
+            next: Instant::now(),
+        };
+        let mut counters = interval_at(Instant::now() + COUNTERS_EVERY, COUNTERS_EVERY);
+        counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.turn(&mut memory).await;
+            self.tried.send_replace(true);
+            loop {
+                tokio::select! {
+                    // Between passes nothing is half done.
+                    () = self.cancel.cancelled() => return,
+                    // A permit that was taken leads to a pass at once.
+                    () = self.wake.woken() => break,
+                    // The value stays; only "seen" is marked.
+                    changed = self.held.changed() => if changed.is_err() { return } else { break },
+                    () = sleep_until(memory.next) => break,
+                    _ = counters.tick() => self.count().await,
+                }
+            }
+        }
+    }
+
+    /// One pass, unless nothing is known.
+    async fn turn(&mut self, memory: &mut Memory) {
+        let held = self.held.borrow_and_update().clone();
+        if !held.is_known() {
+            // Silence is no order: nothing of ours is torn down until the controller has spoken.
+            self.board.nothing_to_see();
+            self.tell_facts();
+            memory.next = Instant::now() + REREAD_EVERY;
+            return;
+        }
+        let desired = held.desired();
+        if held.position != memory.position {
+            memory.position = held.position;
+            memory.retries = retries();
+        }
+        let pass = self.traced(&desired, &memory.before).await;
+        let good = judge(&held, &desired, pass);
+        memory.plan(&good);
+        if good.clean {
+            memory.before = versions(&desired);
+        }
+        self.metrics.observed(&good.observations);
+        self.board
+            .publish(good.observations, good.clean.then_some(held.position));
+        self.tell_facts();
+    }
+
+    async fn traced(&mut self, desired: &Desired, before: &BTreeSet<(Key, trunkline_proto::Hash)>) -> Pass {
+        let Desired {
+            term,
+            generation,
+            items,
+        } = desired;
+        let span = tracing::info_span!("pass", term, generation, resources = items.len());
+        let changed = |key: &Key, hash| !before.contains(&(key.clone(), hash));
+        let fresh = items.iter().filter(|(key, item)| changed(key, item.hash));
+        // Of several traces the one with the most changed resources would be fairest; one that is there is good enough.
+        if let Some((_, item)) = fresh.into_iter().find(|(_, item)| !item.traceparent.is_empty()) {
+            telemetry::set_parent(&span, &item.traceparent);
+        }
+        let began = Instant::now();
+        let pass = self.host.pass(desired).instrument(span).await;
+        self.metrics.passed(began.elapsed(), pass.clean);
+        pass
+    }
+
+    async fn count(&mut self) {
+        let held = self.held.borrow().clone();
+        if held.is_known() {
+            let counted = self.host.counters(&held.desired()).await;
+            self.board.refresh(counted);
+        }
+    }
+
+    fn tell_facts(&self) {
+        let facts = self.host.facts();
+        self.facts.send_if_modified(|old| {
+            let changed = *old != facts;
+            *old = facts;
+            changed
+        });
+    }
+}
+
+impl Memory {
+    /// When to look again, if nothing wakes us before.
+    fn plan(&mut self, pass: &Pass) {
+        let whole = pass.clean && pass.observations.iter().all(|o| o.state == State::Ready);
+        let trouble = pass.observations.iter().find(|o| o.state != State::Ready);
+        if whole {
+            if self.troubled {
+                tracing::info!(generation = self.position.generation, "everything is as desired again");
+            }
+            self.retries = retries();
+        } else if !self.troubled {
+            // Once per spell of trouble: every pass would fill the log. The reports name each item.
+            let (what, reason) = trouble.map_or(("leftovers".into(), "not everything undesired is gone".into()), |o| {
+                (o.key.to_string(), o.reason.clone())
+            });
+            tracing::warn!(
+                generation = self.position.generation,
+                resource = what,
+                reason,
+                "not everything is as desired"
+            );
+        }
+        self.troubled = !whole;
+        let mut pause = if whole {
+            REREAD_EVERY
+        } else {
+            self.retries.next().unwrap_or(RETRY_MOST)
+        };
+        if let Some(sooner) = pass.retry_after {
+            pause = pause.min(sooner);
+        }
+        self.next = Instant::now() + pause;
+    }
+}
+
+/// Makes a pass's answer whole: every desired resource has one observation, and what was refused says so.
+fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
+    let Pass {
+        observations,
+        clean,
+        retry_after,
+    } = pass;
+    let refused: Vec<_> = held.refused().collect();
+    let is_refused = |key: &Key| refused.iter().any(|r| r.key == *key);
+    let mut seen: Vec<Observation> = Vec::with_capacity(desired.items.len() + refused.len());
+    let mut keys = BTreeSet::new();
+    for observation in observations {
+        if desired.items.contains_key(&observation.key) && keys.insert(observation.key.clone()) {
+            seen.push(observation);
+        }
+    }
+    for (key, item) in &desired.items {
+        if !keys.contains(key) {
+            seen.push(item.observation(
+                key,
+                State::Failed,
+                "the node has not looked at it; look into its log",
+                None,
+            ));
+        }
+    }
+    // A refused version is told by its own hash; what remains of the version before it is nobody's question.
+    seen.retain(|o| !is_refused(&o.key));
+    seen.extend(refused.into_iter().map(|refused| {
+        let stays = if refused.earlier {
+            "; the version before it stays"
+        } else {
+            ""
+        };
+        Observation {
+            reason: crate::cut(format!("refused: {}{stays}", refused.reason), Observation::MAX_REASON),
+            key: refused.key,
+            hash: refused.hash,
+            state: State::Failed,
+            facts: None,
+        }
+    }));
+    Pass {
+        observations: seen,
+        clean,
+        retry_after,
+    }
+}
+
+fn versions(desired: &Desired) -> BTreeSet<(Key, trunkline_proto::Hash)> {
+    desired
+        .items
+        .iter()
+        .map(|(key, item)| (key.clone(), item.hash))
+        .collect()
+}
+
+fn retries() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(RETRY_FIRST)
+        .with_max_delay(RETRY_MOST)
+        .with_factor(2.0)
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,198 @@
+//! The session: one stream to the controller for as long as the node lives, made anew whenever it ends.
+//!
+//! It owns the inbox: an update is taken, made durable and only then acknowledged. What the controller is told is taken from the
+//! [`Board`] when the stream has room, so that a slow controller costs memory nowhere.
+
+mod link;
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use trunkline_proto::{
+    client::{ApiError, Client, ClientConfig, ConnectError},
+    daemon::telemetry,
+};
+
+use crate::{
+    config::NodeConfig,
+    inbox::{Change, Held, Judge, Refused, Store, StoreError, TakeError},
+    metrics::NodeMetrics,
+    node::{HostFacts, Program},
+    report::Board,
+};
+
+/// First pause before connecting again, and the longest: a controller that comes back has its nodes within seconds.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MOST: Duration = Duration::from_secs(5);
+/// A session that lasted this long was a good one, however it ended.
+const GOOD: Duration = Duration::from_secs(30);
+/// How long the first Hello waits for Open vSwitch, so that it can say what the node is built on.
+const FACTS_WAIT: Duration = Duration::from_secs(2);
+
+/// The session's parts.
+pub(crate) struct Session {
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) program: Program,
+    /// Drawn at start: tells a restart from a second node with the same name.
+    pub(crate) instance: String,
+    pub(crate) held: watch::Sender<Arc<Held>>,
+    pub(crate) store: Store,
+    pub(crate) judge: Judge,
+    pub(crate) board: Arc<Board>,
+    pub(crate) facts: watch::Receiver<HostFacts>,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    #[error("cannot connect to the controller")]
+    Connect(#[from] ConnectError),
+    #[error("the controller did not answer within {0:?}")]
+    NoAnswer(Duration),
+    #[error("the session ended")]
+    Refused(#[source] Box<ApiError>),
+    #[error("the controller closed the stream")]
+    Closed,
+    #[error("nothing was heard from the controller for {0:?}")]
+    Silent(Duration),
+    #[error("the controller broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("the controller belongs to cluster {theirs}, this node to {ours}")]
+    ForeignCluster { ours: String, theirs: String },
+    #[error("an update was not taken")]
+    Update(#[from] TakeError),
+    #[error("an update could not be made durable")]
+    Store(#[from] StoreError),
+    #[error("what this node is built on has changed")]
+    FactsChanged,
+}
+
+impl From<tonic::Status> for End {
+    fn from(status: tonic::Status) -> Self {
+        Self::Refused(Box::new(status.into()))
+    }
+}
+
+impl Session {
+    pub(crate) async fn run(mut self) {
+        let cancel = self.cancel.clone();
+        // Whatever is cut here was not acknowledged; the controller sends it again.
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = self.keep() => {}
+        }
+        self.metrics.connected(false);
+    }
+
+    async fn keep(&mut self) {
+        self.metrics.acknowledged(self.held.borrow().position.generation);
+        // Not known in time is no trouble: it is said by a new session once it is.
+        let _ = timeout(FACTS_WAIT, self.facts.wait_for(|f| !f.ovs_version.is_empty())).await;
+        let mut pauses = pauses();
+        let mut trouble = String::new();
+        loop {
+            let began = Instant::now();
+            let mut welcomed = false;
+            let end = self.once(&mut welcomed).await;
+            self.metrics.connected(false);
+            if matches!(end, End::FactsChanged) {
+                continue;
+            }
+            if welcomed {
+                // A new spell of trouble begins, worth a line even if it looks like the last one.
+                trouble.clear();
+            }
+            let text = crate::chain(&end);
+            if trouble != text {
+                tracing::warn!(node = %self.config.node.name, controller = %self.config.controller.endpoint, reason = %text,
+                    "no session with the controller; what is desired stays as it is");
+                trouble = text;
+            }
+            // An update that cannot be taken would come again at once and for ever.
+            if began.elapsed() >= GOOD
+                || (welcomed && !matches!(end, End::Update(_) | End::Store(_) | End::ForeignCluster { .. }))
+            {
+                pauses = self::pauses();
+            }
+            sleep(pauses.next().unwrap_or(PAUSE_MOST)).await;
+        }
+    }
+
+    /// One session, from connecting to its end.
+    async fn once(&mut self, welcomed: &mut bool) -> End {
+        let ControllerAddress { endpoint, server_name } = ControllerAddress::of(&self.config);
+        let mut to = ClientConfig::new(endpoint, self.config.node.bundle.clone());
+        to.server_name = server_name;
+        // The bundle is read anew each time, so a renewed certificate is used from the next session on.
+        let client = match Client::lazy(to) {
+            Ok(client) => client,
+            Err(e) => return e.into(),
+        };
+        link::Link::run(self, &client, welcomed).await
+    }
+
+    /// Takes an update: judged, durable, then handed to the reconcile loop. Answers what of it was refused.
+    async fn take(&mut self, change: Change) -> Result<Vec<Refused>, End> {
+        let span = tracing::info_span!(
+            "take update",
+            term = change.position.term,
+            generation = change.position.generation
+        );
+        telemetry::set_parent(&span, change.traceparent());
+        let taken = self.take_now(change).instrument(span).await;
+        self.metrics.update(taken.is_ok());
+        taken
+    }
+
+    async fn take_now(&mut self, change: Change) -> Result<Vec<Refused>, End> {
+        let (upserts, removals) = (change.upserts.len(), change.removals.len());
+        let named: std::collections::BTreeSet<_> = change.upserts.iter().map(|e| e.key.clone()).collect();
+        let next = self.held.borrow().take(change, &self.judge)?;
+        self.store.save(&next).await?;
+        let refused: Vec<_> = next.refused().filter(|r| named.contains(&r.key)).collect();
+        tracing::info!(
+            generation = next.position.generation,
+            upserts,
+            removals,
+            refused = refused.len(),
+            "desired state taken"
+        );
+        for refused in &refused {
+            tracing::warn!(resource = %refused.key, reason = %refused.reason, "resource refused");
+        }
+        self.metrics.acknowledged(next.position.generation);
+        self.held.send_replace(Arc::new(next));
+        Ok(refused)
+    }
+}
+
+struct ControllerAddress {
+    endpoint: String,
+    server_name: Option<String>,
+}
+
+impl ControllerAddress {
+    fn of(config: &NodeConfig) -> Self {
+        Self {
+            endpoint: config.controller.endpoint.clone(),
+            server_name: config.controller.server_name.clone(),
+        }
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(PAUSE_FIRST)
+        .with_max_delay(PAUSE_MOST)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

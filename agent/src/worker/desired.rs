@@ -1,0 +1,101 @@
+//! What a worker's resources ask of the switch and of the kernel. Pure.
+
+use std::collections::BTreeMap;
+
+use trunkline_proto::resource::Spec;
+
+use crate::{
+    config::{DatapathChoice, SwitchSection},
+    node::Desired,
+    switch::{BridgeSpec, Datapath, Mark, SwitchPort, SwitchState, UplinkSpec},
+    tap::Tap,
+};
+
+/// The fixed part: the bridge and what marks our things on it.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Our mark.
+    pub mark: Mark,
+    /// The bridge.
+    pub bridge: BridgeSpec,
+    /// Name of the uplink, if there is one.
+    pub uplink: Option<String>,
+}
+
+impl Base {
+    /// From the configuration of a node.
+    pub fn new(node: &str, switch: &SwitchSection) -> Self {
+        let SwitchSection {
+            socket: _,
+            bridge,
+            uplink,
+            adopt,
+            datapath,
+        } = switch;
+        Self {
+            mark: Mark::new(node),
+            bridge: BridgeSpec {
+                name: bridge.clone(),
+                datapath: match datapath {
+                    DatapathChoice::Auto => Datapath::detect(),
+                    DatapathChoice::System => Datapath::System,
+                    DatapathChoice::Netdev => Datapath::Netdev,
+                },
+                adopt: *adopt,
+            },
+            uplink: uplink.clone(),
+        }
+    }
+
+    /// Refuses what could never be realised beside them.
+    pub fn validate(&self, spec: &Spec) -> Result<(), String> {
+        let Spec::Port(port) = spec else { return Ok(()) };
+        let name = port.tap.as_str();
+        if name == self.bridge.name {
+            return Err(format!("{name} is the name of this node's bridge"));
+        }
+        if self.uplink.as_deref() == Some(name) {
+            return Err(format!("{name} is the name of this node's uplink"));
+        }
+        Ok(())
+    }
+
+    /// The switch with nothing on it but the uplink, which carries nothing.
+    pub fn empty(&self) -> SwitchState {
+        let uplink = self.uplink.clone().map(|name| UplinkSpec {
+            name,
+            vlans: Default::default(),
+        });
+        SwitchState {
+            mark: self.mark.clone(),
+            bridge: self.bridge.clone(),
+            uplink,
+            ports: BTreeMap::new(),
+        }
+    }
+}
+
+/// The whole switch as it is to be.
+pub(super) fn switch(base: &Base, desired: &Desired) -> SwitchState {
+    let mut state = base.empty();
+    for (_, _, port) in desired.ports() {
+        state.ports.insert(port.tap.to_string(), port.into());
+    }
+    if let (Some(uplink), Some((_, _, trunk))) = (&mut state.uplink, desired.trunks().next()) {
+        uplink.vlans.clone_from(&trunk.vlans);
+    }
+    state
+}
+
+/// Every TAP as it is to be.
+pub(super) fn taps(desired: &Desired) -> Vec<Tap> {
+    desired.ports().map(|(_, _, port)| port.into()).collect()
+}
+
+/// A port without its device must not be in the switch: the name could be somebody else's.
+pub(super) fn without(mut state: SwitchState, missing: &BTreeMap<String, String>) -> SwitchState {
+    state
+        .ports
+        .retain(|name, _: &mut SwitchPort| !missing.contains_key(name));
+    state
+}
