@@ -21,7 +21,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, TokioSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use super::{Address, Error, Link, LinkChange, Route};
@@ -42,6 +42,8 @@ const FIRST_GROUP: u32 = 0x7472_6b00;
 pub struct Handle {
     inner: rtnetlink::Handle,
     slots: Arc<Semaphore>,
+    /// The kernel keeps one list going per socket, and answers a second request for one with EBUSY.
+    lists: Arc<Mutex<()>>,
 }
 
 impl Handle {
@@ -76,7 +78,7 @@ impl Handle {
         let (connection, handle, _) = rtnetlink::from_socket(socket);
         // Ends by itself with the last handle.
         tokio::spawn(connection);
-        Ok(Self { inner: handle, slots: Arc::new(Semaphore::new(IN_FLIGHT)) })
+        Ok(Self { inner: handle, slots: Arc::new(Semaphore::new(IN_FLIGHT)), lists: Arc::default() })
     }
 
     /// All devices of the namespace.
@@ -272,6 +274,7 @@ impl Handle {
     }
 
     async fn dump(&self, what: &'static str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let _turn = self.lists.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
             let request = packet(message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
             let (answers, consistent) = self.exchange(what, request).await?;

@@ -30,11 +30,16 @@ impl Handle {
     /// Makes persistent TAPs in the namespace of this process (which must be this handle's), marked, shielded from the host's own
     /// stack, and up. The answers are in the order of the requests; one that fails leaves no device behind.
     pub async fn create_taps(&self, requests: &[TapRequest]) -> Vec<Result<(), Error>> {
-        stream::iter(requests.iter().map(|request| self.create_tap(request))).buffered(IN_FLIGHT).collect().await
+        let one = |request: TapRequest| {
+            let handle = self.clone();
+            async move { handle.create_tap(request).await }
+        };
+        // In order, and no more open files at a time than requests.
+        stream::iter(requests.to_vec()).map(one).buffered(IN_FLIGHT).collect().await
     }
 
-    async fn create_tap(&self, request: &TapRequest) -> Result<(), Error> {
-        let TapRequest { name, alias, mtu } = request.clone();
+    async fn create_tap(&self, request: TapRequest) -> Result<(), Error> {
+        let TapRequest { name, alias, mtu } = request;
         let opened = open_tap(&name)?;
         let link = self.link(&name).await?.ok_or_else(|| Error::Kernel {
             what: format!("find the new TAP {name}"),

@@ -40,7 +40,7 @@ row! {
         cur_cfg: i64,
         /// Configuration that was last asked for.
         next_cfg: i64,
-        /// Version of ovs-vswitchd; none before it first ran.
+        /// Version of Open vSwitch as its start script wrote it down; none where it was started otherwise.
         ovs_version: Option<String>,
         /// Datapaths that it can drive: `system`, `netdev`.
         datapath_types: BTreeSet<String>,
