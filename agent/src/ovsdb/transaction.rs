@@ -186,7 +186,8 @@ impl Transaction {
     }
 
     /// Parameters of the `transact` request.
-    pub(super) fn params(&self) -> Value {
+    #[must_use]
+    pub fn params(&self) -> Value {
         let mut params = vec![json!("Open_vSwitch")];
         params.extend(self.operations.iter().map(|operation| operation.body.clone()));
         Value::Array(params)
