@@ -117,7 +117,22 @@ fn notify(state: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn sigterm_ends_the_daemon() {
+        let life = Lifecycle::start().unwrap();
+        let process = std::process::id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &process])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        tokio::time::timeout(Duration::from_secs(10), life.stopped())
+            .await
+            .expect("the signal was not taken");
+    }
 
     #[tokio::test]
     async fn finish_joins_every_task() {
