@@ -4,9 +4,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use trunkline_integration::lab::{Lab, Options};
 use trunkline_integration::wait::until;
 
@@ -189,8 +192,8 @@ fn an_unknown_host_is_answered_with_those_there_are() {
     );
 }
 
-#[test]
-fn a_killed_supervisor_leaves_nothing() {
+/// A lab held by a process of its own, its hosts' networks, and its folder.
+fn supervised() -> (Child, Vec<PathBuf>, PathBuf) {
     let folder = tempfile::tempdir().unwrap().keep();
     let mut supervisor = Command::new(env!("CARGO_BIN_EXE_trunkline-lab"))
         .args(["supervise", "--without-daemons", "--workers=1", "--folder"])
@@ -211,8 +214,38 @@ fn a_killed_supervisor_leaves_nothing() {
         .map(|pid| network_of(u32::try_from(pid.as_u64().unwrap()).unwrap()))
         .collect();
     assert!(processes_in(&networks).iter().any(|line| line.contains("ovs-vswitchd")));
+    (supervisor, networks, folder)
+}
 
+#[test]
+fn a_killed_supervisor_leaves_nothing() {
+    let (mut supervisor, networks, folder) = supervised();
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
     assert_all_gone(&networks, &folder);
+}
+
+#[test]
+fn when_a_terminated_supervisor_has_ended_everything_is_gone_already() {
+    let (mut supervisor, networks, folder) = supervised();
+    let pid = Pid::from_raw(i32::try_from(supervisor.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    let status = supervisor.wait().unwrap();
+    assert_eq!(status.code(), Some(128 + 15));
+    assert_eq!(processes_in(&networks), Vec::<String>::new());
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_lab_ends_although_somebody_still_holds_a_process_in_it() {
+    let lab = Lab::start(&Options {
+        workers: 1,
+        ..without_daemons()
+    })
+    .unwrap();
+    let mut held = lab.host("w1").unwrap().spawn("sleep", &["sleep", "1000"]).unwrap();
+    let host = Arc::clone(lab.host("w1").unwrap());
+    drop(lab);
+    assert!(held.ended().is_some());
+    assert!(host.exec(&["true"]).is_err());
 }

@@ -68,9 +68,7 @@ impl<'a> Fleet<'a> {
         command.env("TRUNKLINE_BUNDLE", self.lab.bundle("operator"));
         let host = self.lab.host(crate::lab::layout::CONTROLLER)?;
         let text = format!("trunkctl {}", arguments.join(" "));
-        let child = host.run(move || command.spawn())?;
-        let mut child = child.map_err(LabError::io(format!("cannot start {text}")))?;
-        let status = child.wait().map_err(LabError::io(format!("cannot wait for {text}")))?;
+        let status = host.spawn_command(command, &text)?.wait();
         if status.success() {
             Ok(())
         } else {

@@ -78,8 +78,9 @@ fn cables(layout: Layout, hosts: &Hosts, folder: &Path) -> Result<(), LabError> 
     let child = super::process::piped(&argv)
         .spawn()
         .map_err(LabError::io("cannot start ip"))?;
+    let process = super::process::Process::new(child);
     let output = Started {
-        child,
+        process,
         command: "ip -batch".to_owned(),
     }
     .finish(Duration::from_secs(30))?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::process::{Output, Running, Started, bare, open_log, piped};
+use super::process::{Known, Output, Process, Running, Started, bare, open_log, piped};
 use super::programs;
 use crate::LabError;
 
@@ -24,6 +24,7 @@ pub struct Host {
     name: String,
     folder: PathBuf,
     pid: u32,
+    processes: Mutex<Vec<Known>>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     // While it is open the host lives.
     pipe: Mutex<Option<ChildStdin>>,
@@ -59,6 +60,7 @@ impl Host {
             name,
             folder,
             pid,
+            processes: Mutex::default(),
             jobs,
             pipe,
             outer,
@@ -121,9 +123,9 @@ impl Host {
     pub fn exec_for<S: AsRef<str>>(&self, argv: &[S], limit: Duration) -> Result<Output, LabError> {
         let argv = owned(argv);
         let command = argv.join(" ");
-        let child = self.start_child(piped(&argv), &command)?;
+        let process = self.start_child(piped(&argv), &command)?;
         Started {
-            child,
+            process,
             command: format!("{command} on {}", self.name),
         }
         .finish(limit)
@@ -165,9 +167,18 @@ impl Host {
         Ok(Running::new(self.start_child(command, &argv.join(" "))?, path))
     }
 
-    fn start_child(&self, mut command: Command, text: &str) -> Result<Child, LabError> {
+    /// Starts a command as it is, its output going where it says.
+    pub fn spawn_command(&self, command: Command, text: &str) -> Result<Running, LabError> {
+        Ok(Running::new(self.start_child(command, text)?, PathBuf::new()))
+    }
+
+    fn start_child(&self, mut command: Command, text: &str) -> Result<Process, LabError> {
         let what = format!("cannot start {text} on {}", self.name);
-        self.run(move || command.spawn())?.map_err(LabError::io(what))
+        let process = Process::new(self.run(move || command.spawn())?.map_err(LabError::io(what))?);
+        let mut processes = locked(&self.processes);
+        processes.retain(|known| known.strong_count() > 0);
+        processes.push(process.known());
+        Ok(process)
     }
 }
 
@@ -180,7 +191,12 @@ impl Host {
 
     /// Waits until a host that was let go is no more.
     pub(crate) fn await_end(&self) {
-        let _ = locked(&self.outer).wait();
+        while let Ok(None) = locked(&self.outer).try_wait() {
+            for process in locked(&self.processes).iter().filter_map(Process::of) {
+                let _ = process.try_wait();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -36,9 +37,47 @@ pub fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
+/// A child of ours, known to whoever started it and to the host it runs on: a host's process 1 cannot end before all
+/// of its processes were taken by their parent, so the host must be able to do that for those who do not.
+#[derive(Debug, Clone)]
+pub(crate) struct Process(Arc<Mutex<Child>>);
+
+/// The host's side of a [`Process`].
+pub(crate) type Known = Weak<Mutex<Child>>;
+
+impl Process {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(Arc::new(Mutex::new(child)))
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn of(known: &Known) -> Option<Self> {
+        known.upgrade().map(Self)
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes it if it has ended.
+    pub(crate) fn try_wait(&self) -> std::io::Result<Option<ExitStatus>> {
+        self.child().try_wait()
+    }
+
+    fn kill(&self) {
+        let mut child = self.child();
+        // It may have ended by itself, which is as good.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
 /// A started command whose output is still to be read.
 pub(crate) struct Started {
-    pub(crate) child: Child,
+    pub(crate) process: Process,
     pub(crate) command: String,
 }
 
@@ -61,23 +100,21 @@ pub(crate) fn bare(argv: &[String]) -> Command {
 
 impl Started {
     /// Waits till it ends, at most `limit`; then it is killed.
-    pub(crate) fn finish(mut self, limit: Duration) -> Result<Output, LabError> {
-        let stdout = drain(self.child.stdout.take());
-        let stderr = drain(self.child.stderr.take());
+    pub(crate) fn finish(self, limit: Duration) -> Result<Output, LabError> {
+        let stdout = drain(self.process.child().stdout.take());
+        let stderr = drain(self.process.child().stderr.take());
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         let status = loop {
             let ended = self
-                .child
+                .process
                 .try_wait()
                 .map_err(LabError::io(format!("cannot wait for {}", self.command)))?;
             if let Some(status) = ended {
                 break status;
             }
             if Instant::now() >= deadline {
-                // Errors only mean that it ended in this very moment.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                self.process.kill();
                 return Err(LabError::Timeout {
                     what: format!("the end of {}", self.command),
                     after: limit,
@@ -115,18 +152,18 @@ fn text(reader: Option<Reader>) -> String {
 /// A process that runs until it is told to end.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    process: Process,
     log: PathBuf,
 }
 
 impl Running {
-    pub(crate) fn new(child: Child, log: PathBuf) -> Self {
-        Self { child, log }
+    pub(crate) fn new(process: Process, log: PathBuf) -> Self {
+        Self { process, log }
     }
 
     /// Its number, as the machine counts.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.child().id()
     }
 
     /// Where its output goes.
@@ -136,7 +173,7 @@ impl Running {
 
     /// How it ended, when it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        self.process.try_wait().ok().flatten()
     }
 
     /// Sends a signal.
@@ -149,9 +186,17 @@ impl Running {
 
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// SIGTERM, and SIGKILL after `grace`. True when it ended by itself with status 0.
@@ -169,7 +214,7 @@ impl Running {
     }
 
     fn nix_pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+        Pid::from_raw(i32::try_from(self.process.child().id()).unwrap_or(i32::MAX))
     }
 }
 
