@@ -1,0 +1,23 @@
+//! DHCP: for each VLAN a namespace `ns-dhcp-vlan{v}` with the switch port `dhcp_v{v}` moved into it, and a dnsmasq there.
+//!
+//! ```text
+//!   Dhcp --render--> dnsmasq.conf, hosts --plan--> namespace, device, files, dnsmasq
+//! ```
+//!
+//! dnsmasq reads its configuration when it starts and the reservations again on SIGHUP. It outlives this program, and is found
+//! again by its arguments: only a dnsmasq that was started with a configuration file of ours is ever looked at.
+//!
+//! On disk, in `dhcp/vlan{v}/` of the state directory: `dnsmasq.conf`, `hosts` (reservations), `leases` (dnsmasq's own; kept over
+//! its restarts), `server.json` (which process runs with what), `start.log` (what it said when it failed to start).
+
+mod execute;
+mod leases;
+mod observe;
+mod plan;
+mod render;
+
+pub use execute::{Error, Servers};
+pub use leases::{Lease, parse as parse_leases};
+pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
+pub use plan::{Plan, Removal, Step, Wanted, judge, plan};
+pub use render::{Place, config, hosts};

@@ -1,0 +1,269 @@
+//! What to do about each VLAN's namespace, device, files and dnsmasq. Pure.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use trunkline_agent::process::Identity;
+use trunkline_proto::resource::{Dhcp, Facts, State};
+use trunkline_proto::{Cidr, VlanId, wire};
+
+use super::observe::{Device, NamespaceState, Observed, Server, Site};
+use crate::{Fingerprint, ip_net};
+
+/// One server as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What was asked for.
+    pub dhcp: Dhcp,
+    /// Content of its configuration file.
+    pub config: String,
+    /// Content of its file of reservations.
+    pub hosts: String,
+}
+
+/// What to do for all servers. Removals come first: a VLAN's device can only be deleted by the switch once it is out of use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Servers that are not wanted.
+    pub remove: BTreeMap<VlanId, Removal>,
+    /// Changes, for those that need any, in order.
+    pub change: BTreeMap<VlanId, Vec<Step>>,
+    /// Servers that cannot be had as things are, and why.
+    pub blocked: BTreeMap<VlanId, String>,
+}
+
+/// What is there of a server that is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removal {
+    /// Its processes.
+    pub stop: Vec<Identity>,
+    /// Its namespace is there.
+    pub namespace: bool,
+    /// Its files are there.
+    pub files: bool,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// End a dnsmasq.
+    Stop(Identity),
+    /// Make the namespace.
+    CreateNamespace,
+    /// IPv6 off, ARP for own addresses only.
+    QuietNamespace,
+    /// `lo` up.
+    SetLoopbackUp,
+    /// A device that the switch no longer holds has the port's name in the namespace: the new one cannot come in before it goes.
+    DeleteDeadDevice(u32),
+    /// Bring the device in; the index is that in the host's namespace.
+    MoveDevice(u32),
+    /// MAC.
+    SetMac([u8; 6]),
+    /// MTU.
+    SetMtu(u16),
+    /// An address that does not belong there.
+    RemoveAddress(IpNet),
+    /// The server's address.
+    AddAddress(Cidr),
+    /// Up.
+    SetUp,
+    /// Write the configuration.
+    WriteConfig,
+    /// Write the reservations.
+    WriteHosts,
+    /// Start dnsmasq.
+    Start,
+    /// Make it read the reservations again.
+    Reload(Server),
+}
+
+impl Plan {
+    /// True when there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.change.is_empty()
+    }
+}
+
+/// Compares.
+pub fn plan(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    for (vlan, site) in observed.sites.iter().filter(|(vlan, _)| !wanted.contains_key(vlan)) {
+        if let Some(removal) = removal(site) {
+            plan.remove.insert(*vlan, removal);
+        }
+    }
+    for (vlan, wanted) in wanted {
+        if let Some(reason) = observed.unknown.get(vlan) {
+            plan.blocked.insert(*vlan, reason.clone());
+            continue;
+        }
+        let site = observed.sites.get(vlan).cloned().unwrap_or_default();
+        match blocked(wanted, &site) {
+            Some(reason) => {
+                plan.blocked.insert(*vlan, reason);
+            }
+            None => {
+                let steps = steps(wanted, &site);
+                if !steps.is_empty() {
+                    plan.change.insert(*vlan, steps);
+                }
+            }
+        }
+    }
+    plan
+}
+
+fn removal(site: &Site) -> Option<Removal> {
+    let removal = Removal {
+        stop: site.processes().collect(),
+        namespace: site.namespace == NamespaceState::Ours,
+        files: site.has_files,
+    };
+    (removal != Removal::default()).then_some(removal)
+}
+
+fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
+    let (namespace, port) = (wanted.dhcp.namespace(), wanted.dhcp.port());
+    if site.namespace == NamespaceState::Foreign {
+        return Some(format!("a namespace {namespace} is there and was not made by this program; delete or rename it"));
+    }
+    if site.device.is_none() && site.outside.is_none() {
+        return Some(format!("the switch has made no device {port}"));
+    }
+    None
+}
+
+fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
+    let mut steps: Vec<Step> = site.strays.iter().copied().map(Step::Stop).collect();
+    let (config, hosts) = (Fingerprint::of(&wanted.config), Fingerprint::of(&wanted.hosts));
+    // A device that is outside is the one that the switch holds; one of the same name inside is then dead.
+    let device = site.device.as_ref().filter(|_| site.outside.is_none());
+    let fit = site.server.filter(|server| {
+        server.serving && server.started.config == config && device.is_some_and(|d| d.index == server.started.device)
+    });
+    if let (Some(server), None) = (&site.server, &fit) {
+        steps.push(Step::Stop(server.started.identity));
+    }
+    place(site, &mut steps);
+    settings(&wanted.dhcp, device, &mut steps);
+    if site.config != Some(config) {
+        steps.push(Step::WriteConfig);
+    }
+    if site.hosts != Some(hosts) {
+        steps.push(Step::WriteHosts);
+    }
+    match fit {
+        None => steps.push(Step::Start),
+        Some(server) if server.started.hosts != hosts => steps.push(Step::Reload(server)),
+        Some(_) => {}
+    }
+    steps
+}
+
+/// The namespace, and the device in it.
+fn place(site: &Site, steps: &mut Vec<Step>) {
+    let fresh = site.namespace != NamespaceState::Ours;
+    if fresh {
+        steps.push(Step::CreateNamespace);
+    }
+    if fresh || !site.quiet {
+        steps.push(Step::QuietNamespace);
+    }
+    if fresh || !site.loopback_up {
+        steps.push(Step::SetLoopbackUp);
+    }
+    if let Some(outside) = site.outside {
+        steps.extend(site.device.as_ref().map(|dead| Step::DeleteDeadDevice(dead.index)));
+        steps.push(Step::MoveDevice(outside));
+    }
+}
+
+/// The device's settings; `None`: it is only just brought in, and has none of them.
+fn settings(dhcp: &Dhcp, device: Option<&Device>, steps: &mut Vec<Step>) {
+    let Dhcp { vlan: _, address, mac, mtu, range: _, router: _, dns: _, lease: _, reservations: _ } = dhcp;
+    let own = ip_net(*address);
+    if device.and_then(|d| d.mac) != Some(mac.octets()) {
+        steps.push(Step::SetMac(mac.octets()));
+    }
+    if device.map(|d| d.mtu) != Some(u32::from(*mtu)) {
+        steps.push(Step::SetMtu(*mtu));
+    }
+    let held = device.map(|d| d.addresses.as_slice()).unwrap_or_default();
+    steps.extend(held.iter().filter(|held| **held != own).map(|foreign| Step::RemoveAddress(*foreign)));
+    if !held.contains(&own) {
+        steps.push(Step::AddAddress(*address));
+    }
+    if !device.is_some_and(|d| d.up) {
+        steps.push(Step::SetUp);
+    }
+}
+
+/// How far a server is true, from what was read back. `ofport` is the switch's number for the port.
+pub fn judge(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, String, Facts) {
+    let running = site.server.filter(|server| server.serving);
+    let current = running.is_some_and(|server| {
+        server.started.config == Fingerprint::of(&wanted.config)
+            && server.started.hosts == Fingerprint::of(&wanted.hosts)
+    });
+    let facts = Facts::Dhcp(wire::DhcpFacts {
+        pid: running.map_or(0, |server| server.started.identity.pid),
+        leases: u32::try_from(site.leases.len()).unwrap_or(u32::MAX),
+        current,
+    });
+    let (state, reason) = verdict(wanted, site, ofport);
+    (state, reason, facts)
+}
+
+fn verdict(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, String) {
+    let port = wanted.dhcp.port();
+    if let Some(reason) = blocked(wanted, site) {
+        return (State::Failed, reason);
+    }
+    if ofport.is_none_or(|number| number <= 0) {
+        return (State::Failed, format!("the switch has not taken the port {port}"));
+    }
+    if let Some(step) = steps(wanted, site).first() {
+        return (State::Failed, missing(step));
+    }
+    if site.device.as_ref().is_some_and(|device| !device.carrier) {
+        return (State::Failed, format!("the switch does not hold the device {port}; does ovs-vswitchd run?"));
+    }
+    match misleased(wanted, site) {
+        Some(reason) => (State::Degraded, reason),
+        None => (State::Ready, String::new()),
+    }
+}
+
+/// A reservation whose address somebody else has leased is served only after that lease.
+fn misleased(wanted: &Wanted, site: &Site) -> Option<String> {
+    wanted.dhcp.reservations.iter().find_map(|reservation| {
+        let lease = site.leases.iter().find(|lease| lease.address == reservation.address && lease.mac != reservation.mac)?;
+        Some(format!(
+            "{} is reserved for {} but leased to {} until that lease ends",
+            reservation.address, reservation.hostname, lease.mac
+        ))
+    })
+}
+
+fn missing(step: &Step) -> String {
+    match step {
+        Step::Stop(_) => "a dnsmasq with an old configuration runs".to_owned(),
+        Step::CreateNamespace => "its namespace is not there".to_owned(),
+        Step::QuietNamespace => "IPv6 or ARP settings of its namespace are not right".to_owned(),
+        Step::SetLoopbackUp => "lo is down in its namespace".to_owned(),
+        Step::DeleteDeadDevice(_) => "a dead device holds the port's place in its namespace".to_owned(),
+        Step::MoveDevice(_) => "its device is not in its namespace".to_owned(),
+        Step::SetMac(_) => "its device has another MAC".to_owned(),
+        Step::SetMtu(mtu) => format!("its device's MTU is not {mtu}"),
+        Step::RemoveAddress(address) => format!("its device has the foreign address {address}"),
+        Step::AddAddress(address) => format!("its device does not have the address {address}"),
+        Step::SetUp => "its device is down".to_owned(),
+        Step::WriteConfig | Step::WriteHosts => "its files are not what they should be".to_owned(),
+        Step::Start => "dnsmasq does not run".to_owned(),
+        Step::Reload(_) => "dnsmasq has not read the newest reservations".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What is there of the gateways.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::{fs, io};
+
+use ipnet::{IpNet, Ipv4Net};
+use trunkline_agent::netlink::Route;
+use trunkline_proto::PortName;
+
+use super::plan::ALIAS;
+use crate::nat::HostNetwork;
+
+/// Everything that a plan and a verdict need.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Devices whose switch port carries our mark.
+    pub devices: BTreeMap<PortName, Device>,
+    /// Devices with our alias and a gateway's name that no switch port stands behind: name and index.
+    pub orphans: BTreeMap<String, u32>,
+    /// The node's routes by devices other than our gateways, without default routes.
+    pub foreign_routes: Vec<ForeignRoute>,
+}
+
+/// A gateway's device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// It is up.
+    pub up: bool,
+    /// Bytes of payload.
+    pub mtu: u32,
+    /// Its MAC.
+    pub mac: Option<[u8; 6]>,
+    /// Text on it.
+    pub alias: Option<String>,
+    /// Its addresses, those that the kernel makes by itself left out.
+    pub addresses: Vec<IpNet>,
+    /// `arp_ignore` is 1 or stricter.
+    pub arp_guarded: bool,
+    /// IPv6 is off.
+    pub ipv6_off: bool,
+}
+
+/// A route that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignRoute {
+    /// Where to.
+    pub destination: Ipv4Net,
+    /// By which device; `?` when the route names none.
+    pub device: String,
+}
+
+/// Looks. `ours` are the names of the gateway ports that the switch holds with our mark.
+///
+/// # Errors
+/// When a setting of a device cannot be read.
+pub fn observe(host: &HostNetwork, ours: &BTreeSet<PortName>) -> io::Result<Observed> {
+    let mut observed = Observed::default();
+    let mut own = BTreeSet::new();
+    for link in &host.links {
+        let name = link.name.parse::<PortName>().ok().filter(|name| ours.contains(name));
+        if let Some(name) = name {
+            own.insert(link.index);
+            let addresses = host.addresses.iter().filter(|a| a.index == link.index && !a.link_local);
+            let device = Device {
+                index: link.index,
+                up: link.up,
+                mtu: link.mtu,
+                mac: link.mac,
+                alias: link.alias.clone(),
+                addresses: addresses.map(|a| a.net).collect(),
+                arp_guarded: sysctl("ipv4", &link.name, "arp_ignore")?.is_some_and(|value| value >= 1),
+                // A kernel without IPv6 has no such setting.
+                ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
+            };
+            observed.devices.insert(name, device);
+        } else if link.name.starts_with("gw_vlan") && link.alias.as_deref() == Some(ALIAS) {
+            own.insert(link.index);
+            observed.orphans.insert(link.name.clone(), link.index);
+        }
+    }
+    observed.foreign_routes = foreign_routes(host, &own);
+    Ok(observed)
+}
+
+fn foreign_routes(host: &HostNetwork, own: &BTreeSet<u32>) -> Vec<ForeignRoute> {
+    let foreign = |route: &&Route| route.output.is_none_or(|index| !own.contains(&index));
+    host.routes
+        .iter()
+        .filter(foreign)
+        .filter_map(|route| match route.destination {
+            IpNet::V4(destination) if destination.prefix_len() > 0 => {
+                let link = host.links.iter().find(|link| Some(link.index) == route.output);
+                Some(ForeignRoute { destination, device: link.map_or("?".to_owned(), |link| link.name.clone()) })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// A setting of a device; none when the kernel has no such setting, or the device is gone by now.
+fn sysctl(family: &str, device: &str, key: &str) -> io::Result<Option<u8>> {
+    let path = format!("/proc/sys/net/{family}/conf/{device}/{key}");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("read {path}: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use trunkline_agent::netlink::Link;
+
+    use super::*;
+
+    fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
+        Link { index, name: name.into(), alias: alias.map(str::to_owned), ..Link::default() }
+    }
+
+    #[test]
+    fn only_marked_devices_are_ours() {
+        let host = HostNetwork {
+            links: vec![
+                link(1, "lo", None),
+                link(2, "gw_vlan110", None),
+                link(3, "gw_vlan111", None),
+                link(4, "gw_vlan112", Some(ALIAS)),
+                link(5, "mine", Some(ALIAS)),
+            ],
+            routes: [(2, "10.64.110.0/24"), (3, "10.64.111.0/24"), (4, "10.64.112.0/24"), (9, "0.0.0.0/0")]
+                .map(|(index, net)| Route::new(net.parse().unwrap(), None, index))
+                .into(),
+            addresses: Vec::new(),
+        };
+        let ours = BTreeSet::from(["gw_vlan110".parse().unwrap()]);
+        let observed = observe(&host, &ours).unwrap();
+        assert_eq!(observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(), ["gw_vlan110"]);
+        assert_eq!(observed.orphans, BTreeMap::from([("gw_vlan112".to_owned(), 4)]));
+        let foreign: Vec<&str> = observed.foreign_routes.iter().map(|route| route.device.as_str()).collect();
+        assert_eq!(foreign, ["gw_vlan111"], "a stranger's device of that name, and no default route");
+    }
+}

@@ -1,0 +1,217 @@
+//! Makes a plan true.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use trunkline_agent::process::{self, Run};
+use trunkline_agent::{files, netns};
+use trunkline_proto::LinkSubnet;
+
+use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
+use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
+use super::render::TABLE;
+use crate::config::Interface;
+use crate::{BootId, Fingerprint};
+
+/// nft waits for other writers of the ruleset.
+const NFT_LIMIT: Duration = Duration::from_secs(20);
+const IP_FORWARD: &str = "net/ipv4/ip_forward";
+
+/// Why the filter could not be looked at or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// nft failed.
+    #[error("nftables")]
+    Nft(#[source] process::Error),
+    /// nft's answer is not JSON.
+    #[error("nft's answer cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// conntrack failed.
+    #[error("end the connections of {subnet}")]
+    Conntrack {
+        /// Whose.
+        subnet: LinkSubnet,
+        /// What happened.
+        #[source]
+        source: process::Error,
+    },
+    /// Forwarding could not be read or set.
+    #[error("forwarding")]
+    Forwarding(#[source] netns::Error),
+    /// A file of ours could not be read or written.
+    #[error("state")]
+    State(#[source] io::Error),
+    /// A file of ours does not hold what we write.
+    #[error("{} is damaged; delete it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The driver of the table, of forwarding and of connections.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    directory: PathBuf,
+    uplink: Interface,
+    boot: BootId,
+}
+
+/// `ip_forward.json`. A reboot makes it void: the value is then the system's own again.
+#[derive(Debug, Serialize, Deserialize)]
+struct ForwardingNote {
+    boot: BootId,
+    before: bool,
+}
+
+impl Nats {
+    /// Notes are kept in `directory`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(directory: PathBuf, uplink: Interface, boot: BootId) -> Result<Self, Error> {
+        files::state_dir(&directory).map_err(Error::State)?;
+        Ok(Self { directory, uplink, boot })
+    }
+
+    /// The interface that leads to the internet.
+    pub fn uplink(&self) -> &Interface {
+        &self.uplink
+    }
+
+    /// Looks.
+    ///
+    /// # Errors
+    /// When anything cannot be read: then nothing is known.
+    pub async fn observe(&self, host: &HostNetwork) -> Result<Observed, Error> {
+        let (table, dropping) = observe::tables().await?;
+        Ok(Observed {
+            table,
+            dropping,
+            record: self.read("table.json")?.unwrap_or_default(),
+            forwarding: Forwarding {
+                on: netns::read_sysctl(None, IP_FORWARD).await.map_err(Error::Forwarding)? != "0",
+                before: self.note()?.map(|note| note.before),
+            },
+            uplink: Uplink::find(self.uplink.as_str(), &host.links, &host.routes),
+        })
+    }
+
+    /// The counters of the masquerade rules.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub async fn counters(&self) -> Result<std::collections::BTreeMap<trunkline_proto::VlanId, super::Counter>, Error> {
+        observe::counters().await
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// The first step that failed; the next pass goes on from there.
+    pub async fn execute(&self, plan: &Plan, observed: &Observed) -> Result<(), Error> {
+        let Plan { forwarding, table, forget, subnets, conflict: _ } = plan;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if let ForwardingStep::Restore { off } = forwarding {
+            self.restore_forwarding(*off).await?;
+        }
+        // Until its connections have been ended a subnet stays noted, so that a crash in between loses nothing.
+        let mut record = observed.record.clone();
+        record.subnets.extend(subnets);
+        match table {
+            TableStep::Keep => {}
+            TableStep::Replace { batch, rendered } => {
+                self.write("table.json", &Record { rendered: None, ..record.clone() })?;
+                record.readback = replace(batch).await?;
+                record.rendered = Some(*rendered);
+            }
+            TableStep::Delete => {
+                nft(format!("delete table inet {TABLE}\n")).await?;
+                record = Record { subnets: record.subnets, ..Record::default() };
+            }
+        }
+        for subnet in forget {
+            end_connections(*subnet).await?;
+        }
+        record.subnets.clone_from(subnets);
+        self.write("table.json", &record)?;
+        self.switch_forwarding_on(*forwarding).await
+    }
+
+    async fn restore_forwarding(&self, off: bool) -> Result<(), Error> {
+        if off {
+            netns::write_sysctl(None, IP_FORWARD, "0").await.map_err(Error::Forwarding)?;
+        }
+        files::remove_if_there(&self.directory.join("ip_forward.json")).map_err(Error::State)
+    }
+
+    async fn switch_forwarding_on(&self, step: ForwardingStep) -> Result<(), Error> {
+        let (on, record) = match step {
+            ForwardingStep::Keep | ForwardingStep::Restore { .. } => return Ok(()),
+            ForwardingStep::RecordOn => (false, Some(true)),
+            ForwardingStep::Enable { record } => (true, record),
+        };
+        if let Some(before) = record {
+            self.write("ip_forward.json", &ForwardingNote { boot: self.boot.clone(), before })?;
+        }
+        if on {
+            netns::write_sysctl(None, IP_FORWARD, "1").await.map_err(Error::Forwarding)?;
+        }
+        Ok(())
+    }
+
+    fn note(&self) -> Result<Option<ForwardingNote>, Error> {
+        let note: Option<ForwardingNote> = self.read("ip_forward.json")?;
+        Ok(note.filter(|note| note.boot == self.boot))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.directory.join(name);
+        let Some(bytes) = files::read_if_there(&path).map_err(Error::State)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Damaged { path, source })
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(value).map_err(Error::Json)?;
+        files::write_atomic(&self.directory.join(name), &bytes, 0o600).map_err(Error::State)?;
+        Ok(())
+    }
+}
+
+async fn nft(batch: String) -> Result<(), Error> {
+    Run::new("nft").args(["-f", "-"]).stdin(batch).timeout(NFT_LIMIT).run().await.map_err(Error::Nft)?;
+    Ok(())
+}
+
+/// Writes the table and says how it reads.
+async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
+    nft(batch.to_owned()).await?;
+    match observe::tables().await?.0 {
+        Table::Ours(readback) => Ok(Some(readback.fingerprint)),
+        // Somebody took it away at once; the next pass sees the difference.
+        Table::Absent | Table::Foreign => Ok(None),
+    }
+}
+
+/// Without this an open connection would go on for ever, because established ones are not looked at again by NAT.
+async fn end_connections(subnet: LinkSubnet) -> Result<(), Error> {
+    let subnet_text = subnet.to_string();
+    let run = Run::new("conntrack").args(["-D", "-f", "ipv4", "-s", &subnet_text]).run().await;
+    match run {
+        // conntrack exits with 1 when there was nothing to delete.
+        Err(process::Error::Failed { status, ref stderr, .. })
+            if status.code() == Some(1) && stderr.contains("0 flow entries") =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(Error::Conntrack { subnet, source }),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+//! What to do about the table, forwarding and old connections. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_proto::resource::{Facts, Nat, State};
+use trunkline_proto::{LinkSubnet, VlanId, wire};
+
+use super::observe::{Observed, Readback, Record, Table};
+use super::render::{Counter, Filter, TABLE};
+use crate::Fingerprint;
+
+/// What to do, in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Forwarding is given back before the filter goes, and switched on after it stands.
+    pub forwarding: ForwardingStep,
+    /// The table.
+    pub table: TableStep,
+    /// Subnets that are no longer served: their connections are ended.
+    pub forget: BTreeSet<LinkSubnet>,
+    /// Subnets that are served once the table stands.
+    pub subnets: BTreeSet<LinkSubnet>,
+    /// A stranger has our table's name; nothing is done then.
+    pub conflict: Option<String>,
+}
+
+/// What to do about the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableStep {
+    /// It is right.
+    Keep,
+    /// Replace it in one batch.
+    Replace {
+        /// The batch.
+        batch: String,
+        /// Names this content, whatever its counters say.
+        rendered: Fingerprint,
+    },
+    /// Delete it.
+    Delete,
+}
+
+/// The value of `net.ipv4.ip_forward`, and what it was before us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarding {
+    /// It is on.
+    pub on: bool,
+    /// We switched NAT on when it had this value; `None` when we have nothing to give back.
+    pub before: Option<bool>,
+}
+
+/// What to do about forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardingStep {
+    /// Nothing.
+    Keep,
+    /// Switch it on; when `record` is set, note that value first.
+    Enable {
+        /// The value to note as the earlier one.
+        record: Option<bool>,
+    },
+    /// It was on before us: note that, so that it is never switched off.
+    RecordOn,
+    /// Set it back to what it was (`false`: off) and forget the note.
+    Restore {
+        /// Switch it off.
+        off: bool,
+    },
+}
+
+impl Plan {
+    /// True when there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Self { forwarding, table, forget, subnets: _, conflict: _ } = self;
+        *forwarding == ForwardingStep::Keep && *table == TableStep::Keep && forget.is_empty()
+    }
+}
+
+/// Compares.
+pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
+    let subnets: BTreeSet<LinkSubnet> = filter.nats().map(|nat| nat.subnet).collect();
+    if observed.table == Table::Foreign {
+        return Plan {
+            forwarding: ForwardingStep::Keep,
+            table: TableStep::Keep,
+            forget: BTreeSet::new(),
+            subnets,
+            conflict: Some(format!(
+                "the nftables table inet {TABLE} is there and was not made by this program; rename or delete it"
+            )),
+        };
+    }
+    Plan {
+        forwarding: forwarding(!subnets.is_empty(), observed.forwarding),
+        table: table(filter, &observed.table, &observed.record),
+        forget: observed.record.subnets.difference(&subnets).copied().collect(),
+        subnets,
+        conflict: None,
+    }
+}
+
+fn forwarding(wanted: bool, Forwarding { on, before }: Forwarding) -> ForwardingStep {
+    match (wanted, on, before) {
+        (true, false, Some(_)) => ForwardingStep::Enable { record: None },
+        (true, false, None) => ForwardingStep::Enable { record: Some(false) },
+        (true, true, None) => ForwardingStep::RecordOn,
+        (true, true, Some(_)) | (false, _, None) => ForwardingStep::Keep,
+        // Somebody else switched it off meanwhile, or it was on before us: only the note goes.
+        (false, on, Some(before)) => ForwardingStep::Restore { off: on && !before },
+    }
+}
+
+fn table(filter: &Filter, table: &Table, record: &Record) -> TableStep {
+    let (seen, counters) = match table {
+        Table::Absent | Table::Foreign if filter.is_empty() => return TableStep::Keep,
+        Table::Absent | Table::Foreign => (None, BTreeMap::new()),
+        Table::Ours(_) if filter.is_empty() => return TableStep::Delete,
+        Table::Ours(Readback { fingerprint, counters }) => (Some(*fingerprint), counters.clone()),
+    };
+    let rendered = rendered(filter);
+    if Some(rendered) == record.rendered && seen.is_some() && seen == record.readback {
+        TableStep::Keep
+    } else {
+        TableStep::Replace { batch: filter.render(&counters), rendered }
+    }
+}
+
+/// Names a table's content without its counters.
+fn rendered(filter: &Filter) -> Fingerprint {
+    Fingerprint::of(filter.render(&BTreeMap::new()))
+}
+
+/// How far a NAT is true, from what was read back. `gateway` says what is wrong with its gateway, if anything.
+pub fn judge(nat: &Nat, filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (State, String, Facts) {
+    let counter = counter(nat.vlan, &observed.table);
+    let facts = Facts::Nat(wire::NatFacts {
+        uplink: observed.uplink.name.clone(),
+        packets: counter.packets,
+        bytes: counter.bytes,
+        forwarding: observed.forwarding.on,
+    });
+    let (state, reason) = verdict(filter, observed, gateway);
+    (state, reason, facts)
+}
+
+fn counter(vlan: VlanId, table: &Table) -> Counter {
+    match table {
+        Table::Ours(readback) => readback.counters.get(&vlan).copied().unwrap_or_default(),
+        Table::Absent | Table::Foreign => Counter::default(),
+    }
+}
+
+fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (State, String) {
+    let Observed { table: _, record: _, forwarding, uplink, dropping } = observed;
+    let plan = plan(filter, observed);
+    let name = &uplink.name;
+    if let Some(conflict) = plan.conflict {
+        return (State::Failed, conflict);
+    }
+    if plan.table != TableStep::Keep {
+        return (State::Failed, format!("the nftables table inet {TABLE} is not what it should be"));
+    }
+    if !forwarding.on {
+        return (State::Failed, "net.ipv4.ip_forward is 0".to_owned());
+    }
+    if !uplink.exists {
+        return (State::Failed, format!("the uplink {name} does not exist; set nat.uplink to the interface that leads to the internet"));
+    }
+    if !uplink.up {
+        return (State::Failed, format!("the uplink {name} is down"));
+    }
+    if !dropping.is_empty() {
+        let chains: Vec<String> = dropping.iter().map(|chain| format!("\"{chain}\"")).collect();
+        return (
+            State::Degraded,
+            format!(
+                "forwarded packets are dropped by the policy of a foreign nftables chain: {}; accept traffic from and to the \
+                 gateway port there",
+                chains.join(", ")
+            ),
+        );
+    }
+    if !uplink.default_route {
+        return (State::Degraded, format!("there is no default route through {name}: guests reach no further than its own network"));
+    }
+    match gateway {
+        Some(reason) => (State::Degraded, format!("its gateway is not ready: {reason}")),
+        None => (State::Ready, String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

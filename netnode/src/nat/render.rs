@@ -1,0 +1,189 @@
+//! The nftables table as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use trunkline_proto::resource::{Gateway, Nat};
+use trunkline_proto::{PortName, VlanId};
+
+use crate::config::Interface;
+
+/// Our table's name; its family is `inet`.
+pub const TABLE: &str = "trunkline";
+/// An empty chain that says that the table is ours.
+pub const MARK_CHAIN: &str = "owned-by-trunkline-netnode";
+
+/// What a masquerade rule has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counter {
+    /// Packets that opened a connection: only those pass a NAT chain.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Everything that the table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    uplink: Interface,
+    /// `None`: the port is only to be shut off, because it is about to go.
+    gateways: BTreeMap<PortName, Option<Ipv4Addr>>,
+    nats: BTreeMap<VlanId, Nat>,
+}
+
+impl Filter {
+    /// For these gateways and NATs, and for ports of ours that are still there but no longer wanted.
+    pub fn new<'a>(
+        uplink: &Interface,
+        gateways: impl IntoIterator<Item = &'a Gateway>,
+        nats: impl IntoIterator<Item = &'a Nat>,
+        leaving: &BTreeSet<PortName>,
+    ) -> Self {
+        let mut ports: BTreeMap<PortName, Option<Ipv4Addr>> = leaving.iter().map(|p| (p.clone(), None)).collect();
+        ports.extend(gateways.into_iter().map(|g| (g.port(), Some(g.address.address))));
+        let nats: BTreeMap<VlanId, Nat> = nats.into_iter().map(|nat| (nat.vlan, nat.clone())).collect();
+        // A NAT whose gateway is not there yet is shut off like a gateway until it comes.
+        for nat in nats.values() {
+            ports.entry(nat.gateway_port.clone()).or_default();
+        }
+        Self { uplink: uplink.clone(), gateways: ports, nats }
+    }
+
+    /// True when there is nothing to filter: then there is no table.
+    pub fn is_empty(&self) -> bool {
+        self.gateways.is_empty()
+    }
+
+    /// The NATs in it.
+    pub fn nats(&self) -> impl Iterator<Item = &Nat> {
+        self.nats.values()
+    }
+
+    /// One batch for `nft -f`: it takes away the table as it is and puts the new one in its place, or does nothing at all.
+    /// `counters` go on from where they were.
+    pub fn render(&self, counters: &BTreeMap<VlanId, Counter>) -> String {
+        let mut text = String::new();
+        // Adding first makes the deletion succeed when there is no table.
+        let _ = writeln!(text, "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{");
+        let _ = writeln!(text, "\tcomment \"Written by trunkline-netnode; changes are overwritten\"");
+        self.objects(&mut text, counters);
+        let _ = writeln!(text, "\tchain {MARK_CHAIN} {{\n\t}}");
+        self.forward(&mut text);
+        input(&mut text);
+        self.postrouting(&mut text);
+        text.push_str("}\n");
+        text
+    }
+
+    fn objects(&self, text: &mut String, counters: &BTreeMap<VlanId, Counter>) {
+        for vlan in self.nats.keys() {
+            let Counter { packets, bytes } = counters.get(vlan).copied().unwrap_or_default();
+            let _ = writeln!(text, "\tcounter nat_vlan{vlan} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}");
+        }
+        let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
+        set(text, "gateways", "ifname", &ports);
+        let addresses: Vec<String> = self
+            .gateways
+            .iter()
+            .filter_map(|(port, address)| address.map(|address| format!("\"{port}\" . {address}")))
+            .collect();
+        set(text, "own_addresses", "ifname . ipv4_addr", &addresses);
+    }
+
+    fn forward(&self, text: &mut String) {
+        let uplink = &self.uplink;
+        text.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n");
+        for Nat { subnet, gateway_port, .. } in self.nats.values() {
+            let _ = writeln!(
+                text,
+                "\t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ip saddr {subnet} accept\n\
+                 \t\tiifname \"{uplink}\" oifname \"{gateway_port}\" ip daddr {subnet} ct state established,related accept"
+            );
+        }
+        text.push_str("\t\tiifname @gateways drop\n\t\toifname @gateways drop\n\t}\n");
+    }
+
+    fn postrouting(&self, text: &mut String) {
+        text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
+        for Nat { vlan, subnet, .. } in self.nats.values() {
+            let uplink = &self.uplink;
+            let _ = writeln!(text, "\t\toifname \"{uplink}\" ip saddr {subnet} counter name nat_vlan{vlan} masquerade");
+        }
+        text.push_str("\t}\n");
+    }
+}
+
+/// ARP is not IP and does not come by here.
+fn input(text: &mut String) {
+    text.push_str(
+        "\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\
+         \t\tiifname . ip daddr @own_addresses icmp type echo-request accept\n\
+         \t\tiifname @gateways drop\n\t}\n",
+    );
+}
+
+/// nft has no notation for "no elements".
+fn set(text: &mut String, name: &str, kind: &str, elements: &[String]) {
+    let _ = writeln!(text, "\tset {name} {{\n\t\ttype {kind}");
+    if !elements.is_empty() {
+        let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
+    }
+    text.push_str("\t}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{gateway, nat, uplink};
+
+    fn golden(filter: &Filter, counters: &BTreeMap<VlanId, Counter>) -> String {
+        filter.render(counters)
+    }
+
+    #[test]
+    fn a_link_and_the_internet_vlan_render_as_in_the_golden_file() {
+        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        let counters = BTreeMap::from([(VlanId::INTERNET, Counter { packets: 12, bytes: 3456 })]);
+        assert_eq!(golden(&filter, &counters), include_str!("golden/link-and-internet.nft"));
+    }
+
+    #[test]
+    fn links_without_internet_render_as_in_the_golden_file() {
+        let filter = Filter::new(&uplink(), &[gateway(110), gateway(366)], &[], &BTreeSet::new());
+        assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/links.nft"));
+    }
+
+    #[test]
+    fn a_port_that_is_about_to_go_is_shut_off_as_in_the_golden_file() {
+        let leaving = BTreeSet::from([gateway(110).port()]);
+        let filter = Filter::new(&uplink(), &[], &[], &leaving);
+        assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/leaving.nft"));
+    }
+
+    #[test]
+    fn masquerade_is_only_for_the_subnet_of_the_nat_and_only_out_of_the_uplink() {
+        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        let text = filter.render(&BTreeMap::new());
+        let rules: Vec<&str> = text.lines().filter(|line| line.contains("masquerade")).collect();
+        assert_eq!(
+            rules,
+            ["\t\toifname \"ens3\" ip saddr 10.60.7.0/24 counter name nat_vlan400 masquerade"]
+        );
+    }
+
+    #[test]
+    fn every_accepting_rule_names_one_of_our_ports() {
+        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        for line in filter.render(&BTreeMap::new()).lines().filter(|l| l.ends_with("accept") || l.ends_with("drop")) {
+            assert!(line.contains("gw_vlan400") || line.contains("@gateways") || line.contains("@own_addresses"), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_gateways_mean_no_table() {
+        assert!(Filter::new(&uplink(), &[], &[], &BTreeSet::new()).is_empty());
+        assert!(!Filter::new(&uplink(), &[], &[nat()], &BTreeSet::new()).is_empty());
+    }
+}
