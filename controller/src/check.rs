@@ -1,0 +1,201 @@
+//! The last look before a change is stored: rules over the whole of what is deployed, checked without the bookkeeping that was
+//! meant to keep them. A failure is a bug of ours, and nothing is stored.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use trunkline_proto::{
+    LinkSubnet, Mac, Name, VlanId,
+    resource::{Spec, Trunk},
+};
+
+use crate::{
+    compile::{Desired, NodeDesired},
+    model::{Cluster, Link, Vm},
+    settings::Settings,
+};
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// Frames of one would reach the other.
+    #[error("vlan {vlan} is in two places: {one} and {other}")]
+    Vlan {
+        /// The VLAN.
+        vlan: VlanId,
+        /// Who has it.
+        one: String,
+        /// Who has it too.
+        other: String,
+    },
+    /// A VLAN that no link may have.
+    #[error("{link} has the reserved vlan {vlan}")]
+    Reserved {
+        /// The link.
+        link: String,
+        /// Its VLAN.
+        vlan: VlanId,
+    },
+    /// Two interfaces with one MAC.
+    #[error("mac {0} is in use twice")]
+    Mac(Mac),
+    /// Two guests with one address on one VLAN.
+    #[error("address {address} is in use twice on vlan {vlan}")]
+    Address {
+        /// The address.
+        address: Ipv4Addr,
+        /// The VLAN.
+        vlan: VlanId,
+    },
+    /// An address that its subnet does not give to guests.
+    #[error("address {address} is not one for guests in {subnet}")]
+    Outside {
+        /// The address.
+        address: Ipv4Addr,
+        /// The subnet.
+        subnet: LinkSubnet,
+    },
+    /// Two subnets share addresses.
+    #[error("subnets {one} and {other} overlap")]
+    Subnets {
+        /// The lower one.
+        one: LinkSubnet,
+        /// The other.
+        other: LinkSubnet,
+    },
+    /// An interface says another VLAN than its link, or none where it must.
+    #[error("{interface} does not have the vlan of its link")]
+    Interface {
+        /// `shop/web.eth1`.
+        interface: String,
+    },
+    /// A node's uplink does not carry just what the node's resources need.
+    #[error("the trunk of {node} does not carry just the vlans of its resources")]
+    Trunk {
+        /// The node.
+        node: Name,
+    },
+    /// A resource that a node could not read.
+    #[error("a resource of {node} cannot be opened: {reason}")]
+    Unreadable {
+        /// The node.
+        node: Name,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Checks all deployed revisions, and the compiled resources of the nodes that a change touched.
+pub fn check<'a>(
+    cluster: &Cluster,
+    desired: &Desired,
+    touched: impl IntoIterator<Item = &'a Name>,
+    settings: &Settings,
+) -> Result<(), CheckError> {
+    let mut seen = Seen {
+        settings,
+        vlans: BTreeMap::new(),
+        macs: BTreeSet::new(),
+        addresses: BTreeSet::new(),
+        subnets: vec![settings.internet_subnet],
+    };
+    for (slice, frozen) in cluster.deployed() {
+        for link in frozen.links.values() {
+            seen.link(&slice.name, link)?;
+        }
+        for vm in frozen.vms.values() {
+            seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
+        }
+    }
+    seen.subnets()?;
+    for name in touched {
+        if let Some(node) = desired.node(name) {
+            trunk(name, node)?;
+        }
+    }
+    Ok(())
+}
+
+struct Seen<'a> {
+    settings: &'a Settings,
+    vlans: BTreeMap<VlanId, String>,
+    macs: BTreeSet<Mac>,
+    addresses: BTreeSet<(VlanId, Ipv4Addr)>,
+    subnets: Vec<LinkSubnet>,
+}
+
+impl Seen<'_> {
+    fn link(&mut self, slice: &Name, link: &Link) -> Result<(), CheckError> {
+        let (name, vlan) = (format!("{slice}/{}", link.name), link.vlan);
+        if self.settings.is_reserved(vlan) {
+            return Err(CheckError::Reserved { link: name, vlan });
+        }
+        if let Some(one) = self.vlans.insert(vlan, name.clone()) {
+            return Err(CheckError::Vlan { vlan, one, other: name });
+        }
+        self.subnets.push(link.subnet);
+        Ok(())
+    }
+
+    fn vm<'l>(&mut self, slice: &Name, vm: &Vm, link: impl Fn(&Name) -> Option<&'l Link>) -> Result<(), CheckError> {
+        for interface in &vm.interfaces {
+            let internet = vm.internet && interface.name.index() == 0;
+            let link = interface.link.as_ref().and_then(&link);
+            let (vlan, subnet) = match link {
+                _ if internet => (Some(VlanId::INTERNET), Some(self.settings.internet_subnet)),
+                Some(link) => (Some(link.vlan), Some(link.subnet)),
+                None => (None, None),
+            };
+            if interface.vlan != vlan || interface.link.is_some() != (link.is_some()) {
+                let interface = format!("{slice}/{}.{}", vm.name, interface.name);
+                return Err(CheckError::Interface { interface });
+            }
+            if !self.macs.insert(interface.mac) {
+                return Err(CheckError::Mac(interface.mac));
+            }
+            if let (Some(vlan), Some(subnet), Some(address)) = (vlan, subnet, interface.address) {
+                if !subnet.holds_guest(address) {
+                    return Err(CheckError::Outside { address, subnet });
+                }
+                if !self.addresses.insert((vlan, address)) {
+                    return Err(CheckError::Address { address, vlan });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorted by their first address, subnets overlap only if neighbours do.
+    fn subnets(mut self) -> Result<(), CheckError> {
+        self.subnets.sort_by_key(|s| s.net().network());
+        for pair in self.subnets.windows(2) {
+            if let [one, other] = *pair
+                && one.overlaps(other.net())
+            {
+                return Err(CheckError::Subnets { one, other });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn trunk(name: &Name, node: &NodeDesired) -> Result<(), CheckError> {
+    let (mut needed, mut carried) = (BTreeSet::new(), None);
+    for envelope in node.resources.values() {
+        let spec = envelope.open().map_err(|problem| CheckError::Unreadable {
+            node: name.clone(),
+            reason: problem.to_string(),
+        })?;
+        match spec {
+            Spec::Trunk(Trunk { vlans }) => carried = Some(vlans),
+            other => needed.extend(other.vlan()),
+        }
+    }
+    if carried.is_some_and(|vlans| vlans == needed) {
+        Ok(())
+    } else {
+        Err(CheckError::Trunk { node: name.clone() })
+    }
+}

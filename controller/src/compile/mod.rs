@@ -1,0 +1,239 @@
+//! Deployed revisions, as resources on nodes.
+//!
+//! ```text
+//!   Frozen of slice A --share--> A's part of each node --+
+//!   Frozen of slice B --share--> B's part of each node --+--> NodeDesired: the parts and the trunk over all of them
+//!   guests of VLAN 400 of all --> the internet's part ---+
+//! ```
+//!
+//! The parts are kept, so a change costs what the slices and nodes cost that it touches; the result is the same as from scratch.
+//! An envelope whose hash stays is kept as it is, with the trace context that it came with.
+
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use trunkline_proto::{
+    Digest, Mac, Name, VlanId,
+    resource::{Envelope, Key, Reservation, Spec, Trunk},
+};
+
+use crate::{
+    model::{Cluster, Position},
+    settings::Settings,
+};
+use share::{Part, Share};
+
+/// The desired state of every node. Cloning is cheap.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    nodes: BTreeMap<Name, Arc<NodeDesired>>,
+    slices: BTreeMap<Name, Arc<Part>>,
+    internet: Arc<Part>,
+    netnode: Option<Name>,
+}
+
+/// The desired state of one node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeDesired {
+    /// Where it last changed.
+    pub changed: Position,
+    /// Over all resources.
+    pub digest: Digest,
+    /// By kind and name.
+    pub resources: BTreeMap<Key, Arc<Envelope>>,
+    /// VLANs that its uplink carries, with the number of parts that need each.
+    vlans: BTreeMap<VlanId, u32>,
+}
+
+impl Desired {
+    /// From scratch, with every node's position from its record.
+    pub fn compile(cluster: &Cluster, settings: &Settings) -> Self {
+        let (mut desired, _) = Self::default().next(cluster, settings, "");
+        for (name, record) in &cluster.nodes {
+            desired.stamp(name, record.changed);
+        }
+        desired
+    }
+
+    /// What a node should have; `None` when it should have nothing.
+    pub fn node(&self, name: &Name) -> Option<&Arc<NodeDesired>> {
+        self.nodes.get(name)
+    }
+
+    /// Every node that should have something.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Name, &Arc<NodeDesired>)> {
+        self.nodes.iter()
+    }
+
+    /// The desired state of `cluster`, and the nodes for which it is not what it was. Their position is left to
+    /// [`Self::stamp`].
+    pub(crate) fn next(&self, cluster: &Cluster, settings: &Settings, traceparent: &str) -> (Self, BTreeSet<Name>) {
+        let netnode = cluster.meta.netnode.clone();
+        let moved = netnode != self.netnode;
+        let mut next = self.clone();
+        next.netnode.clone_from(&netnode);
+        let mut edits = Edits::default();
+        for (name, part) in &self.slices {
+            let still = cluster
+                .slices
+                .get(name)
+                .and_then(|s| Some((s.uid, s.deployed()?.number)));
+            if moved || still != Some(part.of) {
+                edits.drop_part(part);
+                next.slices.remove(name);
+            }
+        }
+        for (slice, frozen) in cluster.deployed() {
+            if !next.slices.contains_key(&slice.name) {
+                let part = Arc::new(Part::of_slice(slice, frozen, netnode.as_ref(), settings, traceparent));
+                edits.add_part(&part);
+                next.slices.insert(slice.name.clone(), part);
+            }
+        }
+        if !edits.is_empty() || moved {
+            let internet = Arc::new(Part::of_internet(
+                &next.guests(),
+                netnode.as_ref(),
+                settings,
+                traceparent,
+            ));
+            if internet != self.internet {
+                edits.drop_part(&self.internet);
+                edits.add_part(&internet);
+                next.internet = internet;
+            }
+        }
+        let touched = edits.apply(&mut next.nodes, traceparent);
+        (next, touched)
+    }
+
+    /// Sets where a node's desired state last changed.
+    pub(crate) fn stamp(&mut self, node: &Name, position: Position) {
+        if let Some(desired) = self.nodes.get_mut(node) {
+            Arc::make_mut(desired).changed = position;
+        }
+    }
+
+    /// VLANs that a slice's deployed revision has on each node.
+    pub(crate) fn vlans_of(&self, slice: &Name) -> BTreeMap<&Name, &BTreeSet<VlanId>> {
+        let part = self.slices.get(slice);
+        part.into_iter()
+            .flat_map(|p| p.nodes.iter().map(|(node, share)| (node, &share.vlans)))
+            .collect()
+    }
+
+    fn guests(&self) -> BTreeMap<Mac, Reservation> {
+        let guests = self.slices.values().flat_map(|part| &part.guests);
+        guests.map(|(mac, guest)| (*mac, guest.clone())).collect()
+    }
+}
+
+/// What parts leave and join the nodes' desired state.
+#[derive(Default)]
+struct Edits<'a> {
+    dropped: BTreeMap<Name, Vec<&'a Share>>,
+    added: BTreeMap<Name, Vec<Share>>,
+}
+
+impl<'a> Edits<'a> {
+    fn is_empty(&self) -> bool {
+        self.dropped.is_empty() && self.added.is_empty()
+    }
+
+    fn drop_part(&mut self, part: &'a Part) {
+        for (node, share) in &part.nodes {
+            self.dropped.entry(node.clone()).or_default().push(share);
+        }
+    }
+
+    fn add_part(&mut self, part: &Part) {
+        for (node, share) in &part.nodes {
+            self.added.entry(node.clone()).or_default().push(share.clone());
+        }
+    }
+
+    fn apply(mut self, nodes: &mut BTreeMap<Name, Arc<NodeDesired>>, traceparent: &str) -> BTreeSet<Name> {
+        let names: BTreeSet<Name> = self.dropped.keys().chain(self.added.keys()).cloned().collect();
+        let mut touched = BTreeSet::new();
+        for name in names {
+            let old = nodes.get(&name).cloned().unwrap_or_default();
+            let mut new = NodeDesired::clone(&old);
+            let dropped = self.dropped.remove(&name).unwrap_or_default();
+            let added = self.added.remove(&name).unwrap_or_default();
+            new.edit(&old, &dropped, &added, traceparent);
+            if new.digest != old.digest {
+                touched.insert(name.clone());
+            }
+            if new.resources.is_empty() {
+                nodes.remove(&name);
+            } else {
+                nodes.insert(name, Arc::new(new));
+            }
+        }
+        touched
+    }
+}
+
+impl NodeDesired {
+    /// Nothing at all, since `changed`.
+    pub fn nothing(changed: Position) -> Self {
+        Self {
+            changed,
+            ..Self::default()
+        }
+    }
+
+    /// All that leaves goes before anything joins, so that a key may pass from one part to another.
+    fn edit(&mut self, old: &Self, dropped: &[&Share], added: &[Share], traceparent: &str) {
+        for share in dropped {
+            share.resources.keys().for_each(|key| self.remove(key));
+            for vlan in &share.vlans {
+                let count = self.vlans.remove(vlan).unwrap_or(1) - 1;
+                if count > 0 {
+                    self.vlans.insert(*vlan, count);
+                }
+            }
+        }
+        for share in added {
+            for envelope in share.resources.values() {
+                self.put(old, envelope.clone());
+            }
+            for vlan in &share.vlans {
+                *self.vlans.entry(*vlan).or_default() += 1;
+            }
+        }
+        self.trunk(old, traceparent);
+    }
+
+    /// A node that has anything has a trunk, be it an empty one.
+    fn trunk(&mut self, old: &Self, traceparent: &str) {
+        let trunk = Spec::Trunk(Trunk {
+            vlans: self.vlans.keys().copied().collect(),
+        });
+        let envelope = Envelope::seal(&trunk, traceparent);
+        self.remove(&envelope.key);
+        if !self.resources.is_empty() {
+            self.put(old, Arc::new(envelope));
+        }
+    }
+
+    fn put(&mut self, old: &Self, envelope: Arc<Envelope>) {
+        let kept = old.resources.get(&envelope.key).filter(|o| o.hash == envelope.hash);
+        let envelope = kept.cloned().unwrap_or(envelope);
+        self.remove(&envelope.key);
+        self.digest.add(&envelope.key, envelope.hash);
+        self.resources.insert(envelope.key.clone(), envelope);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(gone) = self.resources.remove(key) {
+            self.digest.remove(key, gone.hash);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! How far what is desired is true, from what the nodes reported.
+//!
+//! One resource's status, first rule that fits:
+//!
+//! 1. its node is not connected, or has not finished the full report of its session: `unknown`, since when;
+//! 2. the node refused this version: `failed`, with the node's reason;
+//! 3. the node observed this version: what it said. An observation of another version is ignored;
+//! 4. otherwise: `pending`, and what is being waited for.
+//!
+//! A link, VM or slice is as bad as its worst part ([`State::worst`]). A link without probe results is ready when all its
+//! resources are.
+
+mod resource;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trunkline_proto::{
+    Hash, Name, PortName, VlanId,
+    resource::{Key, Kind, Observation, State as Health, Trunk},
+    wire,
+};
+
+use crate::{
+    model::{Frozen, Link, Position, Slice, Timestamp, Vm},
+    transition::State,
+};
+use resource::Reader;
+
+/// What is known of a node from its sessions; kept in memory only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeView {
+    /// It has a session.
+    pub connected: bool,
+    /// Its last heartbeat.
+    pub last_seen: Option<Timestamp>,
+    /// Its full report has come in this session: from here on silence means unchanged.
+    pub complete: bool,
+    /// What it last acknowledged.
+    pub acked: Position,
+    /// It holds just what it should.
+    pub in_step: bool,
+    /// Versions that it did not take.
+    pub refused: BTreeMap<Key, Refusal>,
+    /// The newest of each resource.
+    pub observations: BTreeMap<Key, Observation>,
+    /// Up to where it read back as gone what it should no longer have.
+    pub clean: Position,
+}
+
+/// A version that a node did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which version.
+    pub hash: Hash,
+    /// The node's words.
+    pub reason: String,
+}
+
+/// By name of node.
+pub type Views = BTreeMap<Name, NodeView>;
+
+/// Slices that have a status: deployed, or with something still on its way out.
+pub fn slices_with_status(state: &State) -> Vec<Name> {
+    let deployed = state.cluster.deployed().map(|(slice, _)| slice.name.clone());
+    let leaving = state.cluster.departures.values().filter(|d| !d.waiting.is_empty());
+    let names: BTreeSet<Name> = deployed.chain(leaving.map(|d| d.slice.clone())).collect();
+    names.into_iter().collect()
+}
+
+/// Status of a slice. One that is not deployed has no state of its own; while hosts still hold something of it, it is pending.
+pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceStatus {
+    let holding = holding(state, name);
+    let mut status = wire::SliceStatus {
+        name: name.to_string(),
+        removing: !holding.is_empty(),
+        ..wire::SliceStatus::default()
+    };
+    let slice = state.cluster.slices.get(name);
+    match slice.and_then(|s| Some((s, s.deployed()?))) {
+        Some((slice, frozen)) => deployed_status(state, views, slice, frozen, &mut status),
+        None if status.removing => {
+            status.set_state(wire::State::Pending);
+            status.reason = removing_reason(views, &holding);
+        }
+        None => status.reason = "not deployed".into(),
+    }
+    status
+}
+
+/// Status of a node, as far as its desired state goes.
+pub fn node_status(state: &State, views: &Views, name: &Name) -> wire::NodeStatus {
+    let resources = node_resources(state, views, name);
+    let view = views.get(name);
+    wire::NodeStatus {
+        name: name.to_string(),
+        connected: view.is_some_and(|v| v.connected),
+        generation: view.map_or(0, |v| v.acked.generation),
+        in_step: view.is_some_and(|v| v.connected && v.in_step),
+        resources: count(resources.len()),
+        resources_ready: count(resources.iter().filter(|r| r.state() == wire::State::Ready).count()),
+    }
+}
+
+/// Status of everything that a node should have.
+pub fn node_resources(state: &State, views: &Views, name: &Name) -> Vec<wire::ResourceStatus> {
+    let reader = Reader { state, views };
+    let node = state.desired.node(name);
+    let keys = node.into_iter().flat_map(|n| n.resources.keys());
+    keys.map(|key| reader.status(Some(name), key).0).collect()
+}
+
+fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen, status: &mut wire::SliceStatus) {
+    let reader = Reader { state, views };
+    let mut whole = Whole::default();
+    let mut counted = BTreeMap::new();
+    for link in frozen.links.values() {
+        let parts = reader.parts(link_parts(state, frozen, link));
+        counted.extend(parts.counted());
+        whole.take(&parts.health, || format!("link {}: {}", link.name, parts.reason));
+        status.links.push(wire::LinkStatus {
+            name: link.name.to_string(),
+            vlan: link.vlan.into(),
+            state: wire::State::from(parts.health).into(),
+            reason: parts.reason,
+            resources: parts.list,
+        });
+    }
+    for vm in frozen.vms.values() {
+        let parts = reader.parts(vm_parts(state, vm));
+        counted.extend(parts.counted());
+        whole.take(&parts.health, || format!("vm {}: {}", vm.name, parts.reason));
+        status.vms.push(wire::VmStatus {
+            name: vm.name.to_string(),
+            worker: vm.worker.to_string(),
+            state: wire::State::from(parts.health).into(),
+            reason: parts.reason,
+            resources: parts.list,
+        });
+    }
+    status.set_state(whole.health.into());
+    status.reason = whole.reason;
+    status.deployed_number = frozen.number;
+    status.generation = frozen.position.generation;
+    status.resources = count(counted.len());
+    status.resources_ready = count(counted.values().filter(|h| **h == Health::Ready).count());
+    debug_assert_eq!(slice.deployed, Some(frozen.number));
+}
+
+/// The worst so far, and the first reason for it.
+struct Whole {
+    health: Health,
+    reason: String,
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            health: Health::Ready,
+            reason: String::new(),
+        }
+    }
+}
+
+impl Whole {
+    fn take(&mut self, health: &Health, reason: impl FnOnce() -> String) {
+        if health.badness() > self.health.badness() {
+            self.health = *health;
+            self.reason = reason();
+        }
+    }
+}
+
+/// Where a part is, and which. Without a node: nobody is there to have it.
+type Place = (Option<Name>, Key);
+
+/// Ports of its ends, the trunks under them, and what the network node gives.
+fn link_parts(state: &State, frozen: &Frozen, link: &Link) -> Vec<Place> {
+    let mut places = Vec::new();
+    let mut workers = BTreeSet::new();
+    for end in &link.ends {
+        let Some(vm) = frozen.vms.get(&end.vm) else { continue };
+        let interface = vm.interfaces.get(usize::from(end.interface.index()));
+        places.extend(interface.and_then(|i| Some((Some(vm.worker.clone()), port_key(&i.tap)?))));
+        workers.insert(vm.worker.clone());
+    }
+    places.extend(workers.into_iter().filter_map(|w| Some((Some(w), trunk_key()?))));
+    places.extend(network_parts(state, link.vlan, link.dhcp, false));
+    places
+}
+
+/// Its own ports outside links, and with internet all of VLAN 400 that it stands on.
+fn vm_parts(state: &State, vm: &Vm) -> Vec<Place> {
+    let worker = Some(vm.worker.clone());
+    let own = vm.interfaces.iter().filter(|i| i.link.is_none());
+    let mut places: Vec<Place> = own.filter_map(|i| Some((worker.clone(), port_key(&i.tap)?))).collect();
+    if vm.internet {
+        places.extend(trunk_key().map(|key| (worker, key)));
+        places.extend(network_parts(state, VlanId::INTERNET, true, true));
+    }
+    places
+}
+
+fn network_parts(state: &State, vlan: VlanId, dhcp: bool, nat: bool) -> Vec<Place> {
+    let netnode = state.cluster.meta.netnode.clone();
+    let mut keys = vec![key(Kind::Gateway, PortName::gateway(vlan).as_str())];
+    if dhcp {
+        keys.push(key(Kind::Dhcp, PortName::dhcp(vlan).as_str()));
+    }
+    if nat {
+        keys.push(key(Kind::Nat, &format!("nat_vlan{vlan}")));
+    }
+    if netnode.is_some() {
+        keys.push(trunk_key());
+    }
+    keys.into_iter().flatten().map(|key| (netnode.clone(), key)).collect()
+}
+
+fn port_key(tap: &PortName) -> Option<Key> {
+    key(Kind::Port, tap.as_str())
+}
+
+fn trunk_key() -> Option<Key> {
+    key(Kind::Trunk, Trunk::NAME)
+}
+
+/// Every name given here is a valid one.
+fn key(kind: Kind, name: &str) -> Option<Key> {
+    let name = name.parse().ok()?;
+    Some(Key { kind, name })
+}
+
+/// Nodes that still hold something of a slice that is to go.
+fn holding(state: &State, slice: &Name) -> BTreeSet<Name> {
+    let departures = state.cluster.departures.values().filter(|d| d.slice == *slice);
+    departures.flat_map(|d| d.waiting.keys().cloned()).collect()
+}
+
+fn removing_reason(views: &Views, holding: &BTreeSet<Name>) -> String {
+    let mut parts = Vec::new();
+    for node in holding {
+        let connected = views.get(node).is_some_and(|v| v.connected);
+        parts.push(if connected {
+            format!("{node} is removing it")
+        } else {
+            format!("{node} is not connected and still holds it")
+        });
+    }
+    parts.join("; ")
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

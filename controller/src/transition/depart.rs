@@ -1,0 +1,120 @@
+//! Departures: what a node should no longer have is kept from everybody else until the node has read it back as gone, and for a
+//! while after. A node that is cut off goes on forwarding; giving its VLAN away early would join two tenants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use trunkline_proto::{Name, VlanId, VmId};
+
+use super::{Context, state::State};
+use crate::{
+    compile::Desired,
+    model::{Cluster, DepartingLink, Departure, Frozen, Slice},
+};
+
+/// Begins a departure for every slice whose deployed state stops using something anywhere.
+pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, cx: &Context) {
+    let position = cluster.position();
+    for (slice, before) in old.cluster.deployed() {
+        let after = cluster.slices.get(&slice.name).filter(|s| s.uid == slice.uid);
+        let after = after.and_then(|s| s.deployed()).map(AsRef::as_ref);
+        let mut gone = Gone::default();
+        gone.links(&slice.name, before, after, old, desired);
+        gone.guests(before, after, old.cluster.meta.netnode.as_ref());
+        if gone.is_empty() {
+            continue;
+        }
+        let known = gone.nodes.into_iter().filter(|node| cluster.nodes.contains_key(node));
+        let waiting: BTreeMap<Name, _> = known.map(|node| (node, position)).collect();
+        let free_at = waiting.is_empty().then(|| cx.now.after(cx.settings.quarantine));
+        let departure = departure(slice, gone.links, gone.addresses, waiting, free_at);
+        let key = (cluster.meta.revision, slice.name.clone());
+        cluster.departures.insert(key, departure);
+    }
+}
+
+fn departure(
+    slice: &Slice,
+    links: BTreeMap<VlanId, DepartingLink>,
+    addresses: BTreeMap<Ipv4Addr, VmId>,
+    waiting: BTreeMap<Name, crate::model::Position>,
+    free_at: Option<crate::model::Timestamp>,
+) -> Departure {
+    Departure {
+        slice: slice.name.clone(),
+        uid: slice.uid,
+        links,
+        addresses,
+        waiting,
+        free_at,
+    }
+}
+
+/// What one slice stops using, and the nodes that have it.
+#[derive(Default)]
+struct Gone {
+    links: BTreeMap<VlanId, DepartingLink>,
+    addresses: BTreeMap<Ipv4Addr, VmId>,
+    nodes: BTreeSet<Name>,
+}
+
+impl Gone {
+    fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.addresses.is_empty()
+    }
+
+    fn links(&mut self, slice: &Name, before: &Frozen, after: Option<&Frozen>, old: &State, desired: &Desired) {
+        let had = old.desired.vlans_of(slice);
+        let has = desired.vlans_of(slice);
+        for link in before.links.values() {
+            let same = |l: &&std::sync::Arc<crate::model::Link>| l.vlan == link.vlan && l.subnet == link.subnet;
+            let stays = after.is_some_and(|f| f.links.values().any(|l| same(&l)));
+            // A VLAN that stays may still leave one node; one with another subnet leaves all of them, as far as that goes.
+            let leaves = had.iter().filter(|(node, vlans)| {
+                vlans.contains(&link.vlan) && !(stays && has.get(*node).is_some_and(|v| v.contains(&link.vlan)))
+            });
+            let leaves: Vec<Name> = leaves.map(|(node, _)| (*node).clone()).collect();
+            if !stays || !leaves.is_empty() {
+                let link = (link.vlan, link.name.clone(), link.subnet);
+                self.links.insert(
+                    link.0,
+                    DepartingLink {
+                        name: link.1,
+                        subnet: link.2,
+                    },
+                );
+                self.nodes.extend(leaves);
+            }
+        }
+    }
+
+    fn guests(&mut self, before: &Frozen, after: Option<&Frozen>, netnode: Option<&Name>) {
+        for vm in before.vms.values().filter(|vm| vm.internet) {
+            let Some(address) = vm.interfaces.first().and_then(|i| i.address) else {
+                continue;
+            };
+            let stays = after.and_then(|f| f.vms.get(&vm.name)).is_some_and(|v| {
+                v.id == vm.id && v.worker == vm.worker && v.interfaces.first().and_then(|i| i.address) == Some(address)
+            });
+            if !stays {
+                self.addresses.insert(address, vm.id);
+                self.nodes.insert(vm.worker.clone());
+                self.nodes.extend(netnode.cloned());
+            }
+        }
+    }
+}
+
+/// Strikes a node off every departure for which `done` holds, and starts the rest of those that nobody is waited for.
+pub(super) fn strike(cluster: &mut Cluster, node: &Name, cx: &Context, done: impl Fn(crate::model::Position) -> bool) {
+    for departure in cluster.departures.values_mut() {
+        if departure.waiting.get(node).is_some_and(|position| done(*position)) {
+            departure.waiting.remove(node);
+            if departure.waiting.is_empty() {
+                departure.free_at = Some(cx.now.after(cx.settings.quarantine));
+            }
+        }
+    }
+}

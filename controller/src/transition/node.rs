@@ -1,0 +1,105 @@
+//! Nodes come, report, and go; time passes.
+
+use trunkline_proto::{Digest, Name};
+
+use super::{Context, Rejection, depart::strike, edit::parse, event, state::Draft};
+use crate::model::{Cluster, NodeRecord, NodeRole, Position};
+
+pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Context) -> Result<Draft, Rejection> {
+    if let Some(known) = cluster.nodes.get(&name) {
+        return if known.role == role {
+            Ok(Draft::default())
+        } else {
+            Err(refuse(
+                "ROLE_CHANGED",
+                &name,
+                format!("node {name} is known in another role; remove it first"),
+            ))
+        };
+    }
+    if role == NodeRole::Netnode {
+        if let Some(other) = &cluster.meta.netnode {
+            return Err(refuse(
+                "OTHER_NETNODE",
+                &name,
+                format!("the network node is {other}; remove it before {name} takes its place"),
+            ));
+        }
+        cluster.meta.netnode = Some(name.clone());
+    }
+    let record = NodeRecord {
+        role,
+        first_seen: cx.now,
+        changed: Position::default(),
+        digest: hex::encode(Digest::default().to_vec()),
+    };
+    cluster.nodes.insert(name.clone(), record);
+    let mut draft = Draft::default();
+    let mut event = event("node.joined", cx, None, format!("node {name} joined"));
+    event.node = Some(name);
+    draft.events.push(event);
+    Ok(draft)
+}
+
+pub(super) fn remove(cluster: &mut Cluster, name: &str, cx: &Context) -> Result<Draft, Rejection> {
+    let name = parse("name", name)?;
+    if !cluster.nodes.contains_key(&name) {
+        return Err(Rejection::NotFound {
+            kind: "node",
+            name: name.to_string(),
+        });
+    }
+    if cx.connected.contains(&name) {
+        let text = format!("node {name} is connected; stop it first");
+        return Err(refuse("CONNECTED", &name, text));
+    }
+    let vms = cluster.vms_on(&name);
+    if vms > 0 {
+        let text = format!("{vms} VM(s) are placed on node {name}; move or remove them and deploy, then try again");
+        return Err(refuse("IN_USE", &name, text));
+    }
+    cluster.nodes.remove(&name);
+    if cluster.meta.netnode.as_ref() == Some(&name) {
+        cluster.meta.netnode = None;
+    }
+    strike(cluster, &name, cx, |_| true);
+    let mut draft = Draft::default();
+    let mut event = event("node.removed", cx, None, format!("node {name} was removed for good"));
+    event.node = Some(name);
+    draft.events.push(event);
+    Ok(draft)
+}
+
+pub(super) fn clean(cluster: &mut Cluster, name: &Name, term: u64, generation: u64, cx: &Context) -> Draft {
+    let clean = Position { term, generation };
+    // A node cannot have cleaned what it has not been told yet.
+    if clean <= cluster.position() {
+        strike(cluster, name, cx, |removal| removal <= clean);
+    }
+    Draft::default()
+}
+
+pub(super) fn tick(cluster: &mut Cluster, cx: &Context) -> Draft {
+    let mut draft = Draft::default();
+    cluster.departures.retain(|_, departure| {
+        let over = departure.free_at.is_some_and(|at| at <= cx.now);
+        if over {
+            for (vlan, link) in &departure.links {
+                let text = format!("vlan {vlan} of link {} is gone from every node", link.name);
+                let mut event = event("vlan.freed", cx, Some(&departure.slice), text);
+                event.vlan = Some(*vlan);
+                draft.events.push(event);
+            }
+        }
+        !over
+    });
+    draft
+}
+
+fn refuse(kind: &'static str, node: &Name, description: String) -> Rejection {
+    Rejection::Precondition {
+        kind,
+        subject: format!("node {node}"),
+        description,
+    }
+}

@@ -1,0 +1,117 @@
+//! The whole of what the controller knows for good and what follows from it, and the one function that changes it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use trunkline_proto::Name;
+
+use super::{Change, Context, Intent, NewEvent, Outcome, Rejection, settle::settle};
+use crate::{
+    check::{CheckError, check},
+    compile::{Desired, NodeDesired},
+    model::{Cluster, rows},
+    settings::Settings,
+};
+
+/// A value: a step makes the next one and leaves this as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// What is durable.
+    pub cluster: Cluster,
+    /// What follows from it for the nodes.
+    pub desired: Desired,
+}
+
+/// A step that was made, to be stored, then shown.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is known next.
+    pub state: State,
+    /// Rows to store first. Empty: nothing changed and there is nothing to commit.
+    pub batch: rows::Batch,
+    /// For people.
+    pub changes: Vec<Change>,
+    /// For the journal.
+    pub events: Vec<NewEvent>,
+    /// For the answer.
+    pub outcome: Outcome,
+    /// Nodes whose desired state is another now.
+    pub touched: BTreeSet<Name>,
+}
+
+impl Step {
+    /// True when everything was as asked for already.
+    pub fn is_noop(&self) -> bool {
+        self.batch.is_empty()
+    }
+}
+
+/// The stored state does not fit the settings, or itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored slices break a rule under these settings; undo the change of the settings")]
+pub struct LoadError(#[from] CheckError);
+
+/// A transition's own work, before what follows from it for all: positions, departures, the check.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) changes: Vec<Change>,
+    pub(super) events: Vec<NewEvent>,
+    pub(super) outcome: Outcome,
+}
+
+impl State {
+    /// A new cluster. `id` is drawn by the caller.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            cluster: Cluster::new(id),
+            desired: Desired::default(),
+        }
+    }
+
+    /// From what was stored. Follow it with a step of [`Intent::Tick`]: it gives nodes a new generation when changed settings
+    /// changed their desired state.
+    pub fn load(cluster: Cluster, settings: &Settings) -> Result<Self, LoadError> {
+        let desired = Desired::compile(&cluster, settings);
+        let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
+        check(&cluster, &desired, &all, settings)?;
+        Ok(Self { cluster, desired })
+    }
+
+    /// What a node should have, with its position also when that is nothing.
+    pub fn node_desired(&self, name: &Name) -> Arc<NodeDesired> {
+        let record = self.cluster.nodes.get(name);
+        self.desired
+            .node(name)
+            .cloned()
+            .unwrap_or_else(|| Arc::new(NodeDesired::nothing(record.map(|r| r.changed).unwrap_or_default())))
+    }
+
+    /// Does what is asked for, or says why not. `self` stays as it is.
+    pub fn step(&self, intent: Intent, cx: &Context) -> Result<Step, Rejection> {
+        let mut cluster = self.cluster.clone();
+        let draft = dispatch(&mut cluster, intent, cx)?;
+        settle(self, cluster, draft, cx)
+    }
+}
+
+fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft, Rejection> {
+    use super::{apply, deploy, edit, node};
+    match intent {
+        Intent::Apply {
+            slices,
+            expected,
+            deploy,
+        } => apply::apply(cluster, &slices, &expected, deploy, cx),
+        Intent::DeleteSlice { name, expected } => deploy::delete(cluster, &name, expected, cx),
+        Intent::AddVm { slice, vm, expected } => edit::add_vm(cluster, &slice, vm, expected, cx),
+        Intent::RemoveVm { slice, name, expected } => edit::remove_vm(cluster, &slice, &name, expected, cx),
+        Intent::AddLink { slice, link, expected } => edit::add_link(cluster, &slice, link, expected, cx),
+        Intent::RemoveLink { slice, name, expected } => edit::remove_link(cluster, &slice, &name, expected, cx),
+        Intent::Deploy { name, expected } => deploy::deploy(cluster, &name, expected, cx),
+        Intent::Undeploy { name, expected } => deploy::undeploy(cluster, &name, expected, cx),
+        Intent::Rollback { name, number, expected } => deploy::rollback(cluster, &name, number, expected, cx),
+        Intent::RemoveNode { name } => node::remove(cluster, &name, cx),
+        Intent::NodeJoined { name, role } => node::joined(cluster, name, role, cx),
+        Intent::NodeClean { name, term, generation } => Ok(node::clean(cluster, &name, term, generation, cx)),
+        Intent::Tick => Ok(node::tick(cluster, cx)),
+    }
+}
