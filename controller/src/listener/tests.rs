@@ -11,7 +11,7 @@ use tonic::Code;
 use tonic::transport::Server;
 use trunkline_certs::Role;
 use trunkline_certs::authority::{Authority, Leaf};
-use trunkline_proto::client::{ApiError, Client, ClientConfig, ConnectError, DialError};
+use trunkline_proto::client::{ApiError, Client, ClientConfig, ConnectError, DialError, retry};
 use trunkline_proto::wire::{DeploySliceRequest, GetSliceRequest};
 
 use super::*;
@@ -193,7 +193,10 @@ async fn a_silent_client_is_cut_after_the_handshake_timeout() {
     let server = site.serve(limits).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     assert!(is_closed(stream).await);
-    until("the timeout is counted", || async { server.stats.seen(Outcome::TimedOut) == 1 }).await;
+    until("the timeout is counted", || async {
+        server.stats.seen(Outcome::TimedOut) == 1
+    })
+    .await;
     server.end().await;
 }
 
@@ -258,6 +261,65 @@ async fn a_client_of_another_authority_is_told_that_it_was_refused() {
     let error = Client::connect(server.config(bundle)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Bundle(_)), "{error}");
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_the_controller_refuses_is_not_called_connected() {
+    let (ours, theirs) = (Site::new(), Site::new());
+    let server = ours.serve(Limits::default()).await;
+    let bundle = theirs.bundle(Role::Operator, "mallory");
+    // It trusts both authorities, so only the controller has something against it.
+    let mut both = std::fs::read(ours.dir.path().join("ca/ca.pem")).unwrap();
+    both.extend(std::fs::read(theirs.dir.path().join("ca/ca.pem")).unwrap());
+    std::fs::write(bundle.join("ca.pem"), both).unwrap();
+    let error = Client::connect(server.config(bundle)).await.unwrap_err();
+    assert!(
+        error.to_string().contains("did not accept us as operator/mallory"),
+        "{error}"
+    );
+    let ConnectError::Refused { source, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert!(
+        source.message.starts_with("the controller refused our certificate"),
+        "{source}"
+    );
+    until("the refusal is counted", || async {
+        server.stats.seen(Outcome::Failed) >= 1
+    })
+    .await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_client_finds_the_controller_again_after_its_restart() {
+    let site = Site::new();
+    let server = site.serve(Limits::default()).await;
+    let (address, tls) = (server.address, server.tls.clone());
+    let client = Client::connect(server.config(site.bundle(Role::Operator, "alice")))
+        .await
+        .unwrap();
+    server.end().await;
+    let call = || {
+        let mut slices = client.slices();
+        async move { slices.get_slice(GetSliceRequest::default()).await }
+    };
+    assert_eq!(call().await.unwrap_err().code(), Code::Unavailable);
+    let again = Listener::bind(address, tls, Limits::default()).await.unwrap();
+    let life = Lifecycle::without_signals();
+    let (_, health) = tonic_health::server::health_reporter();
+    let router = Server::builder().layer(AuthzLayer).add_service(health);
+    let incoming = again.incoming(&life);
+    let served = tokio::spawn(router.serve_with_incoming_shutdown(incoming, life.token().cancelled_owned()));
+    // UNIMPLEMENTED is an answer.
+    assert_eq!(retry(call).await.unwrap_err().code(), Code::Unimplemented);
+    drop(client);
+    assert!(life.finish(DEADLINE).await);
+    tokio::time::timeout(DEADLINE, served)
+        .await
+        .expect("the server did not end")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]

@@ -122,11 +122,15 @@ pub(super) fn refused(config: &ClientConfig, identity: Identity, status: Status)
     }
 }
 
-/// The first of our own errors in a chain of others'.
-pub(super) fn find_dial_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DialError> {
+/// The first error of type `T` in a chain; an I/O error often holds one without calling it its source.
+pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<DialError>() {
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = error
+            .downcast_ref()
+            .or_else(|| held.and_then(|held| held.downcast_ref()))
+        {
             return Some(found);
         }
         next = error.source();
@@ -202,7 +206,7 @@ async fn shake_hands(
 
 fn transport_error(config: &ClientConfig, source: tonic::transport::Error) -> ConnectError {
     // Found by reference only, so it is made anew: what it says is what matters.
-    match find_dial_error(&source) {
+    match find::<DialError>(&source) {
         Some(DialError::Tcp { address, source }) => DialError::Tcp {
             address: address.clone(),
             source: again(source),

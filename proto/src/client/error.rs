@@ -7,7 +7,7 @@ use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::connect::find_dial_error;
+use super::connect::{DialError, find};
 
 /// What a call failed with: the gRPC code and message, and what the google.rpc details say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,19 +74,31 @@ fn message(status: &Status) -> String {
     let Some(source) = status.source() else {
         return status.message().to_owned();
     };
-    if let Some(dial) = find_dial_error(source) {
+    if let Some(dial) = find::<DialError>(source) {
         return dial.to_string();
     }
-    let mut deepest = source;
-    while let Some(next) = deepest.source() {
-        deepest = next;
-    }
-    let (outer, inner) = (status.message(), deepest.to_string());
-    if outer.contains(&inner) {
+    let (outer, inner) = (status.message(), deepest(source));
+    if is_alert(source) {
+        format!("the controller refused our certificate ({inner}); its log says why")
+    } else if outer.contains(&inner) {
         outer.to_owned()
     } else {
         format!("{outer}: {inner}")
     }
+}
+
+/// True when the other side ended TLS, which after the handshake means that it does not take our certificate. HTTP/2 keeps only the text
+/// of an error under it, so there is no type to look for.
+pub(super) fn is_alert(source: &(dyn Error + 'static)) -> bool {
+    deepest(source).contains("received fatal alert")
+}
+
+fn deepest(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(next) = error.source() {
+        error = next;
+    }
+    error.to_string()
 }
 
 #[cfg(test)]

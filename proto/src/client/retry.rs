@@ -8,7 +8,8 @@ use backon::{ExponentialBuilder, Retryable};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::connect::{DialError, find_dial_error};
+use super::connect::{DialError, find};
+use super::error::is_alert;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -20,7 +21,7 @@ pub fn new_request_id() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// Makes a call again while the controller is not there (UNAVAILABLE). Only for reads and for calls that carry a `request_id`: the first
+/// Makes a call again while the controller is not there (UNAVAILABLE, or the connection broke). Only for reads and for calls that carry a `request_id`: the first
 /// attempt may have been done without our hearing of it.
 ///
 /// # Errors
@@ -38,13 +39,14 @@ where
     call.retry(pauses).when(may_pass).await
 }
 
-/// A refused certificate is UNAVAILABLE to tonic too, but does not get better by itself.
+/// UNAVAILABLE, or a connection that broke under the call. A refused certificate looks like either, but does not get better by itself.
 fn may_pass(status: &Status) -> bool {
-    let refused = status
-        .source()
-        .and_then(find_dial_error)
-        .is_some_and(|dial| matches!(dial, DialError::Tls { .. }));
-    status.code() == Code::Unavailable && !refused
+    let Some(source) = status.source() else {
+        return status.code() == Code::Unavailable;
+    };
+    let refused = matches!(find(source), Some(DialError::Tls { .. })) || is_alert(source);
+    let broken = status.code() == Code::Unknown && find::<tonic::transport::Error>(source).is_some();
+    (status.code() == Code::Unavailable || broken) && !refused
 }
 
 #[cfg(test)]
