@@ -14,7 +14,10 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> 
     if is_already(path, content, mode) {
         return Ok(false);
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let temporary = temporary_beside(path)?;
     write_new(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path))
@@ -28,15 +31,18 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> 
 }
 
 fn is_already(path: &Path, content: &[u8], mode: u32) -> bool {
-    let same_mode = fs::symlink_metadata(path)
-        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o7777 == mode);
+    let same_mode =
+        fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o7777 == mode);
     same_mode && fs::read(path).is_ok_and(|held| held == content)
 }
 
 /// A name that a crashed earlier attempt may have left is used again, so that such files do not pile up.
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?);
+    name.push(
+        path.file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?,
+    );
     name.push(".new");
     Ok(path.with_file_name(name))
 }
@@ -58,7 +64,10 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io::Error::new(error.kind(), format!("read {}: {error}", path.display()))),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("read {}: {error}", path.display()),
+        )),
     }
 }
 
@@ -68,9 +77,10 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// As the system says; the path is in the message.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io::Error::new(error.kind(), format!("remove {}: {error}", path.display())))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
+            error.kind(),
+            format!("remove {}: {error}", path.display()),
+        )),
         _ => Ok(()),
     }
 }

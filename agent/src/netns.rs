@@ -53,11 +53,17 @@ pub enum Error {
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { what: what.into(), source }
+    move |source| Error::Io {
+        what: what.into(),
+        source,
+    }
 }
 
 fn system(what: impl Into<String>) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error::Io { what: what.into(), source: errno.into() }
+    move |errno| Error::Io {
+        what: what.into(),
+        source: errno.into(),
+    }
 }
 
 /// Runs `work` on a plain thread inside a namespace (`None`: the one that the process is in), and waits for it.
@@ -78,9 +84,7 @@ pub async fn on_thread_in<T: Send + 'static>(
     .await
 }
 
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new()
         .name("netns".to_owned())
@@ -218,7 +222,9 @@ impl Namespaces {
     /// True when a namespace of this name exists and it was us who made it.
     #[must_use]
     pub fn is_ours(&self, name: &str) -> bool {
-        let marked = fs::read_to_string(self.marks.join(name)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let marked = fs::read_to_string(self.marks.join(name))
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         marked.is_some() && marked == inode(&self.path(name))
     }
 
@@ -231,13 +237,19 @@ impl Namespaces {
 
 fn check_name(name: &str) -> Result<(), Error> {
     let good = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
-    if good { Ok(()) } else { Err(Error::Name(name.to_owned())) }
+    if good {
+        Ok(())
+    } else {
+        Err(Error::Name(name.to_owned()))
+    }
 }
 
 /// Inode of the namespace mounted at a path; none when there is none, whatever else the file may be.
 fn inode(path: &Path) -> Option<u64> {
     let kind = statfs(path).ok()?.filesystem_type();
-    (kind == NSFS_MAGIC).then(|| fs::metadata(path).ok().map(|file| file.ino())).flatten()
+    (kind == NSFS_MAGIC)
+        .then(|| fs::metadata(path).ok().map(|file| file.ino()))
+        .flatten()
 }
 
 /// Runs on a thread of its own, which afterwards ends inside the new namespace.
@@ -248,7 +260,8 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     // This thread's namespace, not the process's.
     let own = Path::new("/proc/thread-self/ns/net");
     let fresh = fs::metadata(own).map_err(io_error("look at the new namespace"))?.ino();
-    files::write_atomic(mark, fresh.to_string().as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
+    files::write_atomic(mark, fresh.to_string().as_bytes(), 0o600)
+        .map_err(io_error(format!("write {}", mark.display())))?;
     // A plain file of an attempt that was cut off is mounted over.
     File::options()
         .create(true)
@@ -262,12 +275,26 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
 /// Makes the directory a shared mount, as iproute2 does, so that a namespace deleted here is gone in other mount namespaces too
 /// and does not live on there.
 fn share_mounts(dir: &Path) -> Result<(), Error> {
-    let share = || mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    let share = || {
+        mount(
+            None::<&str>,
+            dir,
+            None::<&str>,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            None::<&str>,
+        )
+    };
     match share() {
         // Not a mount point yet.
         Err(Errno::EINVAL) => {
-            mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-                .map_err(system(format!("bind {} to itself", dir.display())))?;
+            mount(
+                Some(dir),
+                dir,
+                None::<&str>,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                None::<&str>,
+            )
+            .map_err(system(format!("bind {} to itself", dir.display())))?;
             share().map_err(system(format!("share {}", dir.display())))
         }
         other => other.map_err(system(format!("share {}", dir.display()))),

@@ -149,7 +149,13 @@ impl Run {
     /// # Errors
     /// [`Error::Failed`] when its exit status is not zero; [`Error::Timeout`] when it was killed for taking too long.
     pub async fn run(self) -> Result<Output, Error> {
-        let Self { program, args, limit, stdin, namespace } = self;
+        let Self {
+            program,
+            args,
+            limit,
+            stdin,
+            namespace,
+        } = self;
         let name = program.to_string_lossy().into_owned();
         let mut command = Command::new(&program);
         command
@@ -172,12 +178,25 @@ impl Run {
         // Dropping `talk` drops the child, which kills it.
         let output = timeout(limit, talk)
             .await
-            .map_err(|_| Error::Timeout { program: name.clone(), limit })?
-            .map_err(|source| Error::Io { program: name.clone(), source })?;
+            .map_err(|_| Error::Timeout {
+                program: name.clone(),
+                limit,
+            })?
+            .map_err(|source| Error::Io {
+                program: name.clone(),
+                source,
+            })?;
         if output.status.success() {
-            Ok(Output { stdout: output.stdout, stderr: output.stderr })
+            Ok(Output {
+                stdout: output.stdout,
+                stderr: output.stderr,
+            })
         } else {
-            Err(Error::Failed { program: name, status: output.status, stderr: words(&output.stderr) })
+            Err(Error::Failed {
+                program: name,
+                status: output.status,
+                stderr: words(&output.stderr),
+            })
         }
     }
 }
@@ -204,10 +223,16 @@ async fn spawn(mut command: Command, name: &str, namespace: Option<&Path>) -> Re
             };
             netns::on_thread_in(namespace, start)
                 .await
-                .map_err(|source| Error::Namespace { program: name.to_owned(), source })?
+                .map_err(|source| Error::Namespace {
+                    program: name.to_owned(),
+                    source,
+                })?
         }
     };
-    started.map_err(|source| Error::Start { program: name.to_owned(), source })
+    started.map_err(|source| Error::Start {
+        program: name.to_owned(),
+        source,
+    })
 }
 
 /// A program that must outlive the agent.
@@ -234,7 +259,10 @@ pub async fn spawn_detached(detached: &Detached) -> Result<Identity, Error> {
         source: io::ErrorKind::InvalidInput.into(),
     })?;
     let name = program.to_string_lossy().into_owned();
-    let failed = |source| Error::Start { program: name.clone(), source };
+    let failed = |source| Error::Start {
+        program: name.clone(),
+        source,
+    };
     let output = || -> io::Result<Stdio> {
         Ok(match log {
             Some(path) => File::options().create(true).append(true).open(path)?.into(),
@@ -344,7 +372,10 @@ pub async fn stop(identity: &Identity, grace: Duration) -> Result<(), Error> {
             return Ok(());
         }
     }
-    Err(Error::Signal { pid: identity.pid, reason: "it does not end, not even killed".to_owned() })
+    Err(Error::Signal {
+        pid: identity.pid,
+        reason: "it does not end, not even killed".to_owned(),
+    })
 }
 
 /// The running processes whose argv `matches`: to find one whose identity was lost.

@@ -74,11 +74,18 @@ impl Handle {
 
     fn start(socket: TokioSocket) -> Result<Self, Error> {
         // Without the request's copy in each error more answers fit the buffer.
-        socket.socket_ref().set_cap_ack(true).map_err(|source| io_error("set up a netlink socket", source))?;
+        socket
+            .socket_ref()
+            .set_cap_ack(true)
+            .map_err(|source| io_error("set up a netlink socket", source))?;
         let (connection, handle, _) = rtnetlink::from_socket(socket);
         // Ends by itself with the last handle.
         tokio::spawn(connection);
-        Ok(Self { inner: handle, slots: Arc::new(Semaphore::new(IN_FLIGHT)), lists: Arc::default() })
+        Ok(Self {
+            inner: handle,
+            slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+            lists: Arc::default(),
+        })
     }
 
     /// All devices of the namespace.
@@ -87,7 +94,9 @@ impl Handle {
     /// As the kernel says.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let answers = self.dump("list devices", RouteNetlinkMessage::GetLink(message)).await?;
         Ok(answers
             .into_iter()
@@ -155,7 +164,11 @@ impl Handle {
     /// As the kernel says; `ENODEV` when there is no such device.
     pub async fn change(&self, index: u32, change: &LinkChange) -> Result<(), Error> {
         let message = RouteNetlinkMessage::SetLink(change.message(index));
-        self.ack(&format!("change device {index} ({change:?})"), packet(message, NLM_F_REQUEST | NLM_F_ACK)).await
+        self.ack(
+            &format!("change device {index} ({change:?})"),
+            packet(message, NLM_F_REQUEST | NLM_F_ACK),
+        )
+        .await
     }
 
     /// Sets a device up.
@@ -163,7 +176,14 @@ impl Handle {
     /// # Errors
     /// As [`Handle::change`].
     pub async fn set_up(&self, index: u32) -> Result<(), Error> {
-        self.change(index, &LinkChange { up: Some(true), ..LinkChange::default() }).await
+        self.change(
+            index,
+            &LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
+        )
+        .await
     }
 
     /// Sets a device down.
@@ -171,7 +191,14 @@ impl Handle {
     /// # Errors
     /// As [`Handle::change`].
     pub async fn set_down(&self, index: u32) -> Result<(), Error> {
-        self.change(index, &LinkChange { up: Some(false), ..LinkChange::default() }).await
+        self.change(
+            index,
+            &LinkChange {
+                up: Some(false),
+                ..LinkChange::default()
+            },
+        )
+        .await
     }
 
     /// Moves a device into the namespace behind an open file.
@@ -181,9 +208,12 @@ impl Handle {
     pub async fn move_to_namespace(&self, index: u32, namespace: impl AsFd) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.attributes.push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
+        message
+            .attributes
+            .push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
         let request = packet(RouteNetlinkMessage::SetLink(message), NLM_F_REQUEST | NLM_F_ACK);
-        self.ack(&format!("move device {index} into another network namespace"), request).await
+        self.ack(&format!("move device {index} into another network namespace"), request)
+            .await
     }
 
     /// Adds an address; success when it is there already.
@@ -193,7 +223,10 @@ impl Handle {
     pub async fn add_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewAddress(Address::message(index, net));
         let request = packet(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
-        tolerate(self.ack(&format!("add address {net} to device {index}"), request).await, &[Errno::EEXIST])
+        tolerate(
+            self.ack(&format!("add address {net} to device {index}"), request).await,
+            &[Errno::EEXIST],
+        )
     }
 
     /// Deletes an address; success when it, or the device, is gone already.
@@ -203,7 +236,9 @@ impl Handle {
     pub async fn delete_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(Address::message(index, net));
         let request = packet(message, NLM_F_REQUEST | NLM_F_ACK);
-        let answer = self.ack(&format!("delete address {net} of device {index}"), request).await;
+        let answer = self
+            .ack(&format!("delete address {net} of device {index}"), request)
+            .await;
         tolerate(answer, &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
     }
 
@@ -224,7 +259,9 @@ impl Handle {
     pub async fn delete_route(&self, route: &Route) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelRoute(route.message());
         let request = packet(message, NLM_F_REQUEST | NLM_F_ACK);
-        let answer = self.ack(&format!("delete route to {}", route.destination), request).await;
+        let answer = self
+            .ack(&format!("delete route to {}", route.destination), request)
+            .await;
         tolerate(answer, &[Errno::ESRCH, Errno::ENODEV])
     }
 
@@ -236,7 +273,10 @@ impl Handle {
         let mut message = LinkMessage::default();
         message.header.index = index;
         let request = packet(RouteNetlinkMessage::DelLink(message), NLM_F_REQUEST | NLM_F_ACK);
-        tolerate(self.ack(&format!("delete device {index}"), request).await, &[Errno::ENODEV])
+        tolerate(
+            self.ack(&format!("delete device {index}"), request).await,
+            &[Errno::ENODEV],
+        )
     }
 
     /// Deletes many devices at once: moved into a link group that nobody uses, which is then deleted with one request, because the
@@ -252,21 +292,39 @@ impl Handle {
         }
         let wanted: BTreeSet<u32> = indexes.iter().copied().collect();
         let used: BTreeSet<u32> = self.links().await?.iter().map(|link| link.group).collect();
-        let group = (FIRST_GROUP..u32::MAX).find(|group| !used.contains(group)).unwrap_or(u32::MAX);
+        let group = (FIRST_GROUP..u32::MAX)
+            .find(|group| !used.contains(group))
+            .unwrap_or(u32::MAX);
 
-        let change = LinkChange { group: Some(group), ..LinkChange::default() };
-        let moves = wanted.iter().map(async |index| tolerate(self.change(*index, &change).await, &[Errno::ENODEV]));
+        let change = LinkChange {
+            group: Some(group),
+            ..LinkChange::default()
+        };
+        let moves = wanted
+            .iter()
+            .map(async |index| tolerate(self.change(*index, &change).await, &[Errno::ENODEV]));
         try_join_all(moves).await?;
 
-        let members: Vec<Link> = self.links().await?.into_iter().filter(|link| link.group == group).collect();
+        let members: Vec<Link> = self
+            .links()
+            .await?
+            .into_iter()
+            .filter(|link| link.group == group)
+            .collect();
         if let Some(stranger) = members.iter().find(|link| !wanted.contains(&link.index)) {
-            return Err(Error::StrangerInGroup { group, stranger: stranger.name.clone() });
+            return Err(Error::StrangerInGroup {
+                group,
+                stranger: stranger.name.clone(),
+            });
         }
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::Group(group));
         let request = packet(RouteNetlinkMessage::DelLink(message), NLM_F_REQUEST | NLM_F_ACK);
         // ESRCH and ENODEV: all went by themselves meanwhile.
-        tolerate(self.ack(&format!("delete link group {group}"), request).await, &[Errno::ESRCH, Errno::ENODEV])
+        tolerate(
+            self.ack(&format!("delete link group {group}"), request).await,
+            &[Errno::ESRCH, Errno::ENODEV],
+        )
     }
 
     async fn ack(&self, what: &str, request: NetlinkMessage<RouteNetlinkMessage>) -> Result<(), Error> {
@@ -303,7 +361,10 @@ impl Handle {
                     NetlinkPayload::Error(error) => {
                         if let Some(code) = error.code {
                             let errno = Errno::from_raw(code.get().saturating_neg());
-                            return Err(Error::Kernel { what: what.to_owned(), errno });
+                            return Err(Error::Kernel {
+                                what: what.to_owned(),
+                                errno,
+                            });
                         }
                     }
                     _ => {}
@@ -313,7 +374,10 @@ impl Handle {
         };
         match timeout(LIMIT, collect).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Timeout { what: what.to_owned(), limit: LIMIT }),
+            Err(_) => Err(Error::Timeout {
+                what: what.to_owned(),
+                limit: LIMIT,
+            }),
         }
     }
 }
@@ -332,5 +396,8 @@ fn tolerate(answer: Result<(), Error>, tolerated: &[Errno]) -> Result<(), Error>
 }
 
 pub(super) fn io_error(what: &str, source: io::Error) -> Error {
-    Error::Io { what: what.to_owned(), source }
+    Error::Io {
+        what: what.to_owned(),
+        source,
+    }
 }

@@ -79,7 +79,14 @@ pub struct LinkChange {
 impl LinkChange {
     /// The request's message.
     pub(super) fn message(&self, index: u32) -> LinkMessage {
-        let Self { up, mtu, mac, alias, name, group } = self;
+        let Self {
+            up,
+            mtu,
+            mac,
+            alias,
+            name,
+            group,
+        } = self;
         let mut message = LinkMessage::default();
         message.header.index = index;
         if let Some(up) = up {

@@ -4,7 +4,7 @@
 //! speaks to one network namespace; clones share a socket, and requests are pipelined on it, so many are best sent together
 //! (`join_all`). "Already there" is success when adding an address, "already gone" when deleting: nowhere else.
 //!
-//! TAPs cannot be made by netlink: [`tun`] does it, by ioctl.
+//! TAPs cannot be made by netlink, only by ioctl: [`Handle::create_taps`] hides that.
 
 mod handle;
 mod link;

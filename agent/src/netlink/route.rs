@@ -78,7 +78,12 @@ impl Route {
     /// A route of the main table.
     #[must_use]
     pub fn new(destination: IpNet, gateway: Option<IpAddr>, output: u32) -> Self {
-        Self { destination, gateway, output: Some(output), table: Self::MAIN }
+        Self {
+            destination,
+            gateway,
+            output: Some(output),
+            table: Self::MAIN,
+        }
     }
 
     /// None for routes that are not unicast (local, broadcast, multicast ones that the kernel makes by itself).
@@ -118,7 +123,11 @@ impl Route {
         message.header.destination_prefix_length = self.destination.prefix_len();
         message.header.protocol = RouteProtocol::Static;
         message.header.kind = RouteType::Unicast;
-        message.header.scope = if self.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        message.header.scope = if self.gateway.is_some() {
+            RouteScope::Universe
+        } else {
+            RouteScope::Link
+        };
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Table(self.table));
         if self.destination.prefix_len() > 0 {

@@ -35,7 +35,11 @@ impl Handle {
             async move { handle.create_tap(request).await }
         };
         // In order, and no more open files at a time than requests.
-        stream::iter(requests.to_vec()).map(one).buffered(IN_FLIGHT).collect().await
+        stream::iter(requests.to_vec())
+            .map(one)
+            .buffered(IN_FLIGHT)
+            .collect()
+            .await
     }
 
     async fn create_tap(&self, request: TapRequest) -> Result<(), Error> {
@@ -45,11 +49,18 @@ impl Handle {
             what: format!("find the new TAP {name}"),
             errno: Errno::ENODEV,
         })?;
-        let mark = LinkChange { alias: Some(alias), mtu: Some(mtu), ..LinkChange::default() };
+        let mark = LinkChange {
+            alias: Some(alias),
+            mtu: Some(mtu),
+            ..LinkChange::default()
+        };
         self.change(link.index, &mark).await?;
         shield(&name)?;
         self.set_up(link.index).await?;
-        ioctl::persist(&opened).map_err(|errno| Error::Kernel { what: format!("make TAP {name} persistent"), errno })
+        ioctl::persist(&opened).map_err(|errno| Error::Kernel {
+            what: format!("make TAP {name} persistent"),
+            errno,
+        })
     }
 }
 
@@ -87,7 +98,10 @@ fn open_tap(name: &str) -> Result<File, Error> {
     let mut device = [0; libc::IFNAMSIZ];
     // One byte stays zero: it ends the name.
     if name.is_empty() || name.len() >= device.len() {
-        return Err(Error::Kernel { what: what(), errno: Errno::ENAMETOOLONG });
+        return Err(Error::Kernel {
+            what: what(),
+            errno: Errno::ENAMETOOLONG,
+        });
     }
     for (to, from) in device.iter_mut().zip(name.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
@@ -113,7 +127,9 @@ mod ioctl {
         let [low, high, ..] = flags.to_le_bytes();
         let mut request = libc::ifreq {
             ifr_name: name,
-            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: libc::c_short::from_le_bytes([low, high]) },
+            ifr_ifru: libc::__c_anonymous_ifr_ifru {
+                ifru_flags: libc::c_short::from_le_bytes([low, high]),
+            },
         };
         // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is, and keeps no pointer to it.
         unsafe { tun_set_interface(file.as_raw_fd(), &raw mut request) }.map(|_| ())

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use futures::StreamExt;
+use rtnetlink::MulticastGroup;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
-use rtnetlink::MulticastGroup;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,11 @@ pub async fn watch(namespace: Option<PathBuf>, cancel: CancellationToken) -> Res
 
 fn subscribe() -> io::Result<TokioSocket> {
     let mut socket = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
     for group in groups {
         // The enumeration's values are the kernel's RTNLGRP numbers.
@@ -62,4 +66,3 @@ fn subscribe() -> io::Result<TokioSocket> {
     }
     Ok(socket)
 }
-

@@ -40,7 +40,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +59,10 @@ impl Client {
             socket,
             name: name.clone(),
             requests,
-            mirror: Mirror { state: state_sender, ticks: tick_sender },
+            mirror: Mirror {
+                state: state_sender,
+                ticks: tick_sender,
+            },
         };
         tokio::spawn(async move {
             // Nothing is half done when this is cut: an unanswered request ends with its sender.
@@ -66,7 +71,12 @@ impl Client {
                 () = task.run() => {}
             }
         });
-        Self { requests: request_sender, state, ticks, socket: name }
+        Self {
+            requests: request_sender,
+            state,
+            ticks,
+            socket: name,
+        }
     }
 
     /// What is known now; `None` means unknown, never "nothing there".
@@ -137,7 +147,10 @@ impl Client {
 
     async fn request(&self, method: &'static str, params: Value) -> Result<Value, Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { method, params, reply }).await.map_err(|_| self.not_connected())?;
+        self.requests
+            .send(Request { method, params, reply })
+            .await
+            .map_err(|_| self.not_connected())?;
         match timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::ConnectionLost),
@@ -146,7 +159,9 @@ impl Client {
     }
 
     fn not_connected(&self) -> Error {
-        Error::NotConnected { socket: self.socket.to_string() }
+        Error::NotConnected {
+            socket: self.socket.to_string(),
+        }
     }
 }
 
@@ -195,7 +210,9 @@ impl Task {
     async fn refuse_for(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         while let Ok(Some(request)) = timeout_at(until, self.requests.recv()).await {
-            let error = Error::NotConnected { socket: self.name.to_string() };
+            let error = Error::NotConnected {
+                socket: self.name.to_string(),
+            };
             let _ = request.reply.send(Err(error));
         }
         // All handles are gone: nobody asks any more, but the pause must still pass.
@@ -214,7 +231,12 @@ impl Task {
         let writer = tokio::spawn(write(writer, queue));
         let _writer = AbortOnDrop(writer.abort_handle());
 
-        let mut session = Session { outgoing, pending: HashMap::new(), next_id: 1, snapshot: None };
+        let mut session = Session {
+            outgoing,
+            pending: HashMap::new(),
+            next_id: 1,
+            snapshot: None,
+        };
         session.send(&json!({
             "id": MONITOR_ID, "method": "monitor_cond",
             "params": ["Open_vSwitch", "trunkline", Snapshot::monitor_request()],
@@ -283,7 +305,9 @@ struct Session {
 
 impl Session {
     fn send(&self, message: &Value) -> Result<(), Error> {
-        self.outgoing.send(message.to_string().into_bytes()).map_err(|_| Error::ConnectionLost)
+        self.outgoing
+            .send(message.to_string().into_bytes())
+            .map_err(|_| Error::ConnectionLost)
     }
 
     fn forward(&mut self, request: Request) -> Result<(), Error> {
@@ -304,7 +328,10 @@ impl Session {
                 Ok(false)
             }
             Some("update2") => {
-                let tables = message.get("params").and_then(|params| params.get(1)).unwrap_or(&Value::Null);
+                let tables = message
+                    .get("params")
+                    .and_then(|params| params.get(1))
+                    .unwrap_or(&Value::Null);
                 match &mut self.snapshot {
                     Some(snapshot) => snapshot.take(tables)?,
                     None => return Err(Error::Protocol("an update before the monitor's answer".to_owned())),
@@ -315,7 +342,10 @@ impl Session {
             Some(_) => Ok(false),
             None => {
                 let id = message.get("id").and_then(Value::as_u64);
-                let error = message.get("error").filter(|error| !error.is_null()).map(Value::to_string);
+                let error = message
+                    .get("error")
+                    .filter(|error| !error.is_null())
+                    .map(Value::to_string);
                 let result = message.get_mut("result").map(Value::take).unwrap_or_default();
                 self.answer(id, error, result)
             }
@@ -325,7 +355,10 @@ impl Session {
     fn answer(&mut self, id: Option<u64>, error: Option<String>, result: Value) -> Result<bool, Error> {
         if id == Some(MONITOR_ID) {
             if let Some(reason) = error {
-                return Err(Error::Refused { method: "monitor_cond", reason });
+                return Err(Error::Refused {
+                    method: "monitor_cond",
+                    reason,
+                });
             }
             let mut snapshot = Snapshot::default();
             snapshot.take(&result)?;

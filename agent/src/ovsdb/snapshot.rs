@@ -126,25 +126,37 @@ impl Snapshot {
     /// A bridge by name.
     #[must_use]
     pub fn bridge(&self, name: &str) -> Option<(Uuid, &Arc<Bridge>)> {
-        self.bridges.iter().find(|(_, bridge)| bridge.name == name).map(|(id, bridge)| (*id, bridge))
+        self.bridges
+            .iter()
+            .find(|(_, bridge)| bridge.name == name)
+            .map(|(id, bridge)| (*id, bridge))
     }
 
     /// A port by name, on whatever bridge.
     #[must_use]
     pub fn port(&self, name: &str) -> Option<(Uuid, &Arc<Port>)> {
-        self.ports.iter().find(|(_, port)| port.name == name).map(|(id, port)| (*id, port))
+        self.ports
+            .iter()
+            .find(|(_, port)| port.name == name)
+            .map(|(id, port)| (*id, port))
     }
 
     /// An interface by name.
     #[must_use]
     pub fn interface(&self, name: &str) -> Option<(Uuid, &Arc<Interface>)> {
-        self.interfaces.iter().find(|(_, interface)| interface.name == name).map(|(id, interface)| (*id, interface))
+        self.interfaces
+            .iter()
+            .find(|(_, interface)| interface.name == name)
+            .map(|(id, interface)| (*id, interface))
     }
 
     /// The bridge that holds a port.
     #[must_use]
     pub fn bridge_of(&self, port: Uuid) -> Option<(Uuid, &Arc<Bridge>)> {
-        self.bridges.iter().find(|(_, bridge)| bridge.ports.contains(&port)).map(|(id, bridge)| (*id, bridge))
+        self.bridges
+            .iter()
+            .find(|(_, bridge)| bridge.ports.contains(&port))
+            .map(|(id, bridge)| (*id, bridge))
     }
 
     /// What `monitor_cond` has to be asked for.
@@ -162,14 +174,19 @@ impl Snapshot {
         let tables = object(tables, "tables")?;
         for (table, rows) in tables {
             for (id, change) in object(rows, "rows")? {
-                let id: Uuid =
-                    id.parse().map_err(|_| Error::Protocol(format!("row of table {table} has the id {id}")))?;
+                let id: Uuid = id
+                    .parse()
+                    .map_err(|_| Error::Protocol(format!("row of table {table} has the id {id}")))?;
                 match table.as_str() {
                     "Open_vSwitch" => self.take_root(change)?,
                     "Bridge" => take_row(&mut self.bridges, id, change, Bridge::absorb)?,
                     "Port" => take_row(&mut self.ports, id, change, Port::absorb)?,
                     "Interface" => take_row(&mut self.interfaces, id, change, Interface::absorb)?,
-                    other => return Err(Error::Protocol(format!("update of table {other}, which was not asked for"))),
+                    other => {
+                        return Err(Error::Protocol(format!(
+                            "update of table {other}, which was not asked for"
+                        )));
+                    }
                 }
             }
         }
@@ -191,7 +208,9 @@ impl Snapshot {
 }
 
 fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Error> {
-    value.as_object().ok_or_else(|| Error::Protocol(format!("{what} expected, got {value}")))
+    value
+        .as_object()
+        .ok_or_else(|| Error::Protocol(format!("{what} expected, got {value}")))
 }
 
 /// A row's change is an object with one member: `initial`, `insert`, `modify` or `delete`.
@@ -244,8 +263,12 @@ mod tests {
     #[test]
     fn a_row_is_inserted_modified_and_deleted() {
         let mut snapshot = Snapshot::default();
-        snapshot.take(&update(&json!({ "initial": { "name": "tap_1000_eth1", "tag": 110 } }))).unwrap();
-        snapshot.take(&update(&json!({ "modify": { "tag": 111, "trunks": 4095 } }))).unwrap();
+        snapshot
+            .take(&update(&json!({ "initial": { "name": "tap_1000_eth1", "tag": 110 } })))
+            .unwrap();
+        snapshot
+            .take(&update(&json!({ "modify": { "tag": 111, "trunks": 4095 } })))
+            .unwrap();
         let (_, port) = snapshot.port("tap_1000_eth1").unwrap();
         assert_eq!((port.tag, port.trunks.len(), port.protected), (Some(111), 1, false));
         snapshot.take(&update(&json!({ "delete": null }))).unwrap();
@@ -255,7 +278,9 @@ mod tests {
     #[test]
     fn an_older_snapshot_is_not_changed_by_a_later_update() {
         let mut snapshot = Snapshot::default();
-        snapshot.take(&update(&json!({ "insert": { "name": "a", "tag": 1 } }))).unwrap();
+        snapshot
+            .take(&update(&json!({ "insert": { "name": "a", "tag": 1 } })))
+            .unwrap();
         let before = snapshot.clone();
         snapshot.take(&update(&json!({ "modify": { "tag": 2 } }))).unwrap();
         assert_eq!(before.port("a").unwrap().1.tag, Some(1));
@@ -263,7 +288,11 @@ mod tests {
 
     #[test]
     fn a_change_of_a_row_never_seen_is_an_error() {
-        assert!(Snapshot::default().take(&update(&json!({ "modify": { "tag": 1 } }))).is_err());
+        assert!(
+            Snapshot::default()
+                .take(&update(&json!({ "modify": { "tag": 1 } })))
+                .is_err()
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Row {
         Self::default()
     }
 
-    /// Sets a column to an atom, or to what [`super::uuid`] and its siblings make.
+    /// Sets a column to an atom, or to what [`super::uuid()`] and its siblings make.
     #[must_use]
     pub fn set(mut self, column: &str, value: impl Into<Value>) -> Self {
         self.0.insert(column.to_owned(), value.into());
@@ -168,7 +168,11 @@ impl Transaction {
 
     /// A remark in the database's log; carries the trace id when there is one.
     pub fn comment(&mut self, text: &str) -> &mut Self {
-        self.push("comment".to_owned(), Expect::Any, json!({ "op": "comment", "comment": text }))
+        self.push(
+            "comment".to_owned(),
+            Expect::Any,
+            json!({ "op": "comment", "comment": text }),
+        )
     }
 
     /// Asks ovs-vswitchd to say when it has acted, and reads back the number to wait for.
@@ -219,16 +223,25 @@ impl Transaction {
             if let Expect::Exactly(expected) = operation.expect {
                 let count = result.get("count").and_then(Value::as_u64).unwrap_or(0);
                 if count != expected {
-                    return Err(Error::Count { index, operation: operation.label.clone(), count, expected });
+                    return Err(Error::Count {
+                        index,
+                        operation: operation.label.clone(),
+                        count,
+                        expected,
+                    });
                 }
             }
         }
-        Ok(Outcome { results: results.clone() })
+        Ok(Outcome {
+            results: results.clone(),
+        })
     }
 
     /// The error of a constraint that only shows at commit comes as one result more than there are operations.
     fn label(&self, index: usize) -> String {
-        self.operations.get(index).map_or_else(|| "commit".to_owned(), |operation| operation.label.clone())
+        self.operations
+            .get(index)
+            .map_or_else(|| "commit".to_owned(), |operation| operation.label.clone())
     }
 }
 
@@ -270,7 +283,9 @@ mod tests {
 
     fn update() -> Transaction {
         let mut transaction = Transaction::new();
-        transaction.comment("x").update("Port", Uuid::nil(), Row::new().set("tag", 110));
+        transaction
+            .comment("x")
+            .update("Port", Uuid::nil(), Row::new().set("tag", 110));
         transaction
     }
 
@@ -286,7 +301,15 @@ mod tests {
     #[test]
     fn an_operation_that_matched_no_row_is_an_error() {
         let error = update().check(&json!([{}, { "count": 0 }])).unwrap_err();
-        assert!(matches!(error, Error::Count { index: 1, count: 0, expected: 1, .. }));
+        assert!(matches!(
+            error,
+            Error::Count {
+                index: 1,
+                count: 0,
+                expected: 1,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -299,7 +322,10 @@ mod tests {
     #[test]
     fn operations_after_a_failed_one_are_null_and_do_not_hide_it() {
         let result = json!([{ "error": "timed out" }, null]);
-        assert!(matches!(update().check(&result).unwrap_err(), Error::Operation { index: 0, .. }));
+        assert!(matches!(
+            update().check(&result).unwrap_err(),
+            Error::Operation { index: 0, .. }
+        ));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn named_uuid(name: &str) -> Value {
     json!(["named-uuid", name])
 }
 
-/// Notation of a set of references, made by [`uuid`] or [`named_uuid`].
+/// Notation of a set of references, made by [`uuid()`] or [`named_uuid`].
 #[must_use]
 pub fn uuid_set(members: impl IntoIterator<Item = Value>) -> Value {
     json!(["set", members.into_iter().collect::<Vec<_>>()])
@@ -55,16 +55,20 @@ impl Atom for bool {
 
 impl Atom for String {
     fn decode(value: &Value) -> Result<Self, Error> {
-        value.as_str().map(str::to_owned).ok_or_else(|| unexpected("string", value))
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| unexpected("string", value))
     }
 }
 
 impl Atom for Uuid {
     fn decode(value: &Value) -> Result<Self, Error> {
         match value.as_array().map(Vec::as_slice) {
-            Some([kind, id]) if kind == "uuid" => {
-                id.as_str().and_then(|id| id.parse().ok()).ok_or_else(|| unexpected("UUID", value))
-            }
+            Some([kind, id]) if kind == "uuid" => id
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .ok_or_else(|| unexpected("UUID", value)),
             _ => Err(unexpected("UUID", value)),
         }
     }
@@ -158,8 +162,12 @@ mod tests {
     #[test]
     fn a_maps_difference_replaces_adds_and_removes() {
         let mut map = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
-        map.absorb(&json!(["map", [["a", "1"], ["b", "3"], ["c", "4"]]])).unwrap();
-        assert_eq!(map, BTreeMap::from([("b".to_owned(), "3".to_owned()), ("c".to_owned(), "4".to_owned())]));
+        map.absorb(&json!(["map", [["a", "1"], ["b", "3"], ["c", "4"]]]))
+            .unwrap();
+        assert_eq!(
+            map,
+            BTreeMap::from([("b".to_owned(), "3".to_owned()), ("c".to_owned(), "4".to_owned())])
+        );
     }
 
     #[test]

@@ -82,7 +82,11 @@ mod tests {
                     seen.push(value);
                 }
             }
-            assert_eq!(seen, [json!({"a": "}\"{"}), json!({"b": [1, {"c": 2}]})], "split at {split}");
+            assert_eq!(
+                seen,
+                [json!({"a": "}\"{"}), json!({"b": [1, {"c": 2}]})],
+                "split at {split}"
+            );
         }
     }
 

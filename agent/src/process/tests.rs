@@ -16,7 +16,12 @@ async fn a_failure_tells_the_status_and_what_was_written_to_stderr() {
 
 #[tokio::test]
 async fn a_program_that_takes_too_long_is_killed() {
-    let error = Run::new("sleep").args(["600"]).timeout(Duration::from_millis(50)).run().await.unwrap_err();
+    let error = Run::new("sleep")
+        .args(["600"])
+        .timeout(Duration::from_millis(50))
+        .run()
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }));
 }
 
@@ -27,7 +32,11 @@ async fn a_program_that_is_not_there_is_an_error_that_names_it() {
 }
 
 fn sleeper() -> Detached {
-    Detached { argv: vec!["sleep".into(), "600".into()], namespace: None, log: None }
+    Detached {
+        argv: vec!["sleep".into(), "600".into()],
+        namespace: None,
+        log: None,
+    }
 }
 
 #[tokio::test]
@@ -35,8 +44,15 @@ async fn a_detached_process_is_told_from_a_later_one_with_its_id() {
     let identity = spawn_detached(&sleeper()).await.unwrap();
     assert!(identity.alive());
     // Before exec the child still shows our own argv.
-    assert!(wait_until(Duration::from_secs(5), || identity.cmdline() == ["sleep", "600"]).await, "{:?}", identity.cmdline());
-    let impostor = Identity { start_time: identity.start_time + 1, ..identity };
+    assert!(
+        wait_until(Duration::from_secs(5), || identity.cmdline() == ["sleep", "600"]).await,
+        "{:?}",
+        identity.cmdline()
+    );
+    let impostor = Identity {
+        start_time: identity.start_time + 1,
+        ..identity
+    };
     assert!(!impostor.alive());
     assert!(!impostor.signal(Signal::SIGKILL).unwrap());
     assert!(identity.alive());

@@ -37,7 +37,11 @@ pub async fn execute(
     trace: Option<&str>,
     limit: Duration,
 ) -> Result<(), Error> {
-    let Plan { quiet_local, raise_uplink, .. } = plan;
+    let Plan {
+        quiet_local,
+        raise_uplink,
+        ..
+    } = plan;
     if let Some(transaction) = transaction(plan, trace) {
         ovs.commit(transaction, limit).await?;
     }
@@ -59,7 +63,9 @@ pub async fn prove_alive(ovs: &ovsdb::Client, limit: Duration) -> Result<(), ovs
 }
 
 async fn quiet(netlink: &netlink::Handle, device: &str) -> Result<(), Error> {
-    let Some(link) = appeared(netlink, device).await? else { return Ok(()) };
+    let Some(link) = appeared(netlink, device).await? else {
+        return Ok(());
+    };
     netlink.set_down(link.index).await?;
     shield(device)?;
     Ok(())
@@ -67,7 +73,9 @@ async fn quiet(netlink: &netlink::Handle, device: &str) -> Result<(), Error> {
 
 async fn raise(netlink: &netlink::Handle, device: &str) -> Result<(), Error> {
     // An adopted bond is no device of the kernel: its members are its operator's.
-    let Some(link) = netlink.link(device).await? else { return Ok(()) };
+    let Some(link) = netlink.link(device).await? else {
+        return Ok(());
+    };
     shield(device)?;
     netlink.set_up(link.index).await?;
     Ok(())
@@ -87,7 +95,15 @@ async fn appeared(netlink: &netlink::Handle, device: &str) -> Result<Option<netl
 /// The transaction of a plan; `None` when the database has nothing to do.
 #[must_use]
 pub fn transaction(plan: &Plan, trace: Option<&str>) -> Option<Transaction> {
-    let Plan { bridge, remove, modify, add, quiet_local: _, raise_uplink: _, conflicts: _ } = plan;
+    let Plan {
+        bridge,
+        remove,
+        modify,
+        add,
+        quiet_local: _,
+        raise_uplink: _,
+        conflicts: _,
+    } = plan;
     if matches!(bridge, BridgeStep::Keep(_)) && remove.is_empty() && modify.is_empty() && add.is_empty() {
         return None;
     }
@@ -105,7 +121,11 @@ pub fn transaction(plan: &Plan, trace: Option<&str>) -> Option<Transaction> {
     for modification in modify {
         put_modification(&mut tx, modification);
     }
-    let names: Vec<String> = add.iter().enumerate().map(|(at, addition)| put_addition(&mut tx, at, addition)).collect();
+    let names: Vec<String> = add
+        .iter()
+        .enumerate()
+        .map(|(at, addition)| put_addition(&mut tx, at, addition))
+        .collect();
     put_bridge(&mut tx, bridge, &names);
     Some(tx)
 }
@@ -118,7 +138,13 @@ fn put_removal(tx: &mut Transaction, removal: &Removal) {
 }
 
 fn put_modification(tx: &mut Transaction, modification: &Modification) {
-    let Modification { name: _, id, interfaces, before, after } = modification;
+    let Modification {
+        name: _,
+        id,
+        interfaces,
+        before,
+        after,
+    } = modification;
     let port = port_row(after, Some(before));
     if !port.is_empty() {
         tx.update("Port", *id, port);
@@ -141,7 +167,9 @@ fn put_addition(tx: &mut Transaction, at: usize, addition: &Addition) -> String 
 
 fn put_port(tx: &mut Transaction, name: &str, columns: &PortColumns, interface: &str, port: &str) {
     tx.insert("Interface", interface, interface_row(columns, None).set("name", name));
-    let row = port_row(columns, None).set("name", name).set("interfaces", named_uuid(interface));
+    let row = port_row(columns, None)
+        .set("name", name)
+        .set("interfaces", named_uuid(interface));
     tx.insert("Port", port, row);
 }
 
@@ -152,7 +180,12 @@ fn put_bridge(tx: &mut Transaction, step: &BridgeStep, ports: &[String]) {
                 tx.add_references("Bridge", *id, "ports", ports);
             }
         }
-        BridgeStep::Update { id, datapath, fail_mode, external_ids } => {
+        BridgeStep::Update {
+            id,
+            datapath,
+            fail_mode,
+            external_ids,
+        } => {
             let row = Row::new()
                 .set("datapath_type", datapath.as_str())
                 .set("fail_mode", fail_mode.as_str())
@@ -162,7 +195,13 @@ fn put_bridge(tx: &mut Transaction, step: &BridgeStep, ports: &[String]) {
                 tx.add_references("Bridge", *id, "ports", ports);
             }
         }
-        BridgeStep::Create { name, datapath, fail_mode, external_ids, local } => {
+        BridgeStep::Create {
+            name,
+            datapath,
+            fail_mode,
+            external_ids,
+            local,
+        } => {
             put_port(tx, name, local, "local_interface", "local_port");
             let members = ports.iter().map(String::as_str).chain(["local_port"]).map(named_uuid);
             let row = Row::new()
@@ -179,7 +218,14 @@ fn put_bridge(tx: &mut Transaction, step: &BridgeStep, ports: &[String]) {
 
 /// The columns of a port that differ from `before`; all that are not at their default without one.
 fn port_row(after: &PortColumns, before: Option<&PortColumns>) -> Row {
-    let PortColumns { vlan_mode, tag, trunks, protected, external_ids, interface: _ } = after;
+    let PortColumns {
+        vlan_mode,
+        tag,
+        trunks,
+        protected,
+        external_ids,
+        interface: _,
+    } = after;
     let default = PortColumns::default();
     let before = before.unwrap_or(&default);
     let mut row = Row::new();
@@ -203,7 +249,12 @@ fn port_row(after: &PortColumns, before: Option<&PortColumns>) -> Row {
 
 /// As [`port_row`], for the interface.
 fn interface_row(after: &PortColumns, before: Option<&PortColumns>) -> Row {
-    let super::InterfaceColumns { kind, mac, mtu_request, external_ids } = &after.interface;
+    let super::InterfaceColumns {
+        kind,
+        mac,
+        mtu_request,
+        external_ids,
+    } = &after.interface;
     let default = super::InterfaceColumns::default();
     let before = before.map_or(&default, |before| &before.interface);
     let mut row = Row::new();

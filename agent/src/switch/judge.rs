@@ -28,7 +28,12 @@ impl Judgement {
 
 /// Judges a TAP and its switch port. `troubles`: what the plans and executors of this pass could not do, by port name.
 #[must_use]
-pub fn judge_port(port: &Port, desired: &SwitchState, observed: &Observed, troubles: &BTreeMap<String, String>) -> Judgement {
+pub fn judge_port(
+    port: &Port,
+    desired: &SwitchState,
+    observed: &Observed,
+    troubles: &BTreeMap<String, String>,
+) -> Judgement {
     let name = port.tap.as_str();
     let device = observed.devices.get(name);
     let row = observed.port(name);
@@ -36,7 +41,10 @@ pub fn judge_port(port: &Port, desired: &SwitchState, observed: &Observed, troub
         exists: device.is_some(),
         up: device.is_some_and(|device| device.link.up),
         ofport: ofport(row),
-        tag: row.and_then(|row| row.columns.tag).and_then(|tag| i32::try_from(tag).ok()).unwrap_or(-1),
+        tag: row
+            .and_then(|row| row.columns.tag)
+            .and_then(|tag| i32::try_from(tag).ok())
+            .unwrap_or(-1),
         carrier: device.is_some_and(|device| device.link.carrier),
     };
     let problem = troubles
@@ -58,7 +66,8 @@ fn tap_problem(port: &Port, device: Option<&Device>) -> Option<String> {
     if !link.up {
         return Some(format!("the TAP {name} is down"));
     }
-    (link.mtu != u32::from(port.mtu)).then(|| format!("the TAP {name} has an MTU of {} instead of {}", link.mtu, port.mtu))
+    (link.mtu != u32::from(port.mtu))
+        .then(|| format!("the TAP {name} has an MTU of {} instead of {}", link.mtu, port.mtu))
 }
 
 /// What is wrong with an access port; `None` when ovs-vswitchd forwards for it as wanted.
@@ -77,10 +86,17 @@ fn row_problem(name: &str, wanted: &PortColumns, desired: &SwitchState, observed
     }
     let held = &row.columns;
     if (&held.vlan_mode, held.tag, held.protected) != (&wanted.vlan_mode, wanted.tag, wanted.protected) {
-        return Some(format!("the switch port {name} is {} instead of {}", describe(held), describe(wanted)));
+        return Some(format!(
+            "the switch port {name} is {} instead of {}",
+            describe(held),
+            describe(wanted)
+        ));
     }
     if held.trunks != wanted.trunks {
-        return Some(format!("the switch port {name} carries VLANs {:?} instead of {:?}", held.trunks, wanted.trunks));
+        return Some(format!(
+            "the switch port {name} carries VLANs {:?} instead of {:?}",
+            held.trunks, wanted.trunks
+        ));
     }
     interface_problem(name, row, observed)
 }
@@ -93,7 +109,12 @@ fn interface_problem(name: &str, row: &ObservedPort, observed: &Observed) -> Opt
         match interface.ofport {
             Some(ofport) if ofport > 0 => {}
             Some(_) => return Some(format!("ovs-vswitchd could not take the port {}", interface.name)),
-            None => return Some(format!("ovs-vswitchd has not taken the port {} yet; is it running?", interface.name)),
+            None => {
+                return Some(format!(
+                    "ovs-vswitchd has not taken the port {} yet; is it running?",
+                    interface.name
+                ));
+            }
         }
     }
     let there = observed.devices.get(name).map(|device| i64::from(device.link.index));
@@ -114,23 +135,39 @@ fn describe(columns: &PortColumns) -> String {
 }
 
 fn ofport(row: Option<&ObservedPort>) -> i32 {
-    row.and_then(ObservedPort::ofport).and_then(|ofport| i32::try_from(ofport).ok()).unwrap_or(0)
+    row.and_then(ObservedPort::ofport)
+        .and_then(|ofport| i32::try_from(ofport).ok())
+        .unwrap_or(0)
 }
 
 /// Judges the uplink's VLAN list. `troubles` as for [`judge_port`].
 #[must_use]
-pub fn judge_trunk(trunk: &Trunk, desired: &SwitchState, observed: &Observed, troubles: &BTreeMap<String, String>) -> Judgement {
+pub fn judge_trunk(
+    trunk: &Trunk,
+    desired: &SwitchState,
+    observed: &Observed,
+    troubles: &BTreeMap<String, String>,
+) -> Judgement {
     let name = desired.uplink.as_ref().map(|uplink| uplink.name.as_str());
-    let row = name.and_then(|name| observed.port(name)).filter(|row| row.is_ours(&desired.mark));
+    let row = name
+        .and_then(|name| observed.port(name))
+        .filter(|row| row.is_ours(&desired.mark));
     let device = name.and_then(|name| observed.devices.get(name));
     let facts = wire::TrunkFacts {
-        interface: if row.is_some() { name.unwrap_or_default().to_owned() } else { String::new() },
+        interface: if row.is_some() {
+            name.unwrap_or_default().to_owned()
+        } else {
+            String::new()
+        },
         vlans: row.map(carried).unwrap_or_default(),
         up: is_up(row, device, observed),
     };
     let problem = match name {
         None if trunk.vlans.is_empty() => None,
-        None => Some((State::Failed, "no uplink is configured on this node; name one in its configuration".to_owned())),
+        None => Some((
+            State::Failed,
+            "no uplink is configured on this node; name one in its configuration".to_owned(),
+        )),
         Some(name) => trunk_problem(name, trunk, desired, observed, troubles, facts.up),
     };
     Judgement::new(problem, Facts::Trunk(facts))
@@ -144,7 +181,10 @@ fn trunk_problem(
     troubles: &BTreeMap<String, String>,
     up: bool,
 ) -> Option<(State, String)> {
-    let wanted = super::UplinkSpec { name: name.to_owned(), vlans: trunk.vlans.clone() };
+    let wanted = super::UplinkSpec {
+        name: name.to_owned(),
+        vlans: trunk.vlans.clone(),
+    };
     let failed = troubles
         .get(name)
         .cloned()
@@ -172,6 +212,8 @@ fn is_up(row: Option<&ObservedPort>, device: Option<&Device>, observed: &Observe
     let works = |device: &Device| device.link.up && device.link.carrier;
     device.is_some_and(works)
         || row.is_some_and(|row| {
-            row.interfaces.iter().any(|interface| observed.devices.get(&interface.name).is_some_and(works))
+            row.interfaces
+                .iter()
+                .any(|interface| observed.devices.get(&interface.name).is_some_and(works))
         })
 }

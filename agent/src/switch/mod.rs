@@ -23,7 +23,9 @@ use trunkline_proto::{Mac, VlanId};
 
 pub use execute::{Error, execute, prove_alive, transaction};
 pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
-pub use observe::{Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe};
+pub use observe::{
+    Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe,
+};
 pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
 
 /// Key of our mark in `external_ids`; its value is a [`Mark`].
@@ -65,7 +67,11 @@ impl Datapath {
     /// The kernel's when it has the module, loaded or built in.
     #[must_use]
     pub fn detect() -> Self {
-        if Path::new("/sys/module/openvswitch").exists() { Self::System } else { Self::Netdev }
+        if Path::new("/sys/module/openvswitch").exists() {
+            Self::System
+        } else {
+            Self::Netdev
+        }
     }
 
     /// As written in the database and in facts.
@@ -176,8 +182,14 @@ pub struct SwitchState {
 impl SwitchState {
     /// The columns of every port that is wanted, uplink included.
     fn wanted(&self) -> BTreeMap<&str, PortColumns> {
-        let ports = self.ports.iter().map(|(name, port)| (name.as_str(), self.access_columns(port)));
-        let uplink = self.uplink.iter().map(|uplink| (uplink.name.as_str(), self.uplink_columns(uplink)));
+        let ports = self
+            .ports
+            .iter()
+            .map(|(name, port)| (name.as_str(), self.access_columns(port)));
+        let uplink = self
+            .uplink
+            .iter()
+            .map(|uplink| (uplink.name.as_str(), self.uplink_columns(uplink)));
         // The uplink comes last, so a port of the same name does not hide it.
         ports.chain(uplink).collect()
     }
@@ -198,37 +210,63 @@ impl SwitchState {
             trunks: BTreeSet::new(),
             protected,
             external_ids: external_ids.clone(),
-            interface: InterfaceColumns { kind: kind.to_owned(), mac, mtu_request, external_ids },
+            interface: InterfaceColumns {
+                kind: kind.to_owned(),
+                mac,
+                mtu_request,
+                external_ids,
+            },
         }
     }
 
     fn uplink_columns(&self, uplink: &UplinkSpec) -> PortColumns {
-        let external_ids = self.external_ids(&Labels { kind: "uplink".to_owned(), ..Labels::default() });
+        let external_ids = self.external_ids(&Labels {
+            kind: "uplink".to_owned(),
+            ..Labels::default()
+        });
         PortColumns {
             vlan_mode: Some("trunk".to_owned()),
             tag: None,
             trunks: trunks(&uplink.vlans),
             protected: false,
             external_ids: external_ids.clone(),
-            interface: InterfaceColumns { kind: String::new(), mac: None, mtu_request: None, external_ids },
+            interface: InterfaceColumns {
+                kind: String::new(),
+                mac: None,
+                mtu_request: None,
+                external_ids,
+            },
         }
     }
 
     /// The bridge's own port, which every bridge has: it stays down, and is kept apart from all guests besides.
     fn local_columns(&self) -> PortColumns {
-        let external_ids = self.external_ids(&Labels { kind: "local".to_owned(), ..Labels::default() });
+        let external_ids = self.external_ids(&Labels {
+            kind: "local".to_owned(),
+            ..Labels::default()
+        });
         PortColumns {
             vlan_mode: Some("access".to_owned()),
             tag: Some(0),
             trunks: BTreeSet::new(),
             protected: true,
             external_ids: external_ids.clone(),
-            interface: InterfaceColumns { kind: "internal".to_owned(), mac: None, mtu_request: None, external_ids },
+            interface: InterfaceColumns {
+                kind: "internal".to_owned(),
+                mac: None,
+                mtu_request: None,
+                external_ids,
+            },
         }
     }
 
     fn external_ids(&self, labels: &Labels) -> BTreeMap<String, String> {
-        let Labels { kind, slice, vm, interface } = labels;
+        let Labels {
+            kind,
+            slice,
+            vm,
+            interface,
+        } = labels;
         let pairs = [
             (MARK_KEY, &self.mark.0),
             ("trunkline-kind", kind),

@@ -1,18 +1,28 @@
 //! A model of Open vSwitch and the kernel for the planner's tests: what a plan would make of a world.
 
+#![allow(clippy::expect_used)]
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::{
-    Addition, BridgeStep, Device, Modification, Observed, ObservedBridge, ObservedInterface, ObservedPort, Plan, PortColumns,
-    Removal,
+    Addition, BridgeStep, Device, Modification, Observed, ObservedBridge, ObservedInterface, ObservedPort, Plan,
+    PortColumns, Removal,
 };
 use crate::netlink::Link;
 
 /// Carries out a plan on a world. Panics where the real database would refuse.
 pub(super) fn apply(plan: &Plan, bridge_name: &str, world: &mut Observed) {
-    let Plan { bridge, remove, modify, add, quiet_local, raise_uplink, conflicts: _ } = plan;
+    let Plan {
+        bridge,
+        remove,
+        modify,
+        add,
+        quiet_local,
+        raise_uplink,
+        conflicts: _,
+    } = plan;
     for Removal { name, id, bridge } in remove {
         let port = world.ports.remove(name).expect("a removed port exists");
         assert_eq!((port.id, port.bridge.map(|(id, _)| id)), (*id, Some(*bridge)));
@@ -20,10 +30,20 @@ pub(super) fn apply(plan: &Plan, bridge_name: &str, world: &mut Observed) {
             world.devices.remove(name);
         }
     }
-    for Modification { name, id, interfaces, before, after } in modify {
+    for Modification {
+        name,
+        id,
+        interfaces,
+        before,
+        after,
+    } in modify
+    {
         let port = world.ports.get_mut(name).expect("a modified port exists");
         assert_eq!((port.id, &port.columns), (*id, before));
-        assert_eq!(port.interfaces.iter().map(|interface| interface.id).collect::<Vec<_>>(), *interfaces);
+        assert_eq!(
+            port.interfaces.iter().map(|interface| interface.id).collect::<Vec<_>>(),
+            *interfaces
+        );
         port.columns = after.clone();
     }
     let id = apply_bridge(bridge, bridge_name, world);
@@ -42,7 +62,12 @@ pub(super) fn apply(plan: &Plan, bridge_name: &str, world: &mut Observed) {
 fn apply_bridge(step: &BridgeStep, bridge_name: &str, world: &mut Observed) -> Uuid {
     match step {
         BridgeStep::Keep(id) => *id,
-        BridgeStep::Update { id, datapath, fail_mode, external_ids } => {
+        BridgeStep::Update {
+            id,
+            datapath,
+            fail_mode,
+            external_ids,
+        } => {
             let held = world.bridges.get_mut(bridge_name).expect("an updated bridge exists");
             assert_eq!(held.id, *id);
             *held = ObservedBridge {
@@ -53,7 +78,13 @@ fn apply_bridge(step: &BridgeStep, bridge_name: &str, world: &mut Observed) -> U
             };
             *id
         }
-        BridgeStep::Create { name, datapath, fail_mode, external_ids, local } => {
+        BridgeStep::Create {
+            name,
+            datapath,
+            fail_mode,
+            external_ids,
+            local,
+        } => {
             let id = Uuid::new_v4();
             let fresh = ObservedBridge {
                 id,
@@ -61,7 +92,10 @@ fn apply_bridge(step: &BridgeStep, bridge_name: &str, world: &mut Observed) -> U
                 fail_mode: fail_mode.clone(),
                 external_ids: external_ids.clone(),
             };
-            assert!(world.bridges.insert(name.clone(), fresh).is_none(), "the bridge exists already");
+            assert!(
+                world.bridges.insert(name.clone(), fresh).is_none(),
+                "the bridge exists already"
+            );
             add_port(world, name, local, (id, name.clone()));
             id
         }
@@ -69,26 +103,55 @@ fn apply_bridge(step: &BridgeStep, bridge_name: &str, world: &mut Observed) -> U
 }
 
 fn add_port(world: &mut Observed, name: &str, columns: &PortColumns, bridge: (Uuid, String)) {
-    let taken = world.ports.values().any(|port| port.interfaces.iter().any(|interface| interface.name == name));
+    let taken = world
+        .ports
+        .values()
+        .any(|port| port.interfaces.iter().any(|interface| interface.name == name));
     assert!(!taken && !world.ports.contains_key(name), "the name {name} is taken");
     if columns.interface.kind == "internal" {
         // A device that a dead ovs-vswitchd left behind is taken over.
-        world.devices.entry(name.to_owned()).or_insert_with(|| device(name, 7000));
+        world
+            .devices
+            .entry(name.to_owned())
+            .or_insert_with(|| device(name, 7000));
     }
     let ifindex = world.devices.get(name).map(|device| i64::from(device.link.index));
-    let interface =
-        ObservedInterface { id: Uuid::new_v4(), name: name.to_owned(), ofport: Some(1), ifindex, ..ObservedInterface::default() };
-    let port = ObservedPort { id: Uuid::new_v4(), bridge: Some(bridge), columns: columns.clone(), interfaces: vec![interface] };
+    let interface = ObservedInterface {
+        id: Uuid::new_v4(),
+        name: name.to_owned(),
+        ofport: Some(1),
+        ifindex,
+        ..ObservedInterface::default()
+    };
+    let port = ObservedPort {
+        id: Uuid::new_v4(),
+        bridge: Some(bridge),
+        columns: columns.clone(),
+        interfaces: vec![interface],
+    };
     world.ports.insert(name.to_owned(), port);
 }
 
 pub(super) fn device(name: &str, index: u32) -> Device {
-    Device { link: Link { index, name: name.to_owned(), mtu: 1500, ..Link::default() }, ..Device::default() }
+    Device {
+        link: Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            ..Link::default()
+        },
+        ..Device::default()
+    }
 }
 
 /// Columns with a mark and nothing else.
 pub(super) fn marked(mark: Option<&str>) -> PortColumns {
-    let external_ids: BTreeMap<String, String> =
-        mark.map(|mark| (super::MARK_KEY.to_owned(), mark.to_owned())).into_iter().collect();
-    PortColumns { external_ids, ..PortColumns::default() }
+    let external_ids: BTreeMap<String, String> = mark
+        .map(|mark| (super::MARK_KEY.to_owned(), mark.to_owned()))
+        .into_iter()
+        .collect();
+    PortColumns {
+        external_ids,
+        ..PortColumns::default()
+    }
 }

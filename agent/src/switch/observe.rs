@@ -172,13 +172,21 @@ impl Observed {
     pub(super) fn holder(&self, interface: &str) -> Option<(&String, &ObservedPort)> {
         // Nearly always port and interface have one name.
         self.ports.get_key_value(interface).or_else(|| {
-            self.ports.iter().find(|(_, port)| port.interfaces.iter().any(|member| member.name == interface))
+            self.ports
+                .iter()
+                .find(|(_, port)| port.interfaces.iter().any(|member| member.name == interface))
         })
     }
 }
 
 fn bridges(snapshot: &Snapshot) -> BTreeMap<String, ObservedBridge> {
-    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let or = |text: &str, default: &str| {
+        if text.is_empty() {
+            default.to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     let bridge = |(id, row): (&Uuid, &std::sync::Arc<ovsdb::Bridge>)| {
         let observed = ObservedBridge {
             id: *id,
@@ -197,7 +205,11 @@ fn ports(snapshot: &Snapshot) -> BTreeMap<String, ObservedPort> {
         bridge_of.extend(bridge.ports.iter().map(|port| (*port, (*id, bridge.name.clone()))));
     }
     let port = |(id, row): (&Uuid, &std::sync::Arc<ovsdb::Port>)| {
-        let rows: Vec<_> = row.interfaces.iter().filter_map(|id| Some((*id, snapshot.interfaces.get(id)?))).collect();
+        let rows: Vec<_> = row
+            .interfaces
+            .iter()
+            .filter_map(|id| Some((*id, snapshot.interfaces.get(id)?)))
+            .collect();
         let observed = ObservedPort {
             id: *id,
             bridge: bridge_of.get(id).cloned(),
@@ -218,7 +230,11 @@ fn ports(snapshot: &Snapshot) -> BTreeMap<String, ObservedPort> {
 
 fn interface_columns(row: &ovsdb::Interface) -> InterfaceColumns {
     InterfaceColumns {
-        kind: if row.kind == "system" { String::new() } else { row.kind.clone() },
+        kind: if row.kind == "system" {
+            String::new()
+        } else {
+            row.kind.clone()
+        },
         mac: row.mac.clone(),
         mtu_request: row.mtu_request,
         external_ids: row.external_ids.clone(),
@@ -241,15 +257,29 @@ fn devices(links: &[Link], addresses: &[Address], routes: &[Route]) -> BTreeMap<
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     for link in links {
-        let master = link.master.map(|master| names.get(&master).map_or_else(|| format!("device {master}"), ToString::to_string));
-        devices.insert(link.name.clone(), Device { link: link.clone(), master, ..Device::default() });
+        let master = link.master.map(|master| {
+            names
+                .get(&master)
+                .map_or_else(|| format!("device {master}"), ToString::to_string)
+        });
+        devices.insert(
+            link.name.clone(),
+            Device {
+                link: link.clone(),
+                master,
+                ..Device::default()
+            },
+        );
     }
     let mut with = |index: u32, note: &dyn Fn(&mut Device)| {
         if let Some(device) = names.get(&index).and_then(|name| devices.get_mut(*name)) {
             note(device);
         }
     };
-    for address in addresses.iter().filter(|address| !(address.link_local && is_ipv6(&address.net))) {
+    for address in addresses
+        .iter()
+        .filter(|address| !(address.link_local && is_ipv6(&address.net)))
+    {
         with(address.index, &|device| device.addresses.push(address.net));
     }
     for route in routes.iter().filter(|route| !is_ipv6_own(&route.destination)) {

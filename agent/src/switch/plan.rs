@@ -101,7 +101,15 @@ impl Plan {
     /// True when everything that can be had is as it should be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { bridge, remove, modify, add, quiet_local, raise_uplink, conflicts: _ } = self;
+        let Self {
+            bridge,
+            remove,
+            modify,
+            add,
+            quiet_local,
+            raise_uplink,
+            conflicts: _,
+        } = self;
         matches!(bridge, BridgeStep::Keep(_))
             && remove.is_empty()
             && modify.is_empty()
@@ -147,7 +155,11 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
     let Some(held) = observed.bridges.get(&spec.name) else {
         // A port of this name on another bridge would make the database refuse the transaction.
         if let Some((_, port)) = observed.holder(&spec.name) {
-            return Err(format!("{} cannot be made: a port of that name is on {}", spec.name, bridge_name(port)));
+            return Err(format!(
+                "{} cannot be made: a port of that name is on {}",
+                spec.name,
+                bridge_name(port)
+            ));
         }
         return Ok(BridgeStep::Create {
             name: spec.name.clone(),
@@ -180,7 +192,12 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
     Ok(if same {
         BridgeStep::Keep(held.id)
     } else {
-        BridgeStep::Update { id: held.id, datapath, fail_mode, external_ids }
+        BridgeStep::Update {
+            id: held.id,
+            datapath,
+            fail_mode,
+            external_ids,
+        }
     })
 }
 
@@ -211,7 +228,11 @@ impl Planner<'_> {
     fn remove(&mut self, name: &str, port: &ObservedPort) {
         // A port without a bridge is on its way out already.
         if let Some((bridge, _)) = port.bridge {
-            self.plan.remove.push(Removal { name: name.to_owned(), id: port.id, bridge });
+            self.plan.remove.push(Removal {
+                name: name.to_owned(),
+                id: port.id,
+                bridge,
+            });
         }
     }
 
@@ -239,7 +260,9 @@ impl Planner<'_> {
             return Some(format!("{name} is the name of a bridge"));
         }
         if holder != name {
-            return Some(format!("{name} is a member of the port {holder}, which was not made by Trunkline"));
+            return Some(format!(
+                "{name} is a member of the port {holder}, which was not made by Trunkline"
+            ));
         }
         if port.is_ours(&self.desired.mark) {
             return None;
@@ -248,8 +271,15 @@ impl Planner<'_> {
         if uplink && on_our_bridge && self.desired.bridge.adopt {
             return None;
         }
-        let remedy = if uplink { "; give it to this node with `adopt = true`, or remove it" } else { "; remove it" };
-        Some(format!("a port {name} that was not made by Trunkline is on {}{remedy}", bridge_name(port)))
+        let remedy = if uplink {
+            "; give it to this node with `adopt = true`, or remove it"
+        } else {
+            "; remove it"
+        };
+        Some(format!(
+            "a port {name} that was not made by Trunkline is on {}{remedy}",
+            bridge_name(port)
+        ))
     }
 
     /// Changes a port in place, or replaces it where that is impossible.
@@ -285,8 +315,16 @@ impl Planner<'_> {
 
     /// True when ovs-vswitchd holds open a device that is no more, while another of the same name is there.
     fn is_stale(&self, name: &str, port: &ObservedPort) -> bool {
-        let held = port.interfaces.first().and_then(|interface| interface.ifindex).filter(|index| *index > 0);
-        let there = self.observed.devices.get(name).map(|device| i64::from(device.link.index));
+        let held = port
+            .interfaces
+            .first()
+            .and_then(|interface| interface.ifindex)
+            .filter(|index| *index > 0);
+        let there = self
+            .observed
+            .devices
+            .get(name)
+            .map(|device| i64::from(device.link.index));
         let external = port.columns.interface.kind.is_empty();
         external && !self.observed.behind && matches!((held, there), (Some(held), Some(there)) if held != there)
     }
@@ -294,16 +332,27 @@ impl Planner<'_> {
     fn uplink_obstacle(&self, uplink: &UplinkSpec) -> Option<String> {
         let name = &uplink.name;
         let Some(device) = self.observed.devices.get(name) else {
-            return Some(format!("the uplink {name} is not there; name another interface or create it"));
+            return Some(format!(
+                "the uplink {name} is not there; name another interface or create it"
+            ));
         };
-        if let Some(master) = device.master.as_ref().filter(|master| *master != KERNEL_DATAPATH_MASTER) {
-            return Some(format!("the uplink {name} belongs to {master}; release it or name another interface"));
+        if let Some(master) = device
+            .master
+            .as_ref()
+            .filter(|master| *master != KERNEL_DATAPATH_MASTER)
+        {
+            return Some(format!(
+                "the uplink {name} belongs to {master}; release it or name another interface"
+            ));
         }
         obstacles(name, &device.addresses, &device.routes)
     }
 
     fn add(&mut self, name: &str, columns: PortColumns) {
-        self.plan.add.push(Addition { name: name.to_owned(), columns });
+        self.plan.add.push(Addition {
+            name: name.to_owned(),
+            columns,
+        });
     }
 
     fn raise_uplink(&mut self) {
@@ -311,7 +360,11 @@ impl Planner<'_> {
         let name = &uplink.name;
         let ours = !self.plan.conflicts.contains_key(name);
         let joins = self.plan.add.iter().any(|addition| addition.name == *name);
-        let adopted = self.plan.modify.iter().any(|change| change.name == *name && !self.desired.mark.is_on(&change.before.external_ids));
+        let adopted = self
+            .plan
+            .modify
+            .iter()
+            .any(|change| change.name == *name && !self.desired.mark.is_on(&change.before.external_ids));
         let down = self.observed.devices.get(name).is_some_and(|device| !device.link.up);
         if ours && (joins || adopted || down) {
             self.plan.raise_uplink = Some(name.clone());
@@ -326,10 +379,16 @@ pub(super) fn obstacles(name: &str, addresses: &[ipnet::IpNet], routes: &[ipnet:
         texts.into_iter().collect::<Vec<_>>().join(", ")
     };
     if !addresses.is_empty() {
-        return Some(format!("the uplink {name} has the address {}; an uplink has none", list(addresses)));
+        return Some(format!(
+            "the uplink {name} has the address {}; an uplink has none",
+            list(addresses)
+        ));
     }
     if !routes.is_empty() {
-        return Some(format!("the uplink {name} has a route to {}; an uplink has none", list(routes)));
+        return Some(format!(
+            "the uplink {name} has a route to {}; an uplink has none",
+            list(routes)
+        ));
     }
     None
 }

@@ -23,18 +23,32 @@ fn vlan(id: u32) -> VlanId {
 fn state(adopt: bool, uplink: Option<UplinkSpec>, ports: BTreeMap<String, SwitchPort>) -> SwitchState {
     SwitchState {
         mark: Mark::new(MARK),
-        bridge: BridgeSpec { name: "br-int".into(), datapath: Datapath::Netdev, adopt },
+        bridge: BridgeSpec {
+            name: "br-int".into(),
+            datapath: Datapath::Netdev,
+            adopt,
+        },
         uplink,
         ports,
     }
 }
 
 fn tap_port(id: u32) -> SwitchPort {
-    SwitchPort { kind: PortKind::System, access: Access::Vlan(vlan(id)), labels: Labels { kind: "tap".into(), ..Labels::default() } }
+    SwitchPort {
+        kind: PortKind::System,
+        access: Access::Vlan(vlan(id)),
+        labels: Labels {
+            kind: "tap".into(),
+            ..Labels::default()
+        },
+    }
 }
 
 fn uplink(vlans: &[u32]) -> UplinkSpec {
-    UplinkSpec { name: "trunk0".into(), vlans: vlans.iter().map(|id| vlan(*id)).collect() }
+    UplinkSpec {
+        name: "trunk0".into(),
+        vlans: vlans.iter().map(|id| vlan(*id)).collect(),
+    }
 }
 
 /// A world with our bridge and the uplink's device.
@@ -52,17 +66,28 @@ fn any_access() -> impl Strategy<Value = Access> {
 
 fn any_port() -> impl Strategy<Value = SwitchPort> {
     let mac: Mac = "52:55:00:01:00:01".parse().unwrap();
-    let kind = prop_oneof![Just(PortKind::System), (1280..1290_u16).prop_map(move |mtu| PortKind::Internal { mac, mtu })];
+    let kind = prop_oneof![
+        Just(PortKind::System),
+        (1280..1290_u16).prop_map(move |mtu| PortKind::Internal { mac, mtu })
+    ];
     (kind, any_access(), "[a-b]?").prop_map(|(kind, access, slice)| SwitchPort {
         kind,
         access,
-        labels: Labels { kind: "port".into(), slice, ..Labels::default() },
+        labels: Labels {
+            kind: "port".into(),
+            slice,
+            ..Labels::default()
+        },
     })
 }
 
 fn any_state() -> impl Strategy<Value = SwitchState> {
     let uplink = btree_set(1..6_u32, 0..4).prop_map(|ids| uplink(&ids.into_iter().collect::<Vec<_>>()));
-    let ports = btree_map(proptest::sample::select(&NAMES[..]).prop_map(str::to_owned), any_port(), 0..5);
+    let ports = btree_map(
+        proptest::sample::select(&NAMES[..]).prop_map(str::to_owned),
+        any_port(),
+        0..5,
+    );
     (any::<bool>(), option::of(uplink), ports).prop_map(|(adopt, uplink, ports)| state(adopt, uplink, ports))
 }
 
@@ -71,17 +96,28 @@ fn any_mark() -> impl Strategy<Value = Option<&'static str>> {
 }
 
 fn any_columns() -> impl Strategy<Value = PortColumns> {
-    (any_mark(), option::of(0..6_i64), btree_set(0..6_i64, 0..3), any::<bool>(), "(internal)?", any::<bool>()).prop_map(
-        |(mark, tag, trunks, protected, kind, note)| {
-            let mut columns = PortColumns { tag, trunks, protected, ..marked(mark) };
+    (
+        any_mark(),
+        option::of(0..6_i64),
+        btree_set(0..6_i64, 0..3),
+        any::<bool>(),
+        "(internal)?",
+        any::<bool>(),
+    )
+        .prop_map(|(mark, tag, trunks, protected, kind, note)| {
+            let mut columns = PortColumns {
+                tag,
+                trunks,
+                protected,
+                ..marked(mark)
+            };
             columns.interface.kind = kind;
             if note {
                 columns.external_ids.insert("their".into(), "note".into());
                 columns.external_ids.insert("trunkline-slice".into(), "old".into());
             }
             columns
-        },
-    )
+        })
 }
 
 #[derive(Debug, Clone)]
@@ -93,10 +129,24 @@ struct HeldPort {
 }
 
 fn any_world() -> impl Strategy<Value = Observed> {
-    let held = (any::<bool>(), any_columns(), prop::bool::weighted(0.2), prop::bool::weighted(0.2))
-        .prop_map(|(on_ours, columns, bond, stale)| HeldPort { on_ours, columns, bond, stale });
+    let held = (
+        any::<bool>(),
+        any_columns(),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(on_ours, columns, bond, stale)| HeldPort {
+            on_ours,
+            columns,
+            bond,
+            stale,
+        });
     let ports = btree_map(proptest::sample::select(&NAMES[..]), held, 0..6);
-    let devices = btree_map(proptest::sample::select(&NAMES[..]), (any::<bool>(), any::<bool>()), 0..6);
+    let devices = btree_map(
+        proptest::sample::select(&NAMES[..]),
+        (any::<bool>(), any::<bool>()),
+        0..6,
+    );
     let bridge = option::of((any_mark(), any::<bool>(), vec(any::<bool>(), 2)));
     (ports, devices, bridge).prop_map(|(ports, devices, bridge)| {
         let mut world = Observed::default();
@@ -111,7 +161,13 @@ fn any_world() -> impl Strategy<Value = Observed> {
         put_bridge(&mut world, "br-x", None, false, "system");
         let ours = bridge.is_some();
         if let Some((mark, adopted, flags)) = bridge {
-            put_bridge(&mut world, "br-int", mark, adopted && mark == Some(MARK), if flags[0] { "netdev" } else { "system" });
+            put_bridge(
+                &mut world,
+                "br-int",
+                mark,
+                adopted && mark == Some(MARK),
+                if flags[0] { "netdev" } else { "system" },
+            );
             let mut local = device("br-int", 9);
             local.link.up = flags[1];
             world.devices.insert("br-int".into(), local);
@@ -129,9 +185,18 @@ fn put_bridge(world: &mut Observed, name: &str, mark: Option<&str>, adopted: boo
         external_ids.insert(ADOPTED_KEY.into(), "true".into());
     }
     let id = Uuid::new_v4();
-    let bridge = ObservedBridge { id, datapath: datapath.into(), fail_mode: "standalone".into(), external_ids };
+    let bridge = ObservedBridge {
+        id,
+        datapath: datapath.into(),
+        fail_mode: "standalone".into(),
+        external_ids,
+    };
     world.bridges.insert(name.into(), bridge);
-    let interface = ObservedInterface { id: Uuid::new_v4(), name: name.into(), ..ObservedInterface::default() };
+    let interface = ObservedInterface {
+        id: Uuid::new_v4(),
+        name: name.into(),
+        ..ObservedInterface::default()
+    };
     let local = ObservedPort {
         id: Uuid::new_v4(),
         bridge: Some((id, name.into())),
@@ -142,14 +207,40 @@ fn put_bridge(world: &mut Observed, name: &str, mark: Option<&str>, adopted: boo
 }
 
 fn put_port(world: &mut Observed, name: &str, port: HeldPort, ours: bool) {
-    let HeldPort { on_ours, columns, bond, stale } = port;
+    let HeldPort {
+        on_ours,
+        columns,
+        bond,
+        stale,
+    } = port;
     let bridge = if on_ours && ours { "br-int" } else { "br-x" };
-    let ifindex = world.devices.get(name).map(|device| i64::from(device.link.index) + i64::from(stale));
-    let interface = |name: String| ObservedInterface { id: Uuid::new_v4(), name, ofport: Some(1), ifindex, ..ObservedInterface::default() };
+    let ifindex = world
+        .devices
+        .get(name)
+        .map(|device| i64::from(device.link.index) + i64::from(stale));
+    let interface = |name: String| ObservedInterface {
+        id: Uuid::new_v4(),
+        name,
+        ofport: Some(1),
+        ifindex,
+        ..ObservedInterface::default()
+    };
     // The members of a bond have names of their own.
-    let interfaces = if bond { vec![interface(format!("{name}a")), interface(format!("{name}b"))] } else { vec![interface(name.into())] };
+    let interfaces = if bond {
+        vec![interface(format!("{name}a")), interface(format!("{name}b"))]
+    } else {
+        vec![interface(name.into())]
+    };
     let bridge = Some((world.bridges[bridge].id, bridge.to_owned()));
-    world.ports.insert(name.into(), ObservedPort { id: Uuid::new_v4(), bridge, columns, interfaces });
+    world.ports.insert(
+        name.into(),
+        ObservedPort {
+            id: Uuid::new_v4(),
+            bridge,
+            columns,
+            interfaces,
+        },
+    );
 }
 
 fn is_ours(port: &ObservedPort) -> bool {
@@ -225,7 +316,10 @@ fn a_port_that_must_be_of_another_kind_is_removed_and_added_in_one_plan() {
     let mut world = world();
     let mut wanted = state(false, Some(uplink(&[])), BTreeMap::from([("gw_1".into(), tap_port(5))]));
     apply(&plan(&wanted, &world).unwrap(), "br-int", &mut world);
-    wanted.ports.get_mut("gw_1").unwrap().kind = PortKind::Internal { mac: "52:55:00:01:00:05".parse().unwrap(), mtu: 1500 };
+    wanted.ports.get_mut("gw_1").unwrap().kind = PortKind::Internal {
+        mac: "52:55:00:01:00:05".parse().unwrap(),
+        mtu: 1500,
+    };
     let plan = plan(&wanted, &world).unwrap();
     assert_eq!((plan.remove.len(), plan.modify.len(), plan.add.len()), (1, 0, 1));
     assert_eq!(plan.remove[0].name, plan.add[0].name);
@@ -234,12 +328,34 @@ fn a_port_that_must_be_of_another_kind_is_removed_and_added_in_one_plan() {
 #[test]
 fn removals_come_first_in_the_transaction_and_the_bridge_takes_all_new_ports_at_once() {
     let mut world = world();
-    let before = state(false, Some(uplink(&[])), BTreeMap::from([("tap_1".into(), tap_port(1)), ("tap_2".into(), tap_port(2))]));
+    let before = state(
+        false,
+        Some(uplink(&[])),
+        BTreeMap::from([("tap_1".into(), tap_port(1)), ("tap_2".into(), tap_port(2))]),
+    );
     apply(&plan(&before, &world).unwrap(), "br-int", &mut world);
-    let after = state(false, Some(uplink(&[3])), BTreeMap::from([("tap_2".into(), tap_port(3)), ("tap_3".into(), tap_port(3))]));
+    let after = state(
+        false,
+        Some(uplink(&[3])),
+        BTreeMap::from([("tap_2".into(), tap_port(3)), ("tap_3".into(), tap_port(3))]),
+    );
     let transaction = transaction(&plan(&after, &world).unwrap(), Some("00-abc-01")).unwrap();
     let params = transaction.params();
-    let steps: Vec<String> = params.as_array().unwrap().iter().skip(1).map(|op| format!("{} {}", op["op"].as_str().unwrap(), op["table"].as_str().unwrap_or(op["comment"].as_str().unwrap_or_default()))).collect();
+    let steps: Vec<String> = params
+        .as_array()
+        .unwrap()
+        .iter()
+        .skip(1)
+        .map(|op| {
+            format!(
+                "{} {}",
+                op["op"].as_str().unwrap(),
+                op["table"]
+                    .as_str()
+                    .unwrap_or(op["comment"].as_str().unwrap_or_default())
+            )
+        })
+        .collect();
     assert_eq!(
         steps,
         [
@@ -260,12 +376,25 @@ fn the_transaction_that_makes_everything_is_as_recorded() {
     let mut bare = Observed::default();
     bare.devices.insert("trunk0".into(), device("trunk0", 2));
     let gateway = SwitchPort {
-        kind: PortKind::Internal { mac: "52:55:00:01:00:6e".parse().unwrap(), mtu: 1500 },
+        kind: PortKind::Internal {
+            mac: "52:55:00:01:00:6e".parse().unwrap(),
+            mtu: 1500,
+        },
         access: Access::Vlan(vlan(110)),
-        labels: Labels { kind: "gateway".into(), ..Labels::default() },
+        labels: Labels {
+            kind: "gateway".into(),
+            ..Labels::default()
+        },
     };
-    let isolated = SwitchPort { access: Access::Isolated, ..tap_port(1) };
-    let ports = BTreeMap::from([("gw_vlan110".into(), gateway), ("tap_1000_eth0".into(), isolated), ("tap_1000_eth1".into(), tap_port(110))]);
+    let isolated = SwitchPort {
+        access: Access::Isolated,
+        ..tap_port(1)
+    };
+    let ports = BTreeMap::from([
+        ("gw_vlan110".into(), gateway),
+        ("tap_1000_eth0".into(), isolated),
+        ("tap_1000_eth1".into(), tap_port(110)),
+    ]);
     let plan = plan(&state(false, Some(uplink(&[110])), ports), &bare).unwrap();
     let transaction = transaction(&plan, None).unwrap();
     insta::assert_snapshot!(serde_json::to_string_pretty(&transaction.params()).unwrap());
@@ -274,7 +403,11 @@ fn the_transaction_that_makes_everything_is_as_recorded() {
 #[test]
 fn a_port_whose_device_was_replaced_is_taken_anew_once_vswitchd_has_caught_up() {
     let mut world = world();
-    let wanted = state(false, Some(uplink(&[])), BTreeMap::from([("tap_1".into(), tap_port(1))]));
+    let wanted = state(
+        false,
+        Some(uplink(&[])),
+        BTreeMap::from([("tap_1".into(), tap_port(1))]),
+    );
     world.devices.insert("tap_1".into(), device("tap_1", 20));
     apply(&plan(&wanted, &world).unwrap(), "br-int", &mut world);
     world.devices.insert("tap_1".into(), device("tap_1", 21));
@@ -300,10 +433,19 @@ fn tap_resource() -> Port {
 fn good_world() -> (SwitchState, Observed) {
     let mut world = world();
     let mut tap = device("tap_1000_eth1", 30);
-    tap.link = Link { up: true, kind: Some("tun".into()), alias: Some(crate::tap::ALIAS.into()), ..tap.link };
+    tap.link = Link {
+        up: true,
+        kind: Some("tun".into()),
+        alias: Some(crate::tap::ALIAS.into()),
+        ..tap.link
+    };
     world.devices.insert("tap_1000_eth1".into(), tap);
     let port = tap_resource();
-    let wanted = state(false, Some(uplink(&[110])), BTreeMap::from([(port.tap.to_string(), SwitchPort::from(&port))]));
+    let wanted = state(
+        false,
+        Some(uplink(&[110])),
+        BTreeMap::from([(port.tap.to_string(), SwitchPort::from(&port))]),
+    );
     apply(&plan(&wanted, &world).unwrap(), "br-int", &mut world);
     world.devices.get_mut("trunk0").unwrap().link.carrier = true;
     (wanted, world)
@@ -316,22 +458,37 @@ fn a_port_is_ready_only_when_everything_was_read_back() {
     let judge = |world: &Observed| judge_port(&tap_resource(), &wanted, world, &none);
     let good = judge(&world);
     assert_eq!((good.state, good.reason.as_str()), (State::Ready, ""));
-    let Facts::Port(facts) = good.facts else { panic!("facts of another kind") };
-    assert_eq!((facts.exists, facts.up, facts.ofport, facts.tag, facts.carrier), (true, true, 1, 110, false));
+    let Facts::Port(facts) = good.facts else {
+        panic!("facts of another kind")
+    };
+    assert_eq!(
+        (facts.exists, facts.up, facts.ofport, facts.tag, facts.carrier),
+        (true, true, 1, 110, false)
+    );
 
     type Break = fn(&mut Observed);
     let breaks: [(&str, Break); 9] = [
         ("does not exist", |world| drop(world.devices.remove("tap_1000_eth1"))),
-        ("is down", |world| world.devices.get_mut("tap_1000_eth1").unwrap().link.up = false),
-        ("MTU of 1400", |world| world.devices.get_mut("tap_1000_eth1").unwrap().link.mtu = 1400),
-        ("not a TAP", |world| world.devices.get_mut("tap_1000_eth1").unwrap().link.alias = None),
+        ("is down", |world| {
+            world.devices.get_mut("tap_1000_eth1").unwrap().link.up = false
+        }),
+        ("MTU of 1400", |world| {
+            world.devices.get_mut("tap_1000_eth1").unwrap().link.mtu = 1400
+        }),
+        ("not a TAP", |world| {
+            world.devices.get_mut("tap_1000_eth1").unwrap().link.alias = None
+        }),
         ("no switch port", |world| drop(world.ports.remove("tap_1000_eth1"))),
-        ("tag 111 instead of access tag 110", |world| world.ports.get_mut("tap_1000_eth1").unwrap().columns.tag = Some(111)),
+        ("tag 111 instead of access tag 110", |world| {
+            world.ports.get_mut("tap_1000_eth1").unwrap().columns.tag = Some(111)
+        }),
         ("trunk for every VLAN", |world| {
             let columns = &mut world.ports.get_mut("tap_1000_eth1").unwrap().columns;
             (columns.tag, columns.vlan_mode) = (None, None);
         }),
-        ("has not taken", |world| world.ports.get_mut("tap_1000_eth1").unwrap().interfaces[0].ofport = None),
+        ("has not taken", |world| {
+            world.ports.get_mut("tap_1000_eth1").unwrap().interfaces[0].ofport = None
+        }),
         ("cannot use", |world| {
             world.ports.get_mut("tap_1000_eth1").unwrap().interfaces[0].error = Some("could not open".into());
         }),
@@ -344,18 +501,28 @@ fn a_port_is_ready_only_when_everything_was_read_back() {
         assert!(judgement.reason.contains(words), "{words}: {}", judgement.reason);
     }
     let troubles = BTreeMap::from([("tap_1000_eth1".to_owned(), "somebody has the name".to_owned())]);
-    assert_eq!(judge_port(&tap_resource(), &wanted, &world, &troubles).reason, "somebody has the name");
+    assert_eq!(
+        judge_port(&tap_resource(), &wanted, &world, &troubles).reason,
+        "somebody has the name"
+    );
 }
 
 #[test]
 fn a_trunk_is_ready_only_when_it_carries_exactly_its_vlans() {
     let none = BTreeMap::new();
     let (wanted, world) = good_world();
-    let trunk = Trunk { vlans: BTreeSet::from([vlan(110)]) };
+    let trunk = Trunk {
+        vlans: BTreeSet::from([vlan(110)]),
+    };
     let good = judge_trunk(&trunk, &wanted, &world, &none);
     assert_eq!((good.state, good.reason.as_str()), (State::Ready, ""));
-    let Facts::Trunk(facts) = good.facts else { panic!("facts of another kind") };
-    assert_eq!((facts.interface.as_str(), facts.vlans, facts.up), ("trunk0", vec![110], true));
+    let Facts::Trunk(facts) = good.facts else {
+        panic!("facts of another kind")
+    };
+    assert_eq!(
+        (facts.interface.as_str(), facts.vlans, facts.up),
+        ("trunk0", vec![110], true)
+    );
 
     let mut damaged = world.clone();
     damaged.ports.get_mut("trunk0").unwrap().columns.trunks.clear();
@@ -363,22 +530,46 @@ fn a_trunk_is_ready_only_when_it_carries_exactly_its_vlans() {
 
     let mut damaged = world.clone();
     damaged.devices.get_mut("trunk0").unwrap().link.carrier = false;
-    assert!(judge_trunk(&trunk, &wanted, &damaged, &none).reason.contains("no carrier"));
+    assert!(
+        judge_trunk(&trunk, &wanted, &damaged, &none)
+            .reason
+            .contains("no carrier")
+    );
 
     let mut damaged = world;
-    damaged.devices.get_mut("trunk0").unwrap().addresses.push("192.0.2.1/24".parse().unwrap());
+    damaged
+        .devices
+        .get_mut("trunk0")
+        .unwrap()
+        .addresses
+        .push("192.0.2.1/24".parse().unwrap());
     assert_eq!(judge_trunk(&trunk, &wanted, &damaged, &none).state, State::Degraded);
 
     let without = SwitchState { uplink: None, ..wanted };
-    assert!(judge_trunk(&trunk, &without, &Observed::default(), &none).reason.contains("no uplink is configured"));
-    assert_eq!(judge_trunk(&Trunk::default(), &without, &Observed::default(), &none).state, State::Ready);
+    assert!(
+        judge_trunk(&trunk, &without, &Observed::default(), &none)
+            .reason
+            .contains("no uplink is configured")
+    );
+    assert_eq!(
+        judge_trunk(&Trunk::default(), &without, &Observed::default(), &none).state,
+        State::Ready
+    );
 }
 
 #[test]
 fn ipv6s_own_addresses_and_routes_do_not_speak_against_an_uplink() {
     use crate::netlink::{Address, Route};
-    let link = Link { index: 2, name: "trunk0".into(), ..Link::default() };
-    let address = |net: &str, link_local| Address { index: 2, net: net.parse().unwrap(), link_local };
+    let link = Link {
+        index: 2,
+        name: "trunk0".into(),
+        ..Link::default()
+    };
+    let address = |net: &str, link_local| Address {
+        index: 2,
+        net: net.parse().unwrap(),
+        link_local,
+    };
     let route = |net: &str| Route::new(net.parse().unwrap(), None, 2);
     let observed = Observed::new(
         &crate::ovsdb::Snapshot::default(),

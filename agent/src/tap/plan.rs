@@ -18,7 +18,10 @@ pub struct Tap {
 
 impl From<&Port> for Tap {
     fn from(port: &Port) -> Self {
-        Self { name: port.tap.to_string(), mtu: u32::from(port.mtu) }
+        Self {
+            name: port.tap.to_string(),
+            mtu: u32::from(port.mtu),
+        }
     }
 }
 
@@ -48,7 +51,12 @@ impl Plan {
     /// True when everything that can be had is as it should be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { create, correct, remove, conflicts: _ } = self;
+        let Self {
+            create,
+            correct,
+            remove,
+            conflicts: _,
+        } = self;
         create.is_empty() && correct.is_empty() && remove.is_empty()
     }
 }
@@ -62,7 +70,10 @@ pub fn plan<'a>(desired: impl IntoIterator<Item = Tap>, observed: impl IntoItera
         match links.remove(tap.name.as_str()) {
             None => plan.create.push(tap),
             Some(link) if !is_tap(link) => {
-                let reason = format!("a device {} that was not made by Trunkline is there; remove or rename it", tap.name);
+                let reason = format!(
+                    "a device {} that was not made by Trunkline is there; remove or rename it",
+                    tap.name
+                );
                 plan.conflicts.insert(tap.name, reason);
             }
             Some(link) if link.mtu != tap.mtu || !link.up => {

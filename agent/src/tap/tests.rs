@@ -10,11 +10,19 @@ use super::*;
 type World = BTreeMap<String, Link>;
 
 fn tap(name: &str, mtu: u32) -> Tap {
-    Tap { name: name.to_owned(), mtu }
+    Tap {
+        name: name.to_owned(),
+        mtu,
+    }
 }
 
 fn apply(plan: &Plan, world: &mut World) {
-    let Plan { create, correct, remove, conflicts: _ } = plan;
+    let Plan {
+        create,
+        correct,
+        remove,
+        conflicts: _,
+    } = plan;
     for tap in create {
         let link = Link {
             index: 1000 + u32::try_from(world.len()).unwrap(),
@@ -44,18 +52,28 @@ fn any_name() -> impl Strategy<Value = String> {
 fn any_link() -> impl Strategy<Value = Link> {
     let kind = prop_oneof![3 => Just(Some("tun".to_owned())), 1 => Just(Some("veth".to_owned())), 1 => Just(None)];
     let alias = prop_oneof![3 => Just(Some(ALIAS.to_owned())), 1 => Just(Some("theirs".to_owned())), 1 => Just(None)];
-    (kind, alias, 1400..1402_u32, any::<bool>(), 1..1000_u32)
-        .prop_map(|(kind, alias, mtu, up, index)| Link { index, kind, alias, mtu, up, ..Link::default() })
+    (kind, alias, 1400..1402_u32, any::<bool>(), 1..1000_u32).prop_map(|(kind, alias, mtu, up, index)| Link {
+        index,
+        kind,
+        alias,
+        mtu,
+        up,
+        ..Link::default()
+    })
 }
 
 fn any_world() -> impl Strategy<Value = World> {
     btree_map(any_name(), any_link(), 0..6).prop_map(|links| {
-        links.into_iter().map(|(name, link)| (name.clone(), Link { name, ..link })).collect()
+        links
+            .into_iter()
+            .map(|(name, link)| (name.clone(), Link { name, ..link }))
+            .collect()
     })
 }
 
 fn any_desired() -> impl Strategy<Value = Vec<Tap>> {
-    btree_map(any_name(), 1400..1402_u32, 0..6).prop_map(|taps| taps.iter().map(|(name, mtu)| tap(name, *mtu)).collect())
+    btree_map(any_name(), 1400..1402_u32, 0..6)
+        .prop_map(|taps| taps.iter().map(|(name, mtu)| tap(name, *mtu)).collect())
 }
 
 proptest! {

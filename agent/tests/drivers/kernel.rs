@@ -6,13 +6,17 @@ use nix::errno::Errno;
 use tokio_util::sync::CancellationToken;
 use trunkline_agent::netlink::{Handle, LinkChange, Route, TapRequest, watch};
 use trunkline_agent::netns::{self, Namespaces};
-use trunkline_agent::process::{Detached, Run, spawn_detached, stop};
+use trunkline_agent::process::{Detached, Identity, Run, spawn_detached, stop};
 use trunkline_agent::tap;
 
 use super::stand::{LIMIT, alone, eventually, exists, netlink, run, veth};
 
 fn tap_request(name: &str) -> TapRequest {
-    TapRequest { name: name.to_owned(), alias: tap::ALIAS.to_owned(), mtu: 1400 }
+    TapRequest {
+        name: name.to_owned(),
+        alias: tap::ALIAS.to_owned(),
+        mtu: 1400,
+    }
 }
 
 fn net(text: &str) -> IpNet {
@@ -30,7 +34,10 @@ fn a_tap_is_made_marked_shielded_up_and_persistent() {
         assert!(tap::is_tap(&link) && link.up && link.mtu == 1400, "{link:?}");
         assert!(!link.carrier, "nobody holds it open: {link:?}");
         assert!(run("ip", &["-d", "link", "show", "tap_1000_eth1"]).contains("persist on"));
-        for (key, value) in [("ipv4/conf/tap_1000_eth1/arp_ignore", "8"), ("ipv6/conf/tap_1000_eth1/disable_ipv6", "1")] {
+        for (key, value) in [
+            ("ipv4/conf/tap_1000_eth1/arp_ignore", "8"),
+            ("ipv6/conf/tap_1000_eth1/disable_ipv6", "1"),
+        ] {
             assert_eq!(netns::read_sysctl(None, &format!("net/{key}")).await.unwrap(), value);
         }
     });
@@ -41,8 +48,17 @@ fn a_tap_of_a_name_that_is_taken_fails_and_its_siblings_are_made() {
     alone(|| async {
         run("ip", &["tuntap", "add", "tap_1000_eth1", "mode", "tap"]);
         let netlink = netlink();
-        let results = netlink.create_taps(&[tap_request("tap_1000_eth1"), tap_request("tap_1001_eth1"), tap_request("sixteen_bytes_16")]).await;
-        assert!(results[0].is_err() && results[1].is_ok() && results[2].is_err(), "{results:?}");
+        let results = netlink
+            .create_taps(&[
+                tap_request("tap_1000_eth1"),
+                tap_request("tap_1001_eth1"),
+                tap_request("sixteen_bytes_16"),
+            ])
+            .await;
+        assert!(
+            results[0].is_err() && results[1].is_ok() && results[2].is_err(),
+            "{results:?}"
+        );
         assert_eq!(netlink.link("tap_1000_eth1").await.unwrap().unwrap().alias, None);
     });
 }
@@ -54,7 +70,11 @@ fn four_hundred_taps_are_made_and_deleted_in_batches() {
         let requests: Vec<TapRequest> = (1000..1400).map(|vm| tap_request(&format!("tap_{vm}_eth1"))).collect();
         assert!(netlink.create_taps(&requests).await.iter().all(Result::is_ok));
         let links = netlink.links().await.unwrap();
-        let indexes: Vec<u32> = links.iter().filter(|link| tap::is_tap(link)).map(|link| link.index).collect();
+        let indexes: Vec<u32> = links
+            .iter()
+            .filter(|link| tap::is_tap(link))
+            .map(|link| link.index)
+            .collect();
         assert_eq!(indexes.len(), 400);
         let started = std::time::Instant::now();
         netlink.delete_many(&indexes).await.unwrap();
@@ -71,9 +91,15 @@ fn deleting_many_touches_no_device_of_another_group() {
         let netlink = netlink();
         veth("other");
         run("ip", &["link", "set", "other", "group", "1"]);
-        netlink.create_taps(&[tap_request("tap_1_eth1"), tap_request("tap_2_eth1")]).await;
+        netlink
+            .create_taps(&[tap_request("tap_1_eth1"), tap_request("tap_2_eth1")])
+            .await;
         let links = netlink.links().await.unwrap();
-        let indexes: Vec<u32> = links.iter().filter(|link| tap::is_tap(link)).map(|link| link.index).collect();
+        let indexes: Vec<u32> = links
+            .iter()
+            .filter(|link| tap::is_tap(link))
+            .map(|link| link.index)
+            .collect();
         netlink.delete_many(&indexes).await.unwrap();
         assert!(netlink.link("other").await.unwrap().is_some());
     });
@@ -94,7 +120,14 @@ fn addresses_and_routes_are_added_seen_and_deleted_and_repeats_are_success() {
             netlink.add_route(&route).await.unwrap();
         }
         assert!(netlink.routes().await.unwrap().contains(&route));
-        let held: Vec<IpNet> = netlink.addresses().await.unwrap().into_iter().filter(|a| a.index == index && !a.link_local).map(|a| a.net).collect();
+        let held: Vec<IpNet> = netlink
+            .addresses()
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|a| a.index == index && !a.link_local)
+            .map(|a| a.net)
+            .collect();
         assert_eq!(held, [net("10.64.110.1/24")]);
         assert!(run("ip", &["addr", "show", "v0"]).contains("brd 10.64.110.255"));
         for _ in 0..2 {
@@ -122,7 +155,16 @@ fn many_requests_at_once_are_all_answered() {
             }
         });
         assert!(join_all(adds).await.iter().all(Result::is_ok));
-        assert_eq!(netlink.addresses().await.unwrap().iter().filter(|a| a.index == index).count(), 1000);
+        assert_eq!(
+            netlink
+                .addresses()
+                .await
+                .unwrap()
+                .iter()
+                .filter(|a| a.index == index)
+                .count(),
+            1000
+        );
     });
 }
 
@@ -152,17 +194,37 @@ fn a_namespace_is_made_used_and_deleted() {
         veth("dhcp_v110");
         let outer = netlink();
         let index = outer.link("dhcp_v110").await.unwrap().unwrap().index;
-        outer.move_to_namespace(index, std::fs::File::open(&path).unwrap()).await.unwrap();
+        outer
+            .move_to_namespace(index, std::fs::File::open(&path).unwrap())
+            .await
+            .unwrap();
         assert!(outer.link("dhcp_v110").await.unwrap().is_none());
 
         let inner = Handle::in_namespace(&path).await.unwrap();
         let link = inner.link("dhcp_v110").await.unwrap().unwrap();
-        let change = LinkChange { up: Some(true), mac: Some([0x52, 0x55, 0, 2, 0, 110]), mtu: Some(1300), ..LinkChange::default() };
+        let change = LinkChange {
+            up: Some(true),
+            mac: Some([0x52, 0x55, 0, 2, 0, 110]),
+            mtu: Some(1300),
+            ..LinkChange::default()
+        };
         inner.change(link.index, &change).await.unwrap();
         inner.add_address(link.index, net("10.64.110.254/24")).await.unwrap();
-        netns::write_sysctl(Some(&path), "net/ipv4/conf/dhcp_v110/arp_ignore", "1").await.unwrap();
-        assert_eq!(netns::read_sysctl(Some(&path), "net/ipv4/conf/dhcp_v110/arp_ignore").await.unwrap(), "1");
-        let seen = Run::new("ip").args(["-br", "addr"]).namespace(&path).run().await.unwrap();
+        netns::write_sysctl(Some(&path), "net/ipv4/conf/dhcp_v110/arp_ignore", "1")
+            .await
+            .unwrap();
+        assert_eq!(
+            netns::read_sysctl(Some(&path), "net/ipv4/conf/dhcp_v110/arp_ignore")
+                .await
+                .unwrap(),
+            "1"
+        );
+        let seen = Run::new("ip")
+            .args(["-br", "addr"])
+            .namespace(&path)
+            .run()
+            .await
+            .unwrap();
         assert!(String::from_utf8_lossy(&seen.stdout).contains("10.64.110.254/24"));
 
         for _ in 0..2 {
@@ -177,8 +239,14 @@ fn a_strangers_namespace_is_never_claimed_or_deleted() {
     alone(|| async {
         let namespaces = Namespaces::new("/run/marks").unwrap();
         run("ip", &["netns", "add", "theirs"]);
-        assert!(matches!(namespaces.create("theirs").await, Err(netns::Error::NotOurs(_))));
-        assert!(matches!(namespaces.delete("theirs").await, Err(netns::Error::NotOurs(_))));
+        assert!(matches!(
+            namespaces.create("theirs").await,
+            Err(netns::Error::NotOurs(_))
+        ));
+        assert!(matches!(
+            namespaces.delete("theirs").await,
+            Err(netns::Error::NotOurs(_))
+        ));
 
         // One of ours that somebody replaced by his own of the same name.
         namespaces.create("swapped").await.unwrap();
@@ -186,7 +254,10 @@ fn a_strangers_namespace_is_never_claimed_or_deleted() {
         run("ip", &["netns", "add", "swapped"]);
         assert!(!namespaces.is_ours("swapped"));
         assert!(namespaces.list().unwrap().is_empty());
-        assert!(matches!(namespaces.delete("swapped").await, Err(netns::Error::NotOurs(_))));
+        assert!(matches!(
+            namespaces.delete("swapped").await,
+            Err(netns::Error::NotOurs(_))
+        ));
         assert!(exists("/run/netns/swapped"));
     });
 }
@@ -196,7 +267,10 @@ fn names_that_lead_elsewhere_are_refused() {
     alone(|| async {
         let namespaces = Namespaces::new("/run/marks").unwrap();
         for name in ["", ".", "..", "a/b", "../x"] {
-            assert!(matches!(namespaces.create(name).await, Err(netns::Error::Name(_))), "{name:?}");
+            assert!(
+                matches!(namespaces.create(name).await, Err(netns::Error::Name(_))),
+                "{name:?}"
+            );
         }
     });
 }
@@ -214,7 +288,10 @@ fn a_detached_process_runs_in_its_namespace_and_logs() {
         };
         let identity = spawn_detached(&detached).await.unwrap();
         let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
-        assert_eq!(inode(Path::new(&format!("/proc/{}/ns/net", identity.pid))), inode(&path));
+        assert_eq!(
+            inode(Path::new(&format!("/proc/{}/ns/net", identity.pid))),
+            inode(&path)
+        );
         eventually("its log", async || {
             let log = std::fs::read_to_string("/run/tail.log").unwrap();
             if log.contains("/nonexistent") { Ok(()) } else { Err(log) }
@@ -223,4 +300,36 @@ fn a_detached_process_runs_in_its_namespace_and_logs() {
         stop(&identity, LIMIT).await.unwrap();
         namespaces.delete("ns-a").await.unwrap();
     });
+}
+
+/// Set in the process that plays the agent.
+const PLAY_AGENT: &str = "TRUNKLINE_TEST_PLAY_AGENT";
+
+#[tokio::test]
+async fn a_detached_process_outlives_an_agent_that_is_killed_and_is_known_to_the_next() {
+    if std::env::var_os(PLAY_AGENT).is_some() {
+        let argv = ["sleep", "600"].map(Into::into).to_vec();
+        let identity = spawn_detached(&Detached {
+            argv,
+            namespace: None,
+            log: None,
+        })
+        .await
+        .unwrap();
+        println!("{}", serde_json::to_string(&identity).unwrap());
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    let name = "kernel::a_detached_process_outlives_an_agent_that_is_killed_and_is_known_to_the_next";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(PLAY_AGENT, "1")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let start = text.find('{').expect(&text);
+    let identity: Identity = serde_json::from_str(text[start..].lines().next().unwrap()).unwrap();
+    let alive = identity.alive();
+    stop(&identity, LIMIT).await.unwrap();
+    assert!(alive);
 }

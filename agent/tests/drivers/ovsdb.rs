@@ -8,11 +8,21 @@ use super::stand::{LIMIT, Ovs, alone, eventually};
 fn new_bridge(name: &str, tag: i64) -> Transaction {
     let mut tx = Transaction::new();
     tx.insert("Interface", "i", Row::new().set("name", name).set("type", "internal"))
-        .insert("Port", "p", Row::new().set("name", name).set("tag", tag).set("interfaces", named_uuid("i")))
+        .insert(
+            "Port",
+            "p",
+            Row::new()
+                .set("name", name)
+                .set("tag", tag)
+                .set("interfaces", named_uuid("i")),
+        )
         .insert(
             "Bridge",
             "b",
-            Row::new().set("name", name).set("datapath_type", "netdev").set("ports", uuid_set([named_uuid("p")])),
+            Row::new()
+                .set("name", name)
+                .set("datapath_type", "netdev")
+                .set("ports", uuid_set([named_uuid("p")])),
         )
         .add_references_to_only_row("Open_vSwitch", "bridges", &["b".to_owned()]);
     tx
@@ -22,7 +32,10 @@ fn new_bridge(name: &str, tag: i64) -> Transaction {
 fn a_database_that_is_not_there_is_unknown_and_requests_say_so() {
     alone(|| async {
         let client = Client::start("/run/nowhere.sock", CancellationToken::new());
-        assert!(matches!(client.ready(Duration::from_millis(50)).await, Err(Error::NotConnected { .. })));
+        assert!(matches!(
+            client.ready(Duration::from_millis(50)).await,
+            Err(Error::NotConnected { .. })
+        ));
         assert!(client.snapshot().is_none());
         let answer = client.transact(&Transaction::new()).await;
         assert!(matches!(answer, Err(Error::NotConnected { .. })), "{answer:?}");
@@ -50,14 +63,42 @@ fn changes_of_others_arrive_and_rows_disappear() {
     alone(|| async {
         let ovs = Ovs::start().await;
         let client = ovs.client().await;
-        ovs.vsctl(&["add-br", "br-x", "--", "set", "bridge", "br-x", "datapath_type=netdev", "external_ids:a=1"]);
+        ovs.vsctl(&[
+            "add-br",
+            "br-x",
+            "--",
+            "set",
+            "bridge",
+            "br-x",
+            "datapath_type=netdev",
+            "external_ids:a=1",
+        ]);
         ovs.vsctl(&["set", "port", "br-x", "trunks=1,2,3"]);
-        ovs.vsctl(&["remove", "port", "br-x", "trunks", "2", "--", "set", "bridge", "br-x", "external_ids:a=2"]);
+        ovs.vsctl(&[
+            "remove",
+            "port",
+            "br-x",
+            "trunks",
+            "2",
+            "--",
+            "set",
+            "bridge",
+            "br-x",
+            "external_ids:a=2",
+        ]);
         eventually("the stranger's bridge", async || {
             let snapshot = client.snapshot().unwrap();
-            let trunks = snapshot.port("br-x").map(|(_, port)| port.trunks.iter().copied().collect::<Vec<_>>());
-            let mark = snapshot.bridge("br-x").and_then(|(_, bridge)| bridge.external_ids.get("a").cloned());
-            if trunks == Some(vec![1, 3]) && mark.as_deref() == Some("2") { Ok(()) } else { Err((trunks, mark)) }
+            let trunks = snapshot
+                .port("br-x")
+                .map(|(_, port)| port.trunks.iter().copied().collect::<Vec<_>>());
+            let mark = snapshot
+                .bridge("br-x")
+                .and_then(|(_, bridge)| bridge.external_ids.get("a").cloned());
+            if trunks == Some(vec![1, 3]) && mark.as_deref() == Some("2") {
+                Ok(())
+            } else {
+                Err((trunks, mark))
+            }
         })
         .await;
         ovs.vsctl(&["del-br", "br-x"]);
@@ -95,7 +136,14 @@ fn a_change_of_a_row_that_is_gone_is_an_error() {
         let client = ovs.client().await;
         let mut tx = Transaction::new();
         tx.update("Port", uuid::Uuid::new_v4(), Row::new().set("tag", 1));
-        assert!(matches!(client.transact(&tx).await, Err(Error::Count { count: 0, expected: 1, .. })));
+        assert!(matches!(
+            client.transact(&tx).await,
+            Err(Error::Count {
+                count: 0,
+                expected: 1,
+                ..
+            })
+        ));
 
         let mut tx = new_bridge("br-guarded", 1);
         tx.require("Port", uuid::Uuid::new_v4(), Row::new().set("name", "gone"));
@@ -112,7 +160,10 @@ fn a_lost_database_is_unknown_and_comes_back_whole() {
         let client = ovs.client().await;
         client.commit(new_bridge("br-a", 1), LIMIT).await.unwrap();
         ovs.stop_server();
-        eventually("unknown", async || client.snapshot().map_or(Ok(()), |_| Err("still known"))).await;
+        eventually("unknown", async || {
+            client.snapshot().map_or(Ok(()), |_| Err("still known"))
+        })
+        .await;
         ovs.start_server().await;
         ovs.vsctl(&["--no-wait", "set", "port", "br-a", "tag=2"]);
         eventually("the new tag", async || {
@@ -131,7 +182,10 @@ fn a_commit_says_when_vswitchd_does_not_act() {
         let client = ovs.client().await;
         client.commit(Transaction::new(), LIMIT).await.unwrap();
         ovs.kill_vswitchd();
-        let error = client.commit(new_bridge("br-a", 1), Duration::from_millis(200)).await.unwrap_err();
+        let error = client
+            .commit(new_bridge("br-a", 1), Duration::from_millis(200))
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::NotApplied { .. }), "{error}");
         // The transaction itself stands.
         assert_eq!(ovs.vsctl(&["list-br"]), "br-a");

@@ -23,7 +23,11 @@ pub(crate) fn alone<T: Future<Output = ()>>(test: impl FnOnce() -> T) {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test());
 }
 
 pub(crate) struct Started(Child);
@@ -66,8 +70,20 @@ impl Ovs {
     pub(crate) async fn start() -> Self {
         // ovs-vswitchd puts each bridge's management sockets here.
         std::fs::create_dir_all("/run/openvswitch").unwrap();
-        let mut ovs = Self { dir: tempfile::tempdir().unwrap(), server: None, vswitchd: None, cancel: CancellationToken::new() };
-        run("ovsdb-tool", &["create", &ovs.path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"]);
+        let mut ovs = Self {
+            dir: tempfile::tempdir().unwrap(),
+            server: None,
+            vswitchd: None,
+            cancel: CancellationToken::new(),
+        };
+        run(
+            "ovsdb-tool",
+            &[
+                "create",
+                &ovs.path("conf.db"),
+                "/usr/share/openvswitch/vswitch.ovsschema",
+            ],
+        );
         ovs.start_server().await;
         ovs.vsctl(&["--no-wait", "init"]);
         ovs.start_vswitchd();
@@ -76,6 +92,11 @@ impl Ovs {
 
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
+    }
+
+    /// The database's journal, comments of transactions included.
+    pub(crate) fn log(&self) -> String {
+        run("ovsdb-tool", &["-m", "show-log", &self.path("conf.db")])
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -93,7 +114,10 @@ impl Ovs {
         ];
         self.server = Some(Started::new("ovsdb-server", &args));
         let socket = self.socket();
-        eventually("the database's socket", async || socket.exists().then_some(()).ok_or("not there")).await;
+        eventually("the database's socket", async || {
+            socket.exists().then_some(()).ok_or("not there")
+        })
+        .await;
     }
 
     pub(crate) fn stop_server(&mut self) {
@@ -145,7 +169,11 @@ impl Drop for Ovs {
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 

@@ -22,16 +22,30 @@ fn port(vm: u32, id: Option<u32>) -> Port {
         mac: "52:54:00:03:e8:01".parse().unwrap(),
         addresses: Vec::new(),
         mtu: 1500,
-        owner: PortOwner { slice: "red".into(), vm: "web".into(), interface: "eth1".into() },
+        owner: PortOwner {
+            slice: "red".into(),
+            vm: "web".into(),
+            interface: "eth1".into(),
+        },
     }
 }
 
 fn desired(ports: &[Port], trunks: &[u32]) -> SwitchState {
     SwitchState {
         mark: Mark::new("w1"),
-        bridge: BridgeSpec { name: "br-int".into(), datapath: Datapath::Netdev, adopt: false },
-        uplink: Some(UplinkSpec { name: "trunk0".into(), vlans: trunks.iter().map(|id| vlan(*id)).collect() }),
-        ports: ports.iter().map(|port| (port.tap.to_string(), SwitchPort::from(port))).collect(),
+        bridge: BridgeSpec {
+            name: "br-int".into(),
+            datapath: Datapath::Netdev,
+            adopt: false,
+        },
+        uplink: Some(UplinkSpec {
+            name: "trunk0".into(),
+            vlans: trunks.iter().map(|id| vlan(*id)).collect(),
+        }),
+        ports: ports
+            .iter()
+            .map(|port| (port.tap.to_string(), SwitchPort::from(port)))
+            .collect(),
     }
 }
 
@@ -40,7 +54,10 @@ fn internal(id: u32) -> SwitchPort {
     SwitchPort {
         kind: PortKind::Internal { mac, mtu: 1400 },
         access: Access::Vlan(vlan(id)),
-        labels: Labels { kind: "gateway".into(), ..Labels::default() },
+        labels: Labels {
+            kind: "gateway".into(),
+            ..Labels::default()
+        },
     }
 }
 
@@ -56,7 +73,11 @@ impl Worker {
         let ovs = Ovs::start().await;
         veth("trunk0");
         let client = ovs.client().await;
-        Self { ovs, client, netlink: netlink() }
+        Self {
+            ovs,
+            client,
+            netlink: netlink(),
+        }
     }
 
     async fn observe(&self) -> Observed {
@@ -65,7 +86,10 @@ impl Worker {
 
     async fn taps(&self, ports: &[Port]) -> tap::Plan {
         let observed = self.observe().await;
-        let plan = tap::plan(ports.iter().map(tap::Tap::from), observed.devices.values().map(|device| &device.link));
+        let plan = tap::plan(
+            ports.iter().map(tap::Tap::from),
+            observed.devices.values().map(|device| &device.link),
+        );
         assert!(tap::create_and_correct(&plan, &self.netlink).await.is_empty());
         plan
     }
@@ -76,7 +100,9 @@ impl Worker {
 
     async fn apply(&self, state: &SwitchState) -> Plan {
         let plan = self.plan(state).await;
-        switch::execute(&plan, &self.client, &self.netlink, Some("00-trace-00"), LIMIT).await.unwrap();
+        switch::execute(&plan, &self.client, &self.netlink, Some("00-trace-00"), LIMIT)
+            .await
+            .unwrap();
         plan
     }
 
@@ -96,7 +122,11 @@ impl Worker {
     async fn ready(&self, port: &Port, trunks: &[u32]) {
         eventually("port ready", async || {
             let judgement = self.judge(port, trunks).await;
-            if judgement.state == State::Ready { Ok(()) } else { Err(judgement.reason) }
+            if judgement.state == State::Ready {
+                Ok(())
+            } else {
+                Err(judgement.reason)
+            }
         })
         .await;
     }
@@ -113,25 +143,51 @@ fn ports_converge_are_read_back_ready_and_the_next_plan_is_empty() {
         assert!(next.is_empty(), "{next:#?}");
 
         let column = |record: &str, column: &str| worker.ovs.vsctl(&["get", "port", record, column]);
-        assert_eq!((column("tap_1000_eth1", "tag"), column("tap_1000_eth1", "vlan_mode")), ("110".into(), "access".into()));
-        assert_eq!((column("tap_1001_eth1", "tag"), column("tap_1001_eth1", "protected")), ("0".into(), "true".into()));
-        assert_eq!((column("trunk0", "trunks"), column("trunk0", "vlan_mode")), ("[110, 111]".into(), "trunk".into()));
+        assert_eq!(
+            (column("tap_1000_eth1", "tag"), column("tap_1000_eth1", "vlan_mode")),
+            ("110".into(), "access".into())
+        );
+        assert_eq!(
+            (column("tap_1001_eth1", "tag"), column("tap_1001_eth1", "protected")),
+            ("0".into(), "true".into())
+        );
+        assert_eq!(
+            (column("trunk0", "trunks"), column("trunk0", "vlan_mode")),
+            ("[110, 111]".into(), "trunk".into())
+        );
         assert_eq!(column("tap_1000_eth1", "external_ids:trunkline"), "w1");
         assert_eq!(column("tap_1000_eth1", "external_ids:trunkline-slice"), "red");
+        assert!(
+            worker.ovs.log().contains("trace 00-trace-00"),
+            "the database's log names the trace"
+        );
 
         for port in &ports {
             worker.ready(port, &[110, 111]).await;
         }
         let state = desired(&ports, &[110, 111]);
-        let trunk = Trunk { vlans: BTreeSet::from([vlan(110), vlan(111)]) };
+        let trunk = Trunk {
+            vlans: BTreeSet::from([vlan(110), vlan(111)]),
+        };
         let judgement = switch::judge_trunk(&trunk, &state, &worker.observe().await, &BTreeMap::new());
         assert_eq!(judgement.state, State::Ready, "{judgement:?}");
 
         let observed = worker.observe().await;
         assert!(observed.devices["trunk0"].link.up);
         assert!(!observed.devices["br-int"].link.up, "the local port stays down");
-        assert_eq!(std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap().matches("br-int").count(), 0);
-        assert_eq!(trunkline_agent::netns::read_sysctl(None, "net/ipv6/conf/br-int/disable_ipv6").await.unwrap(), "1");
+        assert_eq!(
+            std::fs::read_to_string("/proc/thread-self/net/if_inet6")
+                .unwrap()
+                .matches("br-int")
+                .count(),
+            0
+        );
+        assert_eq!(
+            trunkline_agent::netns::read_sysctl(None, "net/ipv6/conf/br-int/disable_ipv6")
+                .await
+                .unwrap(),
+            "1"
+        );
     });
 }
 
@@ -165,7 +221,15 @@ fn two_hundred_ports_are_one_transaction() {
         }
         assert!(worker.plan(&state).await.is_empty());
         worker.pass(&[], &[]).await;
-        assert!(worker.netlink.links().await.unwrap().iter().all(|link| !tap::is_tap(link)));
+        assert!(
+            worker
+                .netlink
+                .links()
+                .await
+                .unwrap()
+                .iter()
+                .all(|link| !tap::is_tap(link))
+        );
     });
 }
 
@@ -177,9 +241,21 @@ fn internal_ports_get_their_mac_and_mtu() {
         state.ports.insert("gw_vlan110".into(), internal(110));
         worker.apply(&state).await;
         let link = worker.netlink.link("gw_vlan110").await.unwrap().unwrap();
-        assert_eq!((link.mac, link.mtu), (Some([0x52, 0x55, 0, 1, 0, 110]), 1400), "{link:?}");
+        assert_eq!(
+            (link.mac, link.mtu),
+            (Some([0x52, 0x55, 0, 1, 0, 110]), 1400),
+            "{link:?}"
+        );
         assert!(worker.plan(&state).await.is_empty());
-        assert_eq!(switch::port_problem("gw_vlan110", &state.ports["gw_vlan110"], &state, &worker.observe().await), None);
+        assert_eq!(
+            switch::port_problem(
+                "gw_vlan110",
+                &state.ports["gw_vlan110"],
+                &state,
+                &worker.observe().await
+            ),
+            None
+        );
     });
 }
 
@@ -191,19 +267,30 @@ fn what_others_changed_is_mended_and_what_they_added_stays() {
         worker.pass(&ports, &[110]).await;
         run("ip", &["tuntap", "add", "foreign", "mode", "tap"]);
         worker.ovs.vsctl(&["add-port", "br-int", "foreign"]);
-        worker.ovs.vsctl(&["set", "port", "tap_1000_eth1", "tag=666", "external_ids:their=note"]);
+        worker
+            .ovs
+            .vsctl(&["set", "port", "tap_1000_eth1", "tag=666", "external_ids:their=note"]);
         worker.ovs.vsctl(&["clear", "port", "trunk0", "trunks"]);
         let trunks = || worker.ovs.vsctl(&["get", "port", "trunk0", "trunks"]);
         eventually("the stranger's change", async || {
             let snapshot = worker.client.snapshot().unwrap();
-            if snapshot.port("trunk0").unwrap().1.trunks.is_empty() { Ok(()) } else { Err(trunks()) }
+            if snapshot.port("trunk0").unwrap().1.trunks.is_empty() {
+                Ok(())
+            } else {
+                Err(trunks())
+            }
         })
         .await;
         assert_eq!(worker.judge(&ports[0], &[110]).await.state, State::Failed);
         worker.pass(&ports, &[110]).await;
         assert_eq!(trunks(), "[110]");
         assert_eq!(worker.ovs.vsctl(&["get", "port", "tap_1000_eth1", "tag"]), "110");
-        assert_eq!(worker.ovs.vsctl(&["get", "port", "tap_1000_eth1", "external_ids:their"]), "note");
+        assert_eq!(
+            worker
+                .ovs
+                .vsctl(&["get", "port", "tap_1000_eth1", "external_ids:their"]),
+            "note"
+        );
         worker.pass(&[], &[]).await;
         assert_eq!(worker.ovs.vsctl(&["list-ports", "br-int"]), "foreign\ntrunk0");
     });
@@ -215,12 +302,36 @@ fn a_name_that_a_stranger_holds_fails_alone() {
         let worker = Worker::start().await;
         worker.pass(&[], &[]).await;
         run("ip", &["tuntap", "add", "theirs", "mode", "tap"]);
-        worker.ovs.vsctl(&["add-port", "br-int", "tap_1000_eth1", "tag=7", "--", "set", "interface", "tap_1000_eth1", "type=internal"]);
-        eventually("the stranger's port", async || worker.client.snapshot().unwrap().port("tap_1000_eth1").map(|_| ()).ok_or("not seen")).await;
+        worker.ovs.vsctl(&[
+            "add-port",
+            "br-int",
+            "tap_1000_eth1",
+            "tag=7",
+            "--",
+            "set",
+            "interface",
+            "tap_1000_eth1",
+            "type=internal",
+        ]);
+        eventually("the stranger's port", async || {
+            worker
+                .client
+                .snapshot()
+                .unwrap()
+                .port("tap_1000_eth1")
+                .map(|_| ())
+                .ok_or("not seen")
+        })
+        .await;
         let ports = [port(1001, Some(110))];
         worker.taps(&ports).await;
-        let plan = worker.apply(&desired(&[port(1000, Some(110)), port(1001, Some(110))], &[110])).await;
-        assert!(plan.conflicts["tap_1000_eth1"].contains("not made by Trunkline"), "{plan:?}");
+        let plan = worker
+            .apply(&desired(&[port(1000, Some(110)), port(1001, Some(110))], &[110]))
+            .await;
+        assert!(
+            plan.conflicts["tap_1000_eth1"].contains("not made by Trunkline"),
+            "{plan:?}"
+        );
         assert_eq!(worker.ovs.vsctl(&["get", "port", "tap_1000_eth1", "tag"]), "7");
         worker.ready(&ports[0], &[110]).await;
     });
@@ -231,10 +342,29 @@ fn an_unmarked_bridge_is_refused_unless_it_is_adopted() {
     alone(|| async {
         let worker = Worker::start().await;
         worker.ovs.vsctl(&[
-            "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "fail_mode=secure", "--", "add-port",
-            "br-int", "trunk0",
+            "add-br",
+            "br-int",
+            "--",
+            "set",
+            "bridge",
+            "br-int",
+            "datapath_type=netdev",
+            "fail_mode=secure",
+            "--",
+            "add-port",
+            "br-int",
+            "trunk0",
         ]);
-        eventually("the stranger's port", async || worker.client.snapshot().unwrap().port("trunk0").map(|_| ()).ok_or("not seen")).await;
+        eventually("the stranger's port", async || {
+            worker
+                .client
+                .snapshot()
+                .unwrap()
+                .port("trunk0")
+                .map(|_| ())
+                .ok_or("not seen")
+        })
+        .await;
         let mut state = desired(&[], &[110]);
         let reason = switch::plan(&state, &worker.observe().await).unwrap_err();
         assert!(reason.contains("adopt = true"), "{reason}");
@@ -252,7 +382,14 @@ fn an_unmarked_bridge_is_refused_unless_it_is_adopted() {
 fn an_uplink_that_the_host_uses_is_refused_and_ports_go_on() {
     alone(|| async {
         let worker = Worker::start().await;
-        let conflict = async || worker.plan(&desired(&[], &[110])).await.conflicts.get("trunk0").cloned();
+        let conflict = async || {
+            worker
+                .plan(&desired(&[], &[110]))
+                .await
+                .conflicts
+                .get("trunk0")
+                .cloned()
+        };
         run("ip", &["addr", "add", "192.0.2.1/24", "dev", "trunk0"]);
         assert!(conflict().await.unwrap().contains("has the address 192.0.2.1/24"));
         run("ip", &["addr", "flush", "dev", "trunk0"]);
@@ -277,10 +414,23 @@ fn a_transaction_that_fails_changes_nothing() {
     alone(|| async {
         let worker = Worker::start().await;
         worker.apply(&desired(&[], &[])).await;
-        let plan = worker.plan(&desired(&[port(1000, Some(110)), port(1001, Some(110))], &[110])).await;
+        let plan = worker
+            .plan(&desired(&[port(1000, Some(110)), port(1001, Some(110))], &[110]))
+            .await;
         // Somebody takes one of the names between the look and the act.
-        worker.ovs.vsctl(&["add-port", "br-int", "tap_1001_eth1", "--", "set", "interface", "tap_1001_eth1", "type=internal"]);
-        let error = switch::execute(&plan, &worker.client, &worker.netlink, None, LIMIT).await.unwrap_err();
+        worker.ovs.vsctl(&[
+            "add-port",
+            "br-int",
+            "tap_1001_eth1",
+            "--",
+            "set",
+            "interface",
+            "tap_1001_eth1",
+            "type=internal",
+        ]);
+        let error = switch::execute(&plan, &worker.client, &worker.netlink, None, LIMIT)
+            .await
+            .unwrap_err();
         assert!(matches!(error, switch::Error::Ovsdb(_)), "{error}");
         assert_eq!(worker.ovs.vsctl(&["list-ports", "br-int"]), "tap_1001_eth1\ntrunk0");
         assert_eq!(worker.ovs.vsctl(&["get", "port", "trunk0", "trunks"]), "[4095]");
@@ -294,7 +444,11 @@ fn ports_come_back_after_vswitchd_died() {
         let ports = [port(1000, Some(110))];
         worker.pass(&ports, &[110]).await;
         worker.ovs.kill_vswitchd();
-        assert!(switch::prove_alive(&worker.client, std::time::Duration::from_millis(200)).await.is_err());
+        assert!(
+            switch::prove_alive(&worker.client, std::time::Duration::from_millis(200))
+                .await
+                .is_err()
+        );
         worker.ovs.start_vswitchd();
         switch::prove_alive(&worker.client, LIMIT).await.unwrap();
         worker.ready(&ports[0], &[110]).await;
@@ -316,11 +470,18 @@ fn a_tap_that_was_deleted_under_its_port_is_made_again_and_taken_again() {
         eventually("port mended", async || {
             worker.pass(&ports, &[110]).await;
             let judgement = worker.judge(&ports[0], &[110]).await;
-            if judgement.state == State::Ready { Ok(()) } else { Err(judgement.reason) }
+            if judgement.state == State::Ready {
+                Ok(())
+            } else {
+                Err(judgement.reason)
+            }
         })
         .await;
         let link = worker.netlink.link("tap_1000_eth1").await.unwrap().unwrap();
-        assert_eq!(worker.ovs.vsctl(&["get", "interface", "tap_1000_eth1", "ifindex"]), link.index.to_string());
+        assert_eq!(
+            worker.ovs.vsctl(&["get", "interface", "tap_1000_eth1", "ifindex"]),
+            link.index.to_string()
+        );
     });
 }
 
@@ -330,9 +491,19 @@ fn a_strangers_tap_is_a_conflict_and_is_not_touched() {
         let worker = Worker::start().await;
         run("ip", &["tuntap", "add", "tap_1000_eth1", "mode", "tap"]);
         let observed = worker.observe().await;
-        let plan = tap::plan([tap::Tap::from(&port(1000, Some(110)))], observed.devices.values().map(|device| &device.link));
-        assert!(plan.is_empty() && plan.conflicts.contains_key("tap_1000_eth1"), "{plan:?}");
-        let request = TapRequest { name: "tap_1000_eth1".into(), alias: tap::ALIAS.into(), mtu: 1500 };
+        let plan = tap::plan(
+            [tap::Tap::from(&port(1000, Some(110)))],
+            observed.devices.values().map(|device| &device.link),
+        );
+        assert!(
+            plan.is_empty() && plan.conflicts.contains_key("tap_1000_eth1"),
+            "{plan:?}"
+        );
+        let request = TapRequest {
+            name: "tap_1000_eth1".into(),
+            alias: tap::ALIAS.into(),
+            mtu: 1500,
+        };
         assert!(worker.netlink.create_taps(&[request]).await[0].is_err());
     });
 }
