@@ -1,0 +1,93 @@
+//! `vm ...`.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use trunkline_proto::{InterfaceName, Mac, client::new_request_id, wire};
+
+use super::{done, netdev};
+use crate::{
+    args::{InSlice, VmCommand},
+    console::Format,
+    failure::Failure,
+    resolve,
+    session::{Session, call},
+    view::slice::{VmView, vms_table},
+};
+
+pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Failure> {
+    match command {
+        VmCommand::List { within } => list(session, within).await,
+        VmCommand::Add { vm, within, worker, internet, data_interfaces, mac, address, expect } => {
+            let (slice, name) = resolve::slice_for_new("VM", vm, within.slice.as_deref())?;
+            let spec = wire::VmSpec {
+                name: name.to_owned(),
+                worker: worker.clone().unwrap_or_default(),
+                internet_enabled: *internet,
+                data_interfaces_count: *data_interfaces,
+                interfaces: interfaces(mac, address),
+            };
+            let request = wire::AddVmRequest {
+                request_id: new_request_id(),
+                slice: slice.to_owned(),
+                vm: Some(spec),
+                expected_revision: expect.expect_revision,
+            };
+            let added = call!(session, slices.add_vm(request))?;
+            let vm = VmView::from(&added.vm.unwrap_or_default());
+            let table = || format!("{slice}/{name} is in the draft\n{}", vms_table(&session.console, std::iter::once(&vm)));
+            session.console.show(&vm, table)
+        }
+        VmCommand::Remove { vm, within, expect } => {
+            let (of, name) = resolve::split(vm, within.slice.as_deref())?;
+            let slices = session.slices(of).await?;
+            let (slice, _) = resolve::vm(&slices, name)?;
+            let request = wire::RemoveVmRequest {
+                request_id: new_request_id(),
+                slice: slice.name.clone(),
+                name: name.to_owned(),
+                expected_revision: expect.expect_revision,
+            };
+            let removed = call!(session, slices.remove_vm(request))?;
+            done(session, removed.revision, &format!("{}/{name} is removed from the draft", slice.name))
+        }
+        VmCommand::Netdev { vm, within, only } => {
+            let (of, name) = resolve::split(vm, within.slice.as_deref())?;
+            let slices = session.slices(of).await?;
+            let (slice, vm) = resolve::vm(&slices, name)?;
+            let datapath = datapath(session, &vm.worker).await?;
+            let view = netdev::NetdevView::new(&slice.name, vm, datapath);
+            match (only, session.console.format) {
+                (Some(launcher), Format::Table) => session.console.print(&netdev::only(&view, *launcher)),
+                _ => session.console.show(&view, || netdev::text(&view)),
+            }
+        }
+    }
+}
+
+async fn list(session: &Session, within: &InSlice) -> Result<(), Failure> {
+    let slices = session.slices(within.slice.as_deref()).await?;
+    let views: Vec<_> = slices.iter().flat_map(|slice| &slice.vms).map(VmView::from).collect();
+    session.console.show(&views, || vms_table(&session.console, views.iter()))
+}
+
+/// What is given of each interface, by interface.
+fn interfaces(macs: &[(InterfaceName, Mac)], addresses: &[(InterfaceName, Ipv4Addr)]) -> Vec<wire::InterfaceSpec> {
+    let mut all: BTreeMap<InterfaceName, wire::InterfaceSpec> = BTreeMap::new();
+    for (interface, mac) in macs {
+        all.entry(*interface).or_default().mac = mac.to_string();
+    }
+    for (interface, address) in addresses {
+        all.entry(*interface).or_default().address = address.to_string();
+    }
+    let named = |(name, spec): (InterfaceName, wire::InterfaceSpec)| wire::InterfaceSpec { name: name.to_string(), ..spec };
+    all.into_iter().map(named).collect()
+}
+
+/// The datapath of a worker's switch; empty when it was never connected, or when there is no worker yet.
+async fn datapath(session: &Session, worker: &str) -> Result<String, Failure> {
+    if worker.is_empty() {
+        return Ok(String::new());
+    }
+    let node = session.nodes().await?.into_iter().find(|node| node.name == worker);
+    Ok(node.and_then(|node| node.facts).map(|facts| facts.datapath).unwrap_or_default())
+}
