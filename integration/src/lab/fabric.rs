@@ -22,6 +22,7 @@ pub(crate) fn build(layout: Layout, hosts: &Hosts, folder: &Path) -> Result<(), 
     let fabric = host(hosts, FABRIC)?;
     batch(fabric, folder, &fabric_batch(layout))?;
     for (name, address) in layout.managed() {
+        no_forwarding(host(hosts, &name)?)?;
         let mut lines = format!("link set lo up\naddress add {address}/24 dev mgmt0\nlink set mgmt0 up\n");
         if name != CONTROLLER {
             lines += "link set trunk0 addrgenmode none\nlink set trunk0 up\n";
@@ -101,6 +102,13 @@ fn fabric_batch(layout: Layout) -> String {
         lines += &format!("link set {end} addrgenmode none\nlink set {end} master {bridge}\nlink set {end} up\n");
     }
     lines
+}
+
+/// A new host has the machine's own setting, which may be anything; what the network node does to it must be seen.
+fn no_forwarding(host: &Host) -> Result<(), LabError> {
+    let path = "/proc/sys/net/ipv4/ip_forward";
+    host.run(move || std::fs::write(path, "0"))?
+        .map_err(LabError::io(format!("cannot write {path}")))
 }
 
 /// With offloads on, TCP stalls and tags are lost on a userspace switch.
