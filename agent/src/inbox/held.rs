@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use trunkline_proto::{
     Digest, Hash,
-    resource::{Envelope, Key, Spec},
+    resource::{Envelope, Key, Observation, Spec},
     wire,
 };
 
@@ -88,7 +88,7 @@ impl Judge {
         let verdict = match self.open(&envelope) {
             Ok(spec) => Verdict::Taken(Box::new(spec)),
             Err(reason) => Verdict::Refused {
-                reason,
+                reason: crate::cut(reason, Observation::MAX_REASON),
                 earlier: before,
             },
         };

@@ -47,7 +47,7 @@ const SWITCH_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to answer when nothing is to be done.
 const ALIVE_LIMIT: Duration = Duration::from_secs(5);
 /// How old its last sign of life may be: the database goes on telling of ports when ovs-vswitchd is dead.
-pub const ALIVE_EVERY: Duration = Duration::from_secs(20);
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// The host of a compute worker.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ pub struct Worker {
     ovs: ovsdb::Client,
     netlink: netlink::Handle,
     alive: Option<Instant>,
+    alive_every: Duration,
 }
 
 /// What the worker refuses.
@@ -72,7 +73,15 @@ impl Worker {
             ovs: cx.ovs.clone(),
             netlink: cx.netlink.clone(),
             alive: None,
+            alive_every: ALIVE_EVERY,
         })
+    }
+
+    /// Asks ovs-vswitchd for a sign of life more or less often.
+    #[must_use]
+    pub fn alive_every(mut self, every: Duration) -> Self {
+        self.alive_every = every;
+        self
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.
@@ -160,7 +169,7 @@ impl Worker {
     }
 
     async fn prove_alive(&mut self, acts: &mut Acts) {
-        if self.alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+        if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
@@ -207,13 +216,16 @@ impl Host for Worker {
                 Some(kind) => kind,
                 None => self.base.bridge.datapath.as_str().to_owned(),
             },
-            ovs_version: snapshot.and_then(|s| s.root.ovs_version.clone()).unwrap_or_default(),
+            // ovs-vswitchd itself does not write it; its start script does.
+            ovs_version: snapshot.map_or_else(String::new, |s| {
+                s.root.ovs_version.clone().unwrap_or_else(|| "unknown".to_owned())
+            }),
             uplink: self.base.uplink.clone().unwrap_or_default(),
         }
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
-        let retry_after = Some(ALIVE_EVERY);
+        let retry_after = Some(self.alive_every);
         match self.realise(desired).await {
             Ok(seen) => Pass {
                 observations: judge(desired, &seen),
