@@ -171,6 +171,19 @@ impl Handle {
         .await
     }
 
+    /// Marks a device that was just made and sets it up, in one request by its name: its index is not known yet.
+    pub(super) async fn set_new(&self, name: &str, alias: String, mtu: u32) -> Result<(), Error> {
+        let change = LinkChange {
+            // With the index 0 the name says which device, not what to call it.
+            name: Some(name.to_owned()),
+            alias: Some(alias),
+            mtu: Some(mtu),
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        self.change(0, &change).await
+    }
+
     /// Sets a device up.
     ///
     /// # Errors

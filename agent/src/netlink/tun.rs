@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::handle::{IN_FLIGHT, io_error};
-use super::{Error, Handle, LinkChange};
+use super::{Error, Handle};
 use crate::netns;
 
 /// A TAP to make.
@@ -45,18 +45,8 @@ impl Handle {
     async fn create_tap(&self, request: TapRequest) -> Result<(), Error> {
         let TapRequest { name, alias, mtu } = request;
         let opened = open_tap(&name)?;
-        let link = self.link(&name).await?.ok_or_else(|| Error::Kernel {
-            what: format!("find the new TAP {name}"),
-            errno: Errno::ENODEV,
-        })?;
-        let mark = LinkChange {
-            alias: Some(alias),
-            mtu: Some(mtu),
-            ..LinkChange::default()
-        };
-        self.change(link.index, &mark).await?;
         shield(&name)?;
-        self.set_up(link.index).await?;
+        self.set_new(&name, alias, mtu).await?;
         ioctl::persist(&opened).map_err(|errno| Error::Kernel {
             what: format!("make TAP {name} persistent"),
             errno,
@@ -65,8 +55,8 @@ impl Handle {
 }
 
 /// Keeps the host's own network stack from hearing and answering what arrives on a device that belongs to a switch: the userspace
-/// datapath reads a copy of each frame, the kernel's stack gets the frame as well. Strict source check, no ARP answer, no
-/// forwarding, no IPv6.
+/// datapath reads a copy of each frame, the kernel's stack gets the frame as well. No ARP answer, no IPv6, and a source check that
+/// nothing passes, because no route leads out of such a device.
 ///
 /// # Errors
 /// When a setting cannot be written.
@@ -79,7 +69,6 @@ fn settings(device: &str) -> io::Result<()> {
     // 8: answer no ARP request, whatever the address.
     ipv4("arp_ignore", "8")?;
     ipv4("rp_filter", "1")?;
-    ipv4("forwarding", "0")?;
     match netns::write_sysctl_here(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1") {
         // A kernel without IPv6 needs no shield against it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
