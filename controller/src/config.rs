@@ -99,7 +99,10 @@ pub struct NodesConfig {
 
 impl Default for NodesConfig {
     fn default() -> Self {
-        Self { heartbeat: DurationText(Duration::from_secs(5)), ack_timeout: DurationText(Duration::from_secs(60)) }
+        Self {
+            heartbeat: DurationText(Duration::from_secs(5)),
+            ack_timeout: DurationText(Duration::from_secs(60)),
+        }
     }
 }
 
@@ -228,7 +231,10 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), LoadError> {
-        self.network.settings().map_err(|source| LoadError::Network { path: path.to_owned(), source })?;
+        self.network.settings().map_err(|source| LoadError::Network {
+            path: path.to_owned(),
+            source,
+        })?;
         let wrong = |key, value: String, wanted, instead: &str| LoadError::Value {
             path: path.to_owned(),
             key,
@@ -236,11 +242,21 @@ impl Config {
         };
         let beat = self.nodes.heartbeat;
         if beat.0 < Duration::from_millis(50) || beat.0 > Duration::from_secs(300) {
-            return Err(wrong("nodes.heartbeat", beat.to_string(), "a heartbeat", "write 50ms to 5m"));
+            return Err(wrong(
+                "nodes.heartbeat",
+                beat.to_string(),
+                "a heartbeat",
+                "write 50ms to 5m",
+            ));
         }
         let ack = self.nodes.ack_timeout;
         if ack.0 < Duration::from_secs(1) {
-            return Err(wrong("nodes.ack_timeout", ack.to_string(), "a timeout", "write 1s or more"));
+            return Err(wrong(
+                "nodes.ack_timeout",
+                ack.to_string(),
+                "a timeout",
+                "write 1s or more",
+            ));
         }
         let kept = [
             ("state.events_kept", self.state.events_kept),
@@ -279,9 +295,15 @@ mod tests {
     fn the_example_loads_and_says_the_defaults() {
         let config = load(EXAMPLE).unwrap();
         assert_eq!(config.network.settings().unwrap(), Settings::default());
-        assert_eq!(format!("{:?}", config.state), format!("{:?}", StateConfig::new(&config.state.dir)));
+        assert_eq!(
+            format!("{:?}", config.state),
+            format!("{:?}", StateConfig::new(&config.state.dir))
+        );
         assert_eq!(format!("{:?}", config.nodes), format!("{:?}", NodesConfig::default()));
-        assert_eq!(format!("{:?}", config.telemetry), format!("{:?}", TelemetryConfig::default()));
+        assert_eq!(
+            format!("{:?}", config.telemetry),
+            format!("{:?}", TelemetryConfig::default())
+        );
     }
 
     /// serde names the keys that it knows when it meets one that it does not: so every key of every section is found here
@@ -294,7 +316,11 @@ mod tests {
         let mut looked_at = 0;
         for section in ["", "state", "nodes", "network", "telemetry", "metrics"] {
             let mut probe = table.clone();
-            let place = if section.is_empty() { &mut probe } else { probe[section].as_table_mut().unwrap() };
+            let place = if section.is_empty() {
+                &mut probe
+            } else {
+                probe[section].as_table_mut().unwrap()
+            };
             let documented: BTreeSet<String> = place.keys().cloned().collect();
             place.insert("no_such_key".into(), true.into());
             let error = load(&toml::to_string(&probe).unwrap()).unwrap_err().to_string();

@@ -12,15 +12,26 @@
 //! `model`, `intent`, `allocate`, `compile`, `check`, `converge` and `view` are pure: no clock, no network, no disk, no async. The
 //! rest is thin I/O around them.
 
-pub mod store;
-pub mod config;
-pub mod requests;
-pub mod settings;
 mod allocate;
+pub mod api;
+pub mod authz;
+pub mod backup;
 pub mod check;
 pub mod compile;
+pub mod config;
 pub mod converge;
+pub mod core;
+pub mod daemon;
 mod intent;
+pub mod journal;
+pub mod listener;
+pub mod metrics;
 pub mod model;
+pub mod requests;
+pub mod settings;
+pub mod store;
+pub mod stream;
 pub mod transition;
 pub mod view;
+#[cfg(test)]
+mod testing;

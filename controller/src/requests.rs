@@ -98,8 +98,17 @@ pub struct Planned {
 impl Requests {
     /// The table from the store's rows, with room for `keep` answers.
     pub fn load(rows: &Rows, keep: usize) -> Self {
-        let mut table = Self { keep: keep.max(1), by_key: HashMap::new(), by_age: BTreeMap::new(), bytes: 0, next: 1 };
-        for (key, value) in rows.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX)) {
+        let mut table = Self {
+            keep: keep.max(1),
+            by_key: HashMap::new(),
+            by_age: BTreeMap::new(),
+            bytes: 0,
+            next: 1,
+        };
+        for (key, value) in rows
+            .range(PREFIX.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(PREFIX))
+        {
             let sequence = key[PREFIX.len()..].split('/').next().and_then(|n| n.parse().ok());
             if let (Some(sequence), Ok(row)) = (sequence, Row::decode(value.as_slice())) {
                 table.load_part(sequence, row);
@@ -109,15 +118,24 @@ impl Requests {
     }
 
     fn load_part(&mut self, sequence: u64, row: Row) {
-        let Ok(fingerprint) = row.fingerprint.try_into() else { return };
+        let Ok(fingerprint) = row.fingerprint.try_into() else {
+            return;
+        };
         self.next = self.next.max(sequence + 1);
         self.bytes += row.answer.len();
-        let key = RequestKey { actor: row.actor, id: row.id };
+        let key = RequestKey {
+            actor: row.actor,
+            id: row.id,
+        };
         self.by_age.insert(sequence, key.clone());
         // Rows come in the order of their keys, so parts come in order.
         self.by_key
             .entry(key)
-            .or_insert_with(|| Entry { sequence, fingerprint: Fingerprint(fingerprint), answer: Vec::new() })
+            .or_insert_with(|| Entry {
+                sequence,
+                fingerprint: Fingerprint(fingerprint),
+                answer: Vec::new(),
+            })
             .answer
             .extend(row.answer);
     }
@@ -133,7 +151,11 @@ impl Requests {
 
     /// Adds to `batch` what must be stored for this answer, and what must go to keep the bounds.
     pub fn plan(&self, key: RequestKey, fingerprint: Fingerprint, answer: Vec<u8>, batch: &mut Batch) -> Planned {
-        let entry = Entry { sequence: self.next, fingerprint, answer };
+        let entry = Entry {
+            sequence: self.next,
+            fingerprint,
+            answer,
+        };
         for (part, bytes) in parts(&entry.answer).enumerate() {
             let row = Row {
                 actor: key.actor.clone(),
@@ -150,7 +172,9 @@ impl Requests {
                 break;
             }
             let answer = self.by_key.get(old).map_or(&[][..], |e| &e.answer);
-            batch.deletes.extend((0..parts(answer).count()).map(|part| row_key(*sequence, part)));
+            batch
+                .deletes
+                .extend((0..parts(answer).count()).map(|part| row_key(*sequence, part)));
             evicted.push(*sequence);
             count -= 1;
             bytes -= answer.len();
@@ -187,7 +211,10 @@ mod tests {
     use super::*;
 
     fn key(id: &str) -> RequestKey {
-        RequestKey { actor: "operator/alice".into(), id: id.into() }
+        RequestKey {
+            actor: "operator/alice".into(),
+            id: id.into(),
+        }
     }
 
     fn print(n: u8) -> Fingerprint {
@@ -207,7 +234,9 @@ mod tests {
     #[test]
     fn an_answer_survives_a_restart_however_long_it_is() {
         let (mut table, mut rows) = (Requests::load(&Rows::new(), 10), Rows::new());
-        let long: Vec<u8> = (0..PART_BYTES * 2 + 5).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let long: Vec<u8> = (0..PART_BYTES * 2 + 5)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
         run(&mut table, &mut rows, "a", 1, long.clone());
         run(&mut table, &mut rows, "b", 2, Vec::new());
         assert!(rows.values().all(|row| row.len() < 512 << 10));
@@ -222,7 +251,10 @@ mod tests {
     fn an_id_belongs_to_who_used_it() {
         let (mut table, mut rows) = (Requests::load(&Rows::new(), 10), Rows::new());
         run(&mut table, &mut rows, "a", 1, vec![1]);
-        let other = RequestKey { actor: "operator/bob".into(), id: "a".into() };
+        let other = RequestKey {
+            actor: "operator/bob".into(),
+            id: "a".into(),
+        };
         assert_eq!(table.look(&other, print(1)), Seen::New);
     }
 
@@ -234,6 +266,9 @@ mod tests {
         }
         assert_eq!(rows.len(), 6, "3 answers of 2 parts each");
         assert_eq!(table.look(&key("r6"), print(6)), Seen::New);
-        assert_eq!(Requests::load(&rows, 3).look(&key("r7"), print(7)), Seen::Done(vec![7; PART_BYTES + 1]));
+        assert_eq!(
+            Requests::load(&rows, 3).look(&key("r7"), print(7)),
+            Seen::Done(vec![7; PART_BYTES + 1])
+        );
     }
 }

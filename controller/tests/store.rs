@@ -12,11 +12,16 @@ use trunkline_controller::store::{Batch, Rows, SledStore, Store, StoreError};
 const CHILD_DIR: &str = "TRUNKLINE_TEST_STORE_CHILD";
 
 fn rows(of: &[(&str, &str)]) -> Rows {
-    of.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
+    of.iter()
+        .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
+        .collect()
 }
 
 fn put(key: &str, value: &str) -> Batch {
-    Batch { puts: vec![(key.into(), value.into())], deletes: Vec::new() }
+    Batch {
+        puts: vec![(key.into(), value.into())],
+        deletes: Vec::new(),
+    }
 }
 
 fn refusal(path: &Path) -> String {
@@ -34,13 +39,19 @@ fn a_commit_is_whole_counted_and_there_after_reopening() {
     let store = SledStore::create(dir.path(), "c1", rows(&[("a", "1"), ("b", "2")])).unwrap();
     let at = store.load().unwrap().revision;
     let watch = store.watch();
-    let batch = Batch { puts: vec![("c".into(), b"3".to_vec())], deletes: vec!["a".into(), "never".into()] };
+    let batch = Batch {
+        puts: vec![("c".into(), b"3".to_vec())],
+        deletes: vec!["a".into(), "never".into()],
+    };
     assert_eq!(store.commit(at, &batch).unwrap(), at + 1);
     assert_eq!(*watch.borrow(), at + 1);
     drop(store);
     let store = SledStore::open(dir.path()).unwrap().unwrap();
     let loaded = store.load().unwrap();
-    assert_eq!((loaded.revision, loaded.rows), (at + 1, rows(&[("b", "2"), ("c", "3")])));
+    assert_eq!(
+        (loaded.revision, loaded.rows),
+        (at + 1, rows(&[("b", "2"), ("c", "3")]))
+    );
     assert_eq!(store.cluster_id(), "c1");
 }
 
@@ -121,7 +132,9 @@ fn a_damaged_log_is_never_opened_as_something_less() {
     let store = SledStore::create(dir.path(), "c1", Rows::new()).unwrap();
     for n in 0..200 {
         let at = store.load().unwrap().revision;
-        store.commit(at, &put(&format!("row/{n:04}"), &format!("value-{n:04}").repeat(20))).unwrap();
+        store
+            .commit(at, &put(&format!("row/{n:04}"), &format!("value-{n:04}").repeat(20)))
+            .unwrap();
     }
     let whole = store.load().unwrap();
     drop(store);
@@ -166,7 +179,9 @@ fn child_that_commits_until_it_is_killed() {
     };
     let mut at = store.load().unwrap().revision;
     loop {
-        at = store.commit(at, &put(&format!("row/{:04}", at % 500), &format!("written at {at}"))).unwrap();
+        at = store
+            .commit(at, &put(&format!("row/{:04}", at % 500), &format!("written at {at}")))
+            .unwrap();
         println!("acknowledged {at}");
     }
 }
@@ -198,7 +213,11 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         assert!(seen > 0, "the child committed nothing in round {round}");
         let store = SledStore::open(dir.path()).unwrap().expect("a cluster is there");
         let loaded = store.load().unwrap();
-        assert!(loaded.revision >= least, "revision {} but {least} was acknowledged", loaded.revision);
+        assert!(
+            loaded.revision >= least,
+            "revision {} but {least} was acknowledged",
+            loaded.revision
+        );
         let written = least - 1;
         let row = &loaded.rows[&format!("row/{:04}", written % 500)];
         assert!(String::from_utf8_lossy(row).starts_with("written at"));

@@ -38,7 +38,11 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new(cluster_id: &str) -> Self {
-        Self { product: "trunkline-controller".into(), format: FORMAT, cluster_id: cluster_id.into() }
+        Self {
+            product: "trunkline-controller".into(),
+            format: FORMAT,
+            cluster_id: cluster_id.into(),
+        }
     }
 }
 
@@ -69,7 +73,10 @@ impl Directory {
     }
 
     pub(super) fn refuse(&self, why: impl Into<String>) -> StoreError {
-        StoreError::Refused { dir: self.0.clone(), why: why.into() }
+        StoreError::Refused {
+            dir: self.0.clone(),
+            why: why.into(),
+        }
     }
 
     /// Refusal of a database that cannot be trusted.
@@ -127,7 +134,11 @@ impl Directory {
     }
 
     pub(super) fn create(&self) -> Result<(), StoreError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(self.io("", "create the directory"))
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(self.io("", "create the directory"))
     }
 
     /// The last step of making a directory.
@@ -156,7 +167,10 @@ impl Directory {
             .mode(0o600)
             .open(self.0.join(REVISION))
             .map_err(self.io(REVISION, "open the file"))?;
-        Ok(HighWater { file, dir: self.clone() })
+        Ok(HighWater {
+            file,
+            dir: self.clone(),
+        })
     }
 }
 
@@ -171,7 +185,10 @@ impl HighWater {
     pub(super) fn read(&self) -> Result<u64, StoreError> {
         let mut text = [0; 20];
         match self.file.read_exact_at(&mut text, 0) {
-            Ok(()) => Ok(std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok()).unwrap_or(0)),
+            Ok(()) => Ok(std::str::from_utf8(&text)
+                .ok()
+                .and_then(|t| t.parse().ok())
+                .unwrap_or(0)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             Err(error) => Err(self.dir.io(REVISION, "read the file")(error)),
         }
@@ -179,6 +196,8 @@ impl HighWater {
 
     pub(super) fn write(&self, revision: u64) -> Result<(), StoreError> {
         let text = format!("{revision:020}");
-        self.file.write_all_at(text.as_bytes(), 0).map_err(self.dir.io(REVISION, "write the file"))
+        self.file
+            .write_all_at(text.as_bytes(), 0)
+            .map_err(self.dir.io(REVISION, "write the file"))
     }
 }

@@ -69,10 +69,22 @@ impl SledStore {
         }
         dir.create()?;
         let db = open_database(&dir)?;
-        let head = Head { format: FORMAT, cluster_id: cluster_id.into(), revision: 0, rows: 0, digest: hex128(0) };
+        let head = Head {
+            format: FORMAT,
+            cluster_id: cluster_id.into(),
+            revision: 0,
+            rows: 0,
+            digest: hex128(0),
+        };
         db.insert(HEAD, encode(&dir, &head)?)?;
         let store = Self::assemble(dir, db, cluster_id.into(), 0)?;
-        store.commit(0, &Batch { puts: rows.into_iter().collect(), deletes: Vec::new() })?;
+        store.commit(
+            0,
+            &Batch {
+                puts: rows.into_iter().collect(),
+                deletes: Vec::new(),
+            },
+        )?;
         store.dir.write_marker(&Marker::new(cluster_id))?;
         Ok(store)
     }
@@ -103,12 +115,21 @@ impl SledStore {
     fn assemble(dir: Directory, db: sled::Db, cluster_id: String, revision: u64) -> Result<Self, StoreError> {
         let log = File::open(dir.log()).map_err(dir.io("db/db", "open the database's log"))?;
         let high_water = dir.high_water()?;
-        Ok(Self { dir, db, log, high_water, cluster_id, revision: watch::Sender::new(revision) })
+        Ok(Self {
+            dir,
+            db,
+            log,
+            high_water,
+            cluster_id,
+            revision: watch::Sender::new(revision),
+        })
     }
 
     fn make_durable(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        self.log.sync_data().map_err(self.dir.io("db/db", "sync the database's log"))
+        self.log
+            .sync_data()
+            .map_err(self.dir.io("db/db", "sync the database's log"))
     }
 
     fn apply(
@@ -118,10 +139,15 @@ impl SledStore {
         batch: &Batch,
     ) -> Result<u64, ConflictableTransactionError<StoreError>> {
         let abort = ConflictableTransactionError::Abort;
-        let found = tree.get(HEAD)?.ok_or_else(|| abort(self.dir.damaged("its head is missing")))?;
+        let found = tree
+            .get(HEAD)?
+            .ok_or_else(|| abort(self.dir.damaged("its head is missing")))?;
         let mut head: Head = decode(&self.dir, &found).map_err(abort)?;
         if head.revision != expected {
-            return Err(abort(StoreError::Conflict { expected, actual: head.revision }));
+            return Err(abort(StoreError::Conflict {
+                expected,
+                actual: head.revision,
+            }));
         }
         let mut digest = unhex128(&self.dir, &head.digest).map_err(abort)?;
         for (key, value) in &batch.puts {
@@ -148,13 +174,21 @@ impl Store for SledStore {
     fn load(&self) -> Result<Loaded, StoreError> {
         let head = read_head(&self.dir, &self.db)?;
         let rows = guarded(&self.dir, || read_rows(&self.dir, &self.db))?;
-        let digest = rows.iter().fold(0_u128, |sum, (key, value)| sum.wrapping_add(row_hash(key, value)));
+        let digest = rows
+            .iter()
+            .fold(0_u128, |sum, (key, value)| sum.wrapping_add(row_hash(key, value)));
         let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         if count != head.rows || hex128(digest) != head.digest {
-            let why = format!("{count} rows are there of {} that were written, or their content differs", head.rows);
+            let why = format!(
+                "{count} rows are there of {} that were written, or their content differs",
+                head.rows
+            );
             return Err(self.dir.damaged(why));
         }
-        Ok(Loaded { revision: head.revision, rows })
+        Ok(Loaded {
+            revision: head.revision,
+            rows,
+        })
     }
 
     fn commit(&self, expected: u64, batch: &Batch) -> Result<u64, StoreError> {

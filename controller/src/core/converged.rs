@@ -1,0 +1,145 @@
+//! Notices when a slice becomes ready, or stops being so: the journal's entry, and the end of the deployment's trace.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::{Span, info_span};
+use trunkline_proto::{Name, wire};
+
+use super::Core;
+use crate::{
+    converge,
+    transition::{NewEvent, State},
+};
+
+/// Shortest time between two looks at the whole.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Share of the time that looking may take: one part in this many.
+const SHARE: u32 = 10;
+
+/// Deployments that are not ready yet.
+#[derive(Debug, Default)]
+pub(super) struct Converging(Mutex<BTreeMap<Name, Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    number: u32,
+    since: Instant,
+    /// Child of the call that deployed; it is open until the slice is ready.
+    span: Span,
+}
+
+impl Converging {
+    /// Called within the span of the change.
+    pub(super) fn deployed(&self, old: &State, new: &State) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|name, one| {
+            new.cluster
+                .slices
+                .get(name)
+                .is_some_and(|slice| slice.deployed == Some(one.number))
+        });
+        for (name, slice) in &new.cluster.slices {
+            let before = old.cluster.slices.get(name).and_then(|slice| slice.deployed);
+            let Some(number) = slice.deployed.filter(|number| before != Some(*number)) else {
+                continue;
+            };
+            let span = info_span!("converged", slice = %name, number, generation = new.cluster.meta.generation);
+            waiting.insert(
+                name.clone(),
+                Waiting {
+                    number,
+                    since: Instant::now(),
+                    span,
+                },
+            );
+        }
+    }
+
+    fn ready(&self, status: &wire::SliceStatus) -> Option<Waiting> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (name, _) = waiting
+            .iter()
+            .find(|(name, one)| name.as_str() == status.name && one.number == status.deployed_number)?;
+        let name = name.clone();
+        waiting.remove(&name)
+    }
+}
+
+impl Core {
+    /// Runs until the controller stops.
+    pub async fn run_converged(self: Arc<Self>) {
+        let mut status = self.watch_status();
+        let mut known: BTreeMap<Name, (u32, i32)> = BTreeMap::new();
+        loop {
+            let began = Instant::now();
+            let core = self.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                let events = core.look(&mut known);
+                (known, events)
+            });
+            let Ok((next, events)) = looked.await else { return };
+            known = next;
+            if let Err(error) = self.record(events).await {
+                tracing::warn!(%error, "the journal could not be written");
+            }
+            let pause = PAUSE.max(began.elapsed() * SHARE);
+            // Every arm may be cancelled: none has done anything before it is ready.
+            tokio::select! {
+                () = self.fatal.cancelled() => return,
+                () = async { tokio::time::sleep(pause).await; let _ = status.changed().await; } => {}
+            }
+        }
+    }
+
+    fn look(&self, known: &mut BTreeMap<Name, (u32, i32)>) -> Vec<NewEvent> {
+        let (state, views) = (self.state(), self.views());
+        let names = converge::slices_with_status(&state);
+        known.retain(|name, _| names.contains(name));
+        let mut events = Vec::new();
+        for name in names {
+            let status = converge::slice_status(&state, &views, &name);
+            let now = (status.deployed_number, status.state);
+            if status.deployed_number != 0 && known.insert(name.clone(), now) != Some(now) {
+                self.changed(&name, &status, state.cluster.meta.revision, &mut events);
+            }
+        }
+        events
+    }
+
+    fn changed(&self, name: &Name, status: &wire::SliceStatus, revision: u64, events: &mut Vec<NewEvent>) {
+        let (kind, message) = match status.state() {
+            wire::State::Ready => (
+                "slice.ready",
+                format!("slice {name} is ready: {} resources", status.resources),
+            ),
+            wire::State::Degraded => ("slice.degraded", format!("slice {name} is degraded: {}", status.reason)),
+            wire::State::Failed => ("slice.failed", format!("slice {name} has failed: {}", status.reason)),
+            wire::State::Unknown => (
+                "slice.unknown",
+                format!("slice {name} is not known to work: {}", status.reason),
+            ),
+            wire::State::Pending | wire::State::Unspecified => return,
+        };
+        if status.state() == wire::State::Ready
+            && let Some(Waiting { since, span, .. }) = self.converging.ready(status)
+        {
+            self.metrics.convergence.observe(since.elapsed().as_secs_f64());
+            span.in_scope(|| tracing::info!(slice = %name, seconds = since.elapsed().as_secs_f64(), "slice is ready"));
+        }
+        let actor = "controller".to_owned();
+        events.push(NewEvent {
+            kind,
+            actor,
+            slice: Some(name.clone()),
+            node: None,
+            vlan: None,
+            revision,
+            message,
+        });
+    }
+}
