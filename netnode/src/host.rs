@@ -14,7 +14,7 @@ use tracing::Instrument;
 use trunkline_agent::config::SwitchSection;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
 use trunkline_agent::switch::{self, SwitchState};
-use trunkline_agent::worker::{ALIVE_EVERY, Base};
+use trunkline_agent::worker::Base;
 use trunkline_agent::{chain, netlink, netns, ovsdb};
 use trunkline_certs::Role;
 use trunkline_proto::daemon::{Metrics, telemetry};
@@ -40,6 +40,9 @@ const OVS_WAIT: Duration = Duration::from_secs(2);
 const SWITCH_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to answer when nothing is to be done.
 const ALIVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How old its last sign of life may be: the database goes on telling of ports when ovs-vswitchd is dead.
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// The host of the network node.
 pub struct NetworkNode {

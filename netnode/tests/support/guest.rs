@@ -1,0 +1,187 @@
+//! A guest: a namespace on a switch port that nobody marked, with a small DHCP client.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use trunkline_agent::netns;
+use trunkline_proto::Mac;
+
+use super::{Lab, run, succeeds};
+
+/// A namespace with one interface, which has its name.
+#[derive(Clone)]
+pub struct Guest {
+    pub name: String,
+    pub mac: Mac,
+}
+
+/// What a DHCP server answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub address: Ipv4Addr,
+    pub options: BTreeMap<u8, Vec<u8>>,
+}
+
+const DISCOVER: u8 = 1;
+const REQUEST: u8 = 3;
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+
+impl Guest {
+    /// Plugs one in.
+    pub fn plug(lab: &Lab, name: &str, vlan: u32, mac: &str) -> Self {
+        let (tag, mac_column) = (format!("tag={vlan}"), format!("mac=\"{mac}\""));
+        lab.vsctl(&["add-port", "br-int", name, &tag, "--", "set", "Interface", name, "type=internal", &mac_column]);
+        run(&["ip", "netns", "add", name]);
+        run(&["ip", "link", "set", name, "netns", name]);
+        run(&["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]);
+        run(&["ip", "-n", name, "link", "set", name, "up"]);
+        Self { name: name.to_owned(), mac: mac.parse().unwrap() }
+    }
+
+    /// The same port with another MAC, as another guest.
+    pub fn with_mac(&self, mac: &str) -> Self {
+        Self { mac: mac.parse().unwrap(), ..self.clone() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Runs `work` as the guest.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        netns::on_thread_in(Some(&self.path()), work).await.unwrap()
+    }
+
+    /// DISCOVER and REQUEST; `None` when nobody answers.
+    pub async fn lease(&self) -> Option<Answer> {
+        let (device, mac) = (self.name.clone(), self.mac);
+        self.run(move || {
+            let client = Client::open(&device, mac);
+            let offer = client.ask(DISCOVER, None)?;
+            client.ask(REQUEST, Some(&offer))
+        })
+        .await
+    }
+
+    /// Takes the lease's address and router for its own.
+    pub fn configure(&self, answer: &Answer) {
+        let address = format!("{}/24", answer.address);
+        run(&["ip", "-n", &self.name, "addr", "replace", &address, "dev", &self.name]);
+        if let Some(router) = answer.address_option(3) {
+            run(&["ip", "-n", &self.name, "route", "replace", "default", "via", &router.to_string()]);
+        }
+    }
+
+    pub fn pings(&self, address: &str) -> bool {
+        succeeds(&["ip", "netns", "exec", &self.name, "ping", "-c1", "-W2", address])
+    }
+
+    pub async fn connect(&self, to: &str) -> Option<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()).await
+    }
+}
+
+impl Answer {
+    pub fn address_option(&self, code: u8) -> Option<Ipv4Addr> {
+        let bytes: [u8; 4] = self.options.get(&code)?.as_slice().try_into().ok()?;
+        Some(bytes.into())
+    }
+}
+
+struct Client {
+    socket: UdpSocket,
+    mac: Mac,
+}
+
+impl Client {
+    fn open(device: &str, mac: Mac) -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:68").unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        setsockopt(&socket, sockopt::BindToDevice, &device.into()).unwrap();
+        Self { socket, mac }
+    }
+
+    /// Three attempts, as guests do.
+    fn ask(&self, kind: u8, offer: Option<&Answer>) -> Option<Answer> {
+        (0..3).find_map(|_| {
+            self.socket.send_to(&self.message(kind, offer), "255.255.255.255:67").unwrap();
+            let mut buffer = [0; 1500];
+            let length = self.socket.recv(&mut buffer).ok()?;
+            parse(&buffer[..length])
+        })
+    }
+
+    fn message(&self, kind: u8, offer: Option<&Answer>) -> Vec<u8> {
+        // BOOTREQUEST over Ethernet, transaction 0x7472756e, answer by broadcast.
+        let mut message = vec![1, 1, 6, 0, 0x74, 0x72, 0x75, 0x6e, 0, 0, 0x80, 0];
+        message.resize(28, 0);
+        message.extend(self.mac.octets());
+        message.resize(236, 0);
+        message.extend(COOKIE);
+        message.extend([53, 1, kind, 55, 6, 1, 3, 6, 12, 26, 51]);
+        if let Some(offer) = offer {
+            message.extend([50, 4]);
+            message.extend(offer.address.octets());
+            message.extend([54, 4]);
+            message.extend(&offer.options[&54]);
+        }
+        message.push(255);
+        message.resize(300, 0);
+        message
+    }
+}
+
+fn parse(message: &[u8]) -> Option<Answer> {
+    let address: [u8; 4] = message.get(16..20)?.try_into().ok()?;
+    let mut rest = message.get(236..)?.strip_prefix(&COOKIE)?;
+    let mut options = BTreeMap::new();
+    while let [code, length, tail @ ..] = rest {
+        if *code == 255 {
+            break;
+        }
+        let (value, tail) = tail.split_at_checked(usize::from(*length))?;
+        options.insert(*code, value.to_vec());
+        rest = tail;
+    }
+    // DHCPNAK says no.
+    (options.get(&53)? != &[6]).then_some(Answer { address: address.into(), options })
+}
+
+/// A server on the internet that says to each who calls by which address it came, and then repeats what it hears.
+pub async fn internet_server() {
+    let listener = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || TcpListener::bind("203.0.113.1:80").unwrap());
+    let listener = listener.await.unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, from)) = listener.accept() {
+            std::thread::spawn(move || {
+                writeln!(stream, "{}", from.ip()).unwrap();
+                let mut buffer = [0; 64];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Reads a line, if one comes in time.
+pub fn read_line(stream: &mut TcpStream) -> Option<String> {
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() {
+        if byte == *b"\n" {
+            return String::from_utf8(line).ok();
+        }
+        line.extend(byte);
+    }
+    None
+}
