@@ -40,7 +40,13 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the controller listens
-    #[arg(long, global = true, value_name = "URL", env = "TRUNKLINE_CONTROLLER", default_value = "https://127.0.0.1:7443")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "TRUNKLINE_CONTROLLER",
+        default_value = "https://127.0.0.1:7443"
+    )]
     pub(crate) controller: String,
     /// Directory with your ca.pem, cert.pem and key.pem
     #[arg(long, global = true, value_name = "DIR", env = "TRUNKLINE_BUNDLE")]
@@ -342,7 +348,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     // A hundred years is as good as for ever, and adds to every clock without overflow.
     let most = 100 * 366 * 86_400;
-    number.checked_mul(seconds).filter(|s| *s <= most).map(Duration::from_secs).ok_or_else(wrong)
+    number
+        .checked_mul(seconds)
+        .filter(|s| *s <= most)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
 }
 
 fn revision_of(text: &str) -> Result<(String, u64), String> {
@@ -351,18 +361,26 @@ fn revision_of(text: &str) -> Result<(String, u64), String> {
     Ok((slice.to_owned(), revision))
 }
 
-fn of_interface<T>(text: &str, example: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<(InterfaceName, T), String> {
+fn of_interface<T>(
+    text: &str,
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<(InterfaceName, T), String> {
     let (interface, value) = text.split_once('=').ok_or_else(|| format!("write {example}"))?;
     let interface = interface.parse().map_err(|e: trunkline_proto::Invalid| e.to_string())?;
     Ok((interface, parse(value)?))
 }
 
 fn mac_of(text: &str) -> Result<(InterfaceName, Mac), String> {
-    of_interface(text, "eth1=02:00:00:00:00:01", |mac| mac.parse().map_err(|e: trunkline_proto::Invalid| e.to_string()))
+    of_interface(text, "eth1=02:00:00:00:00:01", |mac| {
+        mac.parse().map_err(|e: trunkline_proto::Invalid| e.to_string())
+    })
 }
 
 fn address_of(text: &str) -> Result<(InterfaceName, Ipv4Addr), String> {
-    of_interface(text, "eth1=10.64.110.20", |ip| ip.parse().map_err(|_| "write eth1=10.64.110.20".to_owned()))
+    of_interface(text, "eth1=10.64.110.20", |ip| {
+        ip.parse().map_err(|_| "write eth1=10.64.110.20".to_owned())
+    })
 }
 
 #[cfg(test)]

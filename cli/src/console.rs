@@ -107,7 +107,9 @@ impl Console {
     /// Prints text as it is.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(Failure::Output)
     }
 
     /// Prints a view: as a table for people, or as data.

@@ -154,14 +154,23 @@ impl Failure {
         causes.retain(|cause| !said.contains(cause.as_str()));
         causes.dedup();
         let violations = match self {
-            Self::Api(error) => error.violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect(),
+            Self::Api(error) => error
+                .violations
+                .iter()
+                .map(|v| format!("{}: {}", v.field, v.description))
+                .collect(),
             _ => Vec::new(),
         };
         let missing = match self {
             Self::NotReady { missing, .. } => missing.as_slice(),
             _ => &[],
         };
-        for line in causes.iter().map(|c| format!("because {c}")).chain(violations).chain(missing.iter().cloned()) {
+        for line in causes
+            .iter()
+            .map(|c| format!("because {c}"))
+            .chain(violations)
+            .chain(missing.iter().cloned())
+        {
             let _ = writeln!(out, "  {line}");
         }
         if let Some(advice) = self.advice() {

@@ -77,5 +77,9 @@ fn start_telemetry() -> Result<Option<Telemetry>, Failure> {
         otlp_endpoint: Some(endpoint),
         ..TelemetryConfig::default()
     };
-    Ok(Some(telemetry::init("trunkctl", &std::process::id().to_string(), &config)?))
+    Ok(Some(telemetry::init(
+        "trunkctl",
+        &std::process::id().to_string(),
+        &config,
+    )?))
 }

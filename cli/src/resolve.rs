@@ -19,7 +19,11 @@ pub(crate) fn split<'a>(name: &'a str, within: Option<&'a str>) -> Result<(Optio
 }
 
 /// The slice that something new goes to: it has to be said.
-pub(crate) fn slice_for_new<'a>(kind: &str, name: &'a str, within: Option<&'a str>) -> Result<(&'a str, &'a str), Failure> {
+pub(crate) fn slice_for_new<'a>(
+    kind: &str,
+    name: &'a str,
+    within: Option<&'a str>,
+) -> Result<(&'a str, &'a str), Failure> {
     let (slice, name) = split(name, within)?;
     let slice = slice.ok_or_else(|| Failure::Usage {
         what: format!("which slice is the {kind} {name} for?"),
@@ -36,7 +40,9 @@ pub(crate) fn only<'a, T>(
     things: impl Fn(&'a wire::Slice) -> &'a [T],
     name_of: impl Fn(&T) -> &str,
 ) -> Result<(&'a wire::Slice, &'a T), Failure> {
-    let all = slices.iter().flat_map(|slice| things(slice).iter().map(move |thing| (slice, thing)));
+    let all = slices
+        .iter()
+        .flat_map(|slice| things(slice).iter().map(move |thing| (slice, thing)));
     let found: Vec<_> = all.filter(|(_, thing)| name_of(thing) == name).collect();
     match found[..] {
         [one] => Ok(one),
@@ -66,7 +72,10 @@ pub(crate) fn link<'a>(slices: &'a [wire::Slice], name: &str) -> Result<(&'a wir
 }
 
 /// Ends of a new link, `slice/vm.interface` or `vm.interface`: the slice if any of them or `--slice` says it, and the ends.
-pub(crate) fn ends<'a>(ends: &'a [String], within: Option<&'a str>) -> Result<(Option<&'a str>, Vec<Endpoint>), Failure> {
+pub(crate) fn ends<'a>(
+    ends: &'a [String],
+    within: Option<&'a str>,
+) -> Result<(Option<&'a str>, Vec<Endpoint>), Failure> {
     let mut slice = within;
     let mut parsed = Vec::new();
     for end in ends {
@@ -86,8 +95,15 @@ mod tests {
     use super::*;
 
     fn slice(name: &str, vms: &[&str]) -> wire::Slice {
-        let vm = |vm: &&str| wire::Vm { name: (*vm).to_owned(), ..wire::Vm::default() };
-        wire::Slice { name: name.to_owned(), vms: vms.iter().map(vm).collect(), ..wire::Slice::default() }
+        let vm = |vm: &&str| wire::Vm {
+            name: (*vm).to_owned(),
+            ..wire::Vm::default()
+        };
+        wire::Slice {
+            name: name.to_owned(),
+            vms: vms.iter().map(vm).collect(),
+            ..wire::Slice::default()
+        }
     }
 
     #[test]
@@ -95,7 +111,10 @@ mod tests {
         let slices = [slice("shop", &["web", "db"]), slice("lab", &["web"])];
         assert_eq!(vm(&slices, "db").unwrap().0.name, "shop");
         let ambiguous = vm(&slices, "web").unwrap_err();
-        assert_eq!((ambiguous.exit_code(), ambiguous.to_string().as_str()), (2, "web is in several slices: shop, lab"));
+        assert_eq!(
+            (ambiguous.exit_code(), ambiguous.to_string().as_str()),
+            (2, "web is in several slices: shop, lab")
+        );
         assert_eq!(vm(&slices, "mail").unwrap_err().exit_code(), 3);
     }
 

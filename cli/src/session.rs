@@ -29,7 +29,9 @@ macro_rules! call {
             async move { service.$method(request).await }
         };
         let answer = trunkline_proto::client::retry(attempt).await;
-        answer.map(tonic::Response::into_inner).map_err($crate::failure::Failure::from)
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err($crate::failure::Failure::from)
     }};
 }
 pub(crate) use call;
@@ -40,7 +42,8 @@ impl Session {
         let Some(bundle) = &global.bundle else {
             return Err(Failure::Usage {
                 what: "no certificate bundle is given".to_owned(),
-                instead: "--bundle (or TRUNKLINE_BUNDLE) names the directory that `trunkline-certs issue` made for you".to_owned(),
+                instead: "--bundle (or TRUNKLINE_BUNDLE) names the directory that `trunkline-certs issue` made for you"
+                    .to_owned(),
             });
         };
         let mut config = ClientConfig::new(&global.controller, bundle);
@@ -76,7 +79,13 @@ impl Session {
         let mut all = Vec::new();
         let mut page_token = String::new();
         loop {
-            let page = call!(self, slices.list_slices(wire::ListSlicesRequest { page_size: PAGE, page_token: page_token.clone() }))?;
+            let page = call!(
+                self,
+                slices.list_slices(wire::ListSlicesRequest {
+                    page_size: PAGE,
+                    page_token: page_token.clone()
+                })
+            )?;
             all.extend(page.slices);
             if page.next_page_token.is_empty() {
                 return Ok(all);
@@ -90,7 +99,13 @@ impl Session {
         let mut all = Vec::new();
         let mut page_token = String::new();
         loop {
-            let page = call!(self, fleet.list_nodes(wire::ListNodesRequest { page_size: PAGE, page_token: page_token.clone() }))?;
+            let page = call!(
+                self,
+                fleet.list_nodes(wire::ListNodesRequest {
+                    page_size: PAGE,
+                    page_token: page_token.clone()
+                })
+            )?;
             all.extend(page.nodes);
             if page.next_page_token.is_empty() {
                 return Ok(all);

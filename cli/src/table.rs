@@ -25,7 +25,10 @@ impl Table {
         if console.paint.0 {
             grid.enforce_styling();
         }
-        Self { grid, paint: console.paint }
+        Self {
+            grid,
+            paint: console.paint,
+        }
     }
 
     /// A row of texts, each in its tone.
@@ -68,7 +71,11 @@ pub(crate) fn plain(text: impl ToString) -> (String, Tone) {
 
 /// `-` when there is nothing to say.
 pub(crate) fn or_dash(text: &str) -> (String, Tone) {
-    if text.is_empty() { ("-".to_owned(), Tone::Faint) } else { plain(text) }
+    if text.is_empty() {
+        ("-".to_owned(), Tone::Faint)
+    } else {
+        plain(text)
+    }
 }
 
 /// The tone of a state, by its name.

@@ -20,7 +20,11 @@ use crate::{
 /// Reads the file and tells every mistake in it.
 pub(super) fn read(path: &Path) -> Result<Topology, Failure> {
     let standard_input = path == Path::new("-");
-    let file = if standard_input { "standard input".to_owned() } else { path.display().to_string() };
+    let file = if standard_input {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
     let mut bytes = Vec::new();
     // One byte more than is taken tells a file that is too large, without reading all of it.
     let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
@@ -28,7 +32,10 @@ pub(super) fn read(path: &Path) -> Result<Topology, Failure> {
         true => io::stdin().lock().take(most).read_to_end(&mut bytes),
         false => File::open(path).and_then(|f| f.take(most).read_to_end(&mut bytes)),
     };
-    read.map_err(|source| Failure::File { file: file.clone(), source })?;
+    read.map_err(|source| Failure::File {
+        file: file.clone(),
+        source,
+    })?;
     Topology::parse(&file, &bytes).map_err(|wrong| Failure::Topology(Box::new(wrong)))
 }
 
@@ -54,7 +61,9 @@ pub(super) async fn run(session: &Session, args: &Apply, topology: &Topology) ->
     let answer = call!(session, slices.apply_slices(request));
     let response = answer.map_err(|failure| in_file(failure, topology))?;
     let view = ApplyView::new(&response, args.dry_run, args.deploy && !args.dry_run);
-    session.console.show(&view, || apply_text(session.console.paint, &view))?;
+    session
+        .console
+        .show(&view, || apply_text(session.console.paint, &view))?;
     if args.wait.wait {
         let goal = Goal {
             slices: topology.slices.iter().map(|s| s.name.clone()).collect(),
@@ -70,7 +79,10 @@ pub(super) async fn run(session: &Session, args: &Apply, topology: &Topology) ->
 /// What the controller finds wrong with the file is shown in the file.
 fn in_file(failure: Failure, topology: &Topology) -> Failure {
     let Failure::Api(error) = &failure else { return failure };
-    let violations = error.violations.iter().map(|v| (v.field.as_str(), v.description.as_str()));
+    let violations = error
+        .violations
+        .iter()
+        .map(|v| (v.field.as_str(), v.description.as_str()));
     match topology.wrong(violations) {
         Some(wrong) => Failure::Topology(Box::new(wrong)),
         None => failure,

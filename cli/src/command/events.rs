@@ -25,7 +25,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn run(session: &Session, args: &Events) -> Result<(), Failure> {
     let now = Timestamp::now();
     let filter = filter(args, now);
-    if args.follow { follow(session, filter).await } else { list(session, filter).await }
+    if args.follow {
+        follow(session, filter).await
+    } else {
+        list(session, filter).await
+    }
 }
 
 fn filter(args: &Events, now: Timestamp) -> EventFilter {
@@ -36,7 +40,10 @@ fn filter(args: &Events, now: Timestamp) -> EventFilter {
         slice: args.slice.clone().unwrap_or_default(),
         node: args.node.clone().unwrap_or_default(),
         vlan: args.vlan.unwrap_or(0),
-        since: since.map(|t| prost_types::Timestamp { seconds: t.as_second(), nanos: t.subsec_nanosecond() }),
+        since: since.map(|t| prost_types::Timestamp {
+            seconds: t.as_second(),
+            nanos: t.subsec_nanosecond(),
+        }),
     }
 }
 
@@ -44,7 +51,11 @@ async fn list(session: &Session, filter: EventFilter) -> Result<(), Failure> {
     let mut views = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListEventsRequest { filter: Some(filter.clone()), page_size: PAGE, page_token: page_token.clone() };
+        let request = ListEventsRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token: page_token.clone(),
+        };
         let page = call!(session, events.list_events(request))?;
         views.extend(page.events.iter().map(EventView::from));
         if page.next_page_token.is_empty() {
@@ -55,7 +66,12 @@ async fn list(session: &Session, filter: EventFilter) -> Result<(), Failure> {
     if views.is_empty() && session.console.format == Format::Table {
         session.console.note("no events");
     }
-    session.console.show(&views, || views.iter().map(|event| event_line(session.console.paint, event)).collect())
+    session.console.show(&views, || {
+        views
+            .iter()
+            .map(|event| event_line(session.console.paint, event))
+            .collect()
+    })
 }
 
 /// Each event once, across restarts of the controller, until somebody ends it.
@@ -64,7 +80,10 @@ async fn follow(session: &Session, filter: EventFilter) -> Result<(), Failure> {
     let mut after_sequence = 0;
     let mut lost = false;
     loop {
-        let request = FollowEventsRequest { filter: Some(filter.clone()), after_sequence };
+        let request = FollowEventsRequest {
+            filter: Some(filter.clone()),
+            after_sequence,
+        };
         let ended = match session.client.events().follow_events(session.request(request)).await {
             Err(status) => status,
             Ok(stream) => {
@@ -87,7 +106,10 @@ async fn follow(session: &Session, filter: EventFilter) -> Result<(), Failure> {
             return Err(ended.into());
         }
         if !std::mem::replace(&mut lost, true) {
-            console.note(format!("lost the controller, trying again: {}", ApiError::from(ended).message));
+            console.note(format!(
+                "lost the controller, trying again: {}",
+                ApiError::from(ended).message
+            ));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -14,7 +14,16 @@ use crate::{
 pub(super) async fn run(session: &Session, command: &LinkCommand) -> Result<(), Failure> {
     match command {
         LinkCommand::List { within } => list(session, within).await,
-        LinkCommand::Add { ends, within, name, vlan, subnet, no_dhcp, mtu, expect } => {
+        LinkCommand::Add {
+            ends,
+            within,
+            name,
+            vlan,
+            subnet,
+            no_dhcp,
+            mtu,
+            expect,
+        } => {
             let (slice, ends) = resolve::ends(ends, within.slice.as_deref())?;
             let slice = match slice {
                 Some(slice) => slice.to_owned(),
@@ -52,15 +61,25 @@ pub(super) async fn run(session: &Session, command: &LinkCommand) -> Result<(), 
                 expected_revision: expect.expect_revision,
             };
             let removed = call!(session, slices.remove_link(request))?;
-            done(session, removed.revision, &format!("{}/{name} is removed from the draft", slice.name))
+            done(
+                session,
+                removed.revision,
+                &format!("{}/{name} is removed from the draft", slice.name),
+            )
         }
     }
 }
 
 async fn list(session: &Session, within: &InSlice) -> Result<(), Failure> {
     let slices = session.slices(within.slice.as_deref()).await?;
-    let views: Vec<_> = slices.iter().flat_map(|slice| &slice.links).map(LinkView::from).collect();
-    session.console.show(&views, || links_table(&session.console, views.iter()))
+    let views: Vec<_> = slices
+        .iter()
+        .flat_map(|slice| &slice.links)
+        .map(LinkView::from)
+        .collect();
+    session
+        .console
+        .show(&views, || links_table(&session.console, views.iter()))
 }
 
 /// The slice of the first end's VM, when only one slice has such a VM.

@@ -63,6 +63,9 @@ fn completions(shell: clap_complete::Shell, console: &Console) -> Result<(), Fai
 
 /// What a change of a draft did, in a sentence or as data.
 fn done(session: &Session, revision: u64, sentence: &str) -> Result<(), Failure> {
-    let view = DoneView { revision, ..DoneView::default() };
+    let view = DoneView {
+        revision,
+        ..DoneView::default()
+    };
     session.console.show(&view, || format!("{sentence}\n"))
 }

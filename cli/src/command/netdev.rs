@@ -65,7 +65,9 @@ fn unusual_mtu(interface: &wire::Interface) -> Option<u32> {
 fn qemu(interface: &wire::Interface, offloads: bool) -> Vec<String> {
     let wire::Interface { name, tap, mac, .. } = interface;
     let header = if offloads { "" } else { ",vnet_hdr=off" };
-    let mtu = unusual_mtu(interface).map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
+    let mtu = unusual_mtu(interface)
+        .map(|mtu| format!(",host_mtu={mtu}"))
+        .unwrap_or_default();
     vec![
         "-netdev".to_owned(),
         format!("tap,id={name},ifname={tap},script=no,downscript=no{header}"),
@@ -118,7 +120,10 @@ pub(crate) fn text(view: &NetdevView) -> String {
 pub(crate) fn only(view: &NetdevView, launcher: Launcher) -> String {
     let each = view.interfaces.iter();
     match launcher {
-        Launcher::Qemu => each.flat_map(|i| &i.qemu).map(|argument| format!("{argument}\n")).collect(),
+        Launcher::Qemu => each
+            .flat_map(|i| &i.qemu)
+            .map(|argument| format!("{argument}\n"))
+            .collect(),
         Launcher::Libvirt => each.map(|i| i.libvirt.as_str()).collect(),
     }
 }
@@ -157,7 +162,10 @@ mod tests {
     #[test]
     fn an_unknown_datapath_gets_what_works_on_both() {
         assert_eq!(only(&view(""), Launcher::Qemu), only(&view("netdev"), Launcher::Qemu));
-        assert_eq!(only(&view(""), Launcher::Libvirt), only(&view("netdev"), Launcher::Libvirt));
+        assert_eq!(
+            only(&view(""), Launcher::Libvirt),
+            only(&view("netdev"), Launcher::Libvirt)
+        );
     }
 
     #[test]

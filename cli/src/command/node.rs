@@ -19,7 +19,9 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
         NodeCommand::List => {
             let nodes = session.nodes().await?;
             let views: Vec<_> = nodes.iter().map(NodeView::from).collect();
-            session.console.show(&views, || nodes_table(&session.console, &views, Timestamp::now()))
+            session
+                .console
+                .show(&views, || nodes_table(&session.console, &views, Timestamp::now()))
         }
         NodeCommand::Show { node } => {
             let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.clone() }))?;
@@ -28,10 +30,15 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
                 holds: detail.resources.iter().map(ResourceView::from).collect(),
                 refused: detail.refused.iter().map(RefusalView::from).collect(),
             };
-            session.console.show(&view, || node_text(&session.console, &view, Timestamp::now()))
+            session
+                .console
+                .show(&view, || node_text(&session.console, &view, Timestamp::now()))
         }
         NodeCommand::Remove { node } => {
-            let request = wire::RemoveNodeRequest { request_id: new_request_id(), name: node.clone() };
+            let request = wire::RemoveNodeRequest {
+                request_id: new_request_id(),
+                name: node.clone(),
+            };
             let removed = call!(session, fleet.remove_node(request))?;
             done(session, removed.revision, &format!("{node} is forgotten"))
         }

@@ -41,7 +41,12 @@ async fn deploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         name: one.slice.clone(),
         expected_revision: one.expect.expect_revision,
     };
-    let wire::DeploySliceResponse { revision, number, term, generation } = call!(session, slices.deploy_slice(request))?;
+    let wire::DeploySliceResponse {
+        revision,
+        number,
+        term,
+        generation,
+    } = call!(session, slices.deploy_slice(request))?;
     let view = DoneView {
         revision,
         number: Some(number),
@@ -60,9 +65,20 @@ async fn undeploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         name: one.slice.clone(),
         expected_revision: one.expect.expect_revision,
     };
-    let wire::UndeploySliceResponse { revision, term, generation } = call!(session, slices.undeploy_slice(request))?;
-    let view = DoneView { revision, term: Some(term), generation: Some(generation), ..DoneView::default() };
-    session.console.show(&view, || format!("{} is undeployed; its draft stays\n", one.slice))?;
+    let wire::UndeploySliceResponse {
+        revision,
+        term,
+        generation,
+    } = call!(session, slices.undeploy_slice(request))?;
+    let view = DoneView {
+        revision,
+        term: Some(term),
+        generation: Some(generation),
+        ..DoneView::default()
+    };
+    session
+        .console
+        .show(&view, || format!("{} is undeployed; its draft stays\n", one.slice))?;
     until(session, one, Until::Gone, (term, generation)).await
 }
 
@@ -72,8 +88,17 @@ async fn delete(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         name: one.slice.clone(),
         expected_revision: one.expect.expect_revision,
     };
-    let wire::DeleteSliceResponse { revision, term, generation } = call!(session, slices.delete_slice(request))?;
-    let view = DoneView { revision, term: Some(term), generation: Some(generation), ..DoneView::default() };
+    let wire::DeleteSliceResponse {
+        revision,
+        term,
+        generation,
+    } = call!(session, slices.delete_slice(request))?;
+    let view = DoneView {
+        revision,
+        term: Some(term),
+        generation: Some(generation),
+        ..DoneView::default()
+    };
     session.console.show(&view, || format!("{} is deleted\n", one.slice))?;
     until(session, one, Until::Gone, (term, generation)).await
 }
@@ -86,8 +111,20 @@ async fn rollback(session: &Session, to: u32, one: &OneSlice) -> Result<(), Fail
         expected_revision: one.expect.expect_revision,
     };
     let response = call!(session, slices.rollback_slice(request))?;
-    let wire::RollbackSliceResponse { revision, number, term, generation, renumbered } = response;
-    let view = DoneView { revision, number: Some(number), term: Some(term), generation: Some(generation), renumbered };
+    let wire::RollbackSliceResponse {
+        revision,
+        number,
+        term,
+        generation,
+        renumbered,
+    } = response;
+    let view = DoneView {
+        revision,
+        number: Some(number),
+        term: Some(term),
+        generation: Some(generation),
+        renumbered,
+    };
     session.console.show(&view, || {
         let new: String = view.renumbered.iter().map(|what| format!("  {what}\n")).collect();
         format!("{} is deployed as #{number}, as it was in #{to}\n{new}", one.slice)
@@ -99,7 +136,11 @@ async fn revisions(session: &Session, slice: &str) -> Result<(), Failure> {
     let mut views = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = wire::ListRevisionsRequest { name: slice.to_owned(), page_size: 0, page_token: page_token.clone() };
+        let request = wire::ListRevisionsRequest {
+            name: slice.to_owned(),
+            page_size: 0,
+            page_token: page_token.clone(),
+        };
         let page = call!(session, slices.list_revisions(request))?;
         views.extend(page.revisions.iter().map(DeploymentView::from));
         if page.next_page_token.is_empty() {
@@ -107,7 +148,9 @@ async fn revisions(session: &Session, slice: &str) -> Result<(), Failure> {
         }
         page_token = page.next_page_token;
     }
-    session.console.show(&views, || revisions_table(&session.console, &views))
+    session
+        .console
+        .show(&views, || revisions_table(&session.console, &views))
 }
 
 /// Waits when asked to.
@@ -115,7 +158,11 @@ async fn until(session: &Session, one: &OneSlice, until: Until, after: (u64, u64
     if !one.wait.wait {
         return Ok(());
     }
-    let goal = Goal { slices: vec![one.slice.clone()], until, after };
+    let goal = Goal {
+        slices: vec![one.slice.clone()],
+        until,
+        after,
+    };
     wait(session, &goal, one.wait.timeout).await?;
     say_waited(session, &goal)
 }

@@ -21,13 +21,24 @@ pub(super) async fn run(session: &Session, args: &Status) -> Result<(), Failure>
     if args.wait {
         wait(session, &goal(args), args.timeout).await?;
     }
-    let status = call!(session, slices.get_status(wire::GetStatusRequest { slices: args.slices.clone() }))?;
+    let status = call!(
+        session,
+        slices.get_status(wire::GetStatusRequest {
+            slices: args.slices.clone()
+        })
+    )?;
     let view = StatusView::from(&status);
-    session.console.show(&view, || status_text(&session.console, &view, !args.slices.is_empty()))
+    session
+        .console
+        .show(&view, || status_text(&session.console, &view, !args.slices.is_empty()))
 }
 
 fn goal(args: &Status) -> Goal {
-    Goal { slices: args.slices.clone(), until: Until::Ready, after: (0, 0) }
+    Goal {
+        slices: args.slices.clone(),
+        until: Until::Ready,
+        after: (0, 0),
+    }
 }
 
 /// Shows it whenever it changes: the whole on a terminal, what changed on a pipe.

@@ -17,7 +17,16 @@ use crate::{
 pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Failure> {
     match command {
         VmCommand::List { within } => list(session, within).await,
-        VmCommand::Add { vm, within, worker, internet, data_interfaces, mac, address, expect } => {
+        VmCommand::Add {
+            vm,
+            within,
+            worker,
+            internet,
+            data_interfaces,
+            mac,
+            address,
+            expect,
+        } => {
             let (slice, name) = resolve::slice_for_new("VM", vm, within.slice.as_deref())?;
             let spec = wire::VmSpec {
                 name: name.to_owned(),
@@ -34,7 +43,12 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
             };
             let added = call!(session, slices.add_vm(request))?;
             let vm = VmView::from(&added.vm.unwrap_or_default());
-            let table = || format!("{slice}/{name} is in the draft\n{}", vms_table(&session.console, std::iter::once(&vm)));
+            let table = || {
+                format!(
+                    "{slice}/{name} is in the draft\n{}",
+                    vms_table(&session.console, std::iter::once(&vm))
+                )
+            };
             session.console.show(&vm, table)
         }
         VmCommand::Remove { vm, within, expect } => {
@@ -48,7 +62,11 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
                 expected_revision: expect.expect_revision,
             };
             let removed = call!(session, slices.remove_vm(request))?;
-            done(session, removed.revision, &format!("{}/{name} is removed from the draft", slice.name))
+            done(
+                session,
+                removed.revision,
+                &format!("{}/{name} is removed from the draft", slice.name),
+            )
         }
         VmCommand::Netdev { vm, within, only } => {
             let (of, name) = resolve::split(vm, within.slice.as_deref())?;
@@ -67,7 +85,9 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
 async fn list(session: &Session, within: &InSlice) -> Result<(), Failure> {
     let slices = session.slices(within.slice.as_deref()).await?;
     let views: Vec<_> = slices.iter().flat_map(|slice| &slice.vms).map(VmView::from).collect();
-    session.console.show(&views, || vms_table(&session.console, views.iter()))
+    session
+        .console
+        .show(&views, || vms_table(&session.console, views.iter()))
 }
 
 /// What is given of each interface, by interface.
@@ -79,7 +99,10 @@ fn interfaces(macs: &[(InterfaceName, Mac)], addresses: &[(InterfaceName, Ipv4Ad
     for (interface, address) in addresses {
         all.entry(*interface).or_default().address = address.to_string();
     }
-    let named = |(name, spec): (InterfaceName, wire::InterfaceSpec)| wire::InterfaceSpec { name: name.to_string(), ..spec };
+    let named = |(name, spec): (InterfaceName, wire::InterfaceSpec)| wire::InterfaceSpec {
+        name: name.to_string(),
+        ..spec
+    };
     all.into_iter().map(named).collect()
 }
 
@@ -89,5 +112,8 @@ async fn datapath(session: &Session, worker: &str) -> Result<String, Failure> {
         return Ok(String::new());
     }
     let node = session.nodes().await?.into_iter().find(|node| node.name == worker);
-    Ok(node.and_then(|node| node.facts).map(|facts| facts.datapath).unwrap_or_default())
+    Ok(node
+        .and_then(|node| node.facts)
+        .map(|facts| facts.datapath)
+        .unwrap_or_default())
 }

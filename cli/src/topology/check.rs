@@ -17,7 +17,9 @@ use super::{
 /// All rules, over the whole file.
 pub(super) fn all(slices: &[SliceAt], mistakes: &mut Vec<Mistake>) {
     let names = slices.iter().filter_map(|s| s.name.as_ref());
-    twice(names, mistakes, |name| (format!("there are two slices named {name}"), "give each its own name"));
+    twice(names, mistakes, |name| {
+        (format!("there are two slices named {name}"), "give each its own name")
+    });
     for slice in slices {
         in_slice(slice, mistakes);
     }
@@ -28,14 +30,25 @@ pub(super) fn all(slices: &[SliceAt], mistakes: &mut Vec<Mistake>) {
 fn across(slices: &[SliceAt], mistakes: &mut Vec<Mistake>) {
     let interfaces = || slices.iter().flat_map(|s| &s.vms).flat_map(|vm| &vm.interfaces);
     let macs = interfaces().filter_map(|i| i.mac.as_ref());
-    twice(macs, mistakes, |mac| (format!("two interfaces have the MAC {mac}"), "give each its own, or leave mac out"));
+    twice(macs, mistakes, |mac| {
+        (
+            format!("two interfaces have the MAC {mac}"),
+            "give each its own, or leave mac out",
+        )
+    });
     let addresses = interfaces().filter_map(|i| i.address.as_ref());
     twice(addresses, mistakes, |ip| {
-        (format!("two interfaces have the address {ip}"), "give each its own, or leave address out")
+        (
+            format!("two interfaces have the address {ip}"),
+            "give each its own, or leave address out",
+        )
     });
     let links = || slices.iter().flat_map(|s| &s.links);
     twice(links().filter_map(|l| l.vlan.as_ref()), mistakes, |vlan| {
-        (format!("two links have VLAN {vlan}"), "give each its own, or leave vlan out")
+        (
+            format!("two links have VLAN {vlan}"),
+            "give each its own, or leave vlan out",
+        )
     });
     overlaps(links(), mistakes);
 }
@@ -57,7 +70,12 @@ fn twice<'a, T: Eq + Hash + 'a>(
 
 /// The subnet of a link as far as the file says: given, or derived from a given VLAN.
 fn known_subnet(link: &LinkAt) -> Option<At<LinkSubnet>> {
-    let derived = || link.vlan.as_ref().map(|v| At { value: LinkSubnet::derived(v.value), place: v.place.clone() });
+    let derived = || {
+        link.vlan.as_ref().map(|v| At {
+            value: LinkSubnet::derived(v.value),
+            place: v.place.clone(),
+        })
+    };
     link.subnet.clone().or_else(derived)
 }
 
@@ -69,7 +87,10 @@ fn overlaps<'a>(links: impl Iterator<Item = &'a LinkAt>, mistakes: &mut Vec<Mist
     let links = links.filter(|l| l.subnet.is_some() || l.vlan.as_ref().is_some_and(|v| vlans.insert(v.value)));
     for At { value, place } in links.filter_map(known_subnet) {
         let (first, last) = (value.net().network(), value.net().broadcast());
-        let clash = taken.range(..=last).next_back().filter(|(_, other)| other.net().broadcast() >= first);
+        let clash = taken
+            .range(..=last)
+            .next_back()
+            .filter(|(_, other)| other.net().broadcast() >= first);
         match clash.map(|(_, other)| *other) {
             Some(other) => mistakes.push(Mistake::new(
                 place,
@@ -85,9 +106,19 @@ fn overlaps<'a>(links: impl Iterator<Item = &'a LinkAt>, mistakes: &mut Vec<Mist
 
 fn in_slice(slice: &SliceAt, mistakes: &mut Vec<Mistake>) {
     let names = slice.vms.iter().filter_map(|vm| vm.name.as_ref());
-    twice(names, mistakes, |name| (format!("there are two VMs named {name} in this slice"), "give each its own name"));
+    twice(names, mistakes, |name| {
+        (
+            format!("there are two VMs named {name} in this slice"),
+            "give each its own name",
+        )
+    });
     let names = slice.links.iter().filter_map(|link| link.name.as_ref());
-    twice(names, mistakes, |name| (format!("there are two links named {name} in this slice"), "give each its own name"));
+    twice(names, mistakes, |name| {
+        (
+            format!("there are two links named {name} in this slice"),
+            "give each its own name",
+        )
+    });
     for vm in &slice.vms {
         interfaces(vm, mistakes);
     }
@@ -97,7 +128,9 @@ fn in_slice(slice: &SliceAt, mistakes: &mut Vec<Mistake>) {
 
 fn interfaces(vm: &VmAt, mistakes: &mut Vec<Mistake>) {
     let names = vm.interfaces.iter().filter_map(|i| i.name.as_ref());
-    twice(names.clone(), mistakes, |name| (format!("{name} is given twice"), "keep one of the two"));
+    twice(names.clone(), mistakes, |name| {
+        (format!("{name} is given twice"), "keep one of the two")
+    });
     for name in names {
         beyond(vm, &vm.name_text, name.value, &name.place, mistakes);
     }
@@ -113,7 +146,10 @@ fn beyond(vm: &VmAt, of: &str, interface: InterfaceName, place: &Place, mistakes
         1 => "eth0 and eth1 only".to_owned(),
         _ => format!("eth0 to eth{count} only"),
     };
-    let instead = format!("it has {has}: raise data_interfaces_count of {of} to {}", interface.index());
+    let instead = format!(
+        "it has {has}: raise data_interfaces_count of {of} to {}",
+        interface.index()
+    );
     mistakes.push(Mistake::new(place.clone(), format!("{of} has no {interface}"), instead));
 }
 
@@ -158,17 +194,30 @@ fn known_end(slice: &SliceAt, end: &At<Endpoint>, mistakes: &mut Vec<Mistake>) {
         return;
     }
     // A VM with a wrong name was spoken of already; an end that means it is right.
-    let misnamed = slice.vms.iter().filter(|v| v.name.is_none()).map(|v| v.name_text.as_str());
+    let misnamed = slice
+        .vms
+        .iter()
+        .filter(|v| v.name.is_none())
+        .map(|v| v.name_text.as_str());
     if nearest(vm.as_str(), misnamed.map(str::trim)).is_some() {
         return;
     }
-    let names: Vec<&str> = slice.vms.iter().filter_map(|v| v.name.as_ref()).map(|n| n.value.as_str()).collect();
+    let names: Vec<&str> = slice
+        .vms
+        .iter()
+        .filter_map(|v| v.name.as_ref())
+        .map(|n| n.value.as_str())
+        .collect();
     let instead = match nearest(vm.as_str(), names.iter().copied()) {
         Some(near) => format!("write {near}.{interface}"),
         None if names.is_empty() => "the slice has no VMs: write them under `vms:`".to_owned(),
         None => format!("the slice has {}", shortened(&names)),
     };
-    mistakes.push(Mistake::new(end.place.clone(), format!("there is no VM {vm} in this slice"), instead));
+    mistakes.push(Mistake::new(
+        end.place.clone(),
+        format!("there is no VM {vm} in this slice"),
+        instead,
+    ));
 }
 
 fn shortened(names: &[&str]) -> String {
@@ -187,15 +236,26 @@ fn addresses(slice: &SliceAt, mistakes: &mut Vec<Mistake>) {
     for vm in &slice.vms {
         let Some(name) = &vm.name else { continue };
         for interface in &vm.interfaces {
-            let (Some(ethernet), Some(address)) = (&interface.name, &interface.address) else { continue };
-            let end = Endpoint { vm: name.value.clone(), interface: ethernet.value };
-            let Some(subnet) = subnets.get(&end).filter(|s| !s.holds_guest(address.value)) else { continue };
+            let (Some(ethernet), Some(address)) = (&interface.name, &interface.address) else {
+                continue;
+            };
+            let end = Endpoint {
+                vm: name.value.clone(),
+                interface: ethernet.value,
+            };
+            let Some(subnet) = subnets.get(&end).filter(|s| !s.holds_guest(address.value)) else {
+                continue;
+            };
             let (first, last) = subnet.guests();
             let what = match subnet.net().contains(&address.value) {
                 true => format!("{} of {subnet} is not for guests", address.value),
                 false => format!("{} is not in {subnet}, the subnet of its link", address.value),
             };
-            mistakes.push(Mistake::new(address.place.clone(), what, format!("write one from {first} to {last}")));
+            mistakes.push(Mistake::new(
+                address.place.clone(),
+                what,
+                format!("write one from {first} to {last}"),
+            ));
         }
     }
 }

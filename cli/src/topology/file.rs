@@ -92,7 +92,9 @@ fn number(number: u32) -> Option<u32> {
 
 impl From<&[SliceSpec]> for TopologyFile {
     fn from(slices: &[SliceSpec]) -> Self {
-        Self { slices: slices.iter().map(SliceFile::from).collect() }
+        Self {
+            slices: slices.iter().map(SliceFile::from).collect(),
+        }
     }
 }
 
@@ -121,13 +123,24 @@ impl From<&VmSpec> for VmFile {
 
 impl From<&InterfaceSpec> for InterfaceFile {
     fn from(interface: &InterfaceSpec) -> Self {
-        Self { name: interface.name.clone(), mac: given(&interface.mac), address: given(&interface.address) }
+        Self {
+            name: interface.name.clone(),
+            mac: given(&interface.mac),
+            address: given(&interface.address),
+        }
     }
 }
 
 impl From<&LinkSpec> for LinkFile {
     fn from(link: &LinkSpec) -> Self {
-        let LinkSpec { name, ends, vlan, subnet, dhcp_off, mtu } = link;
+        let LinkSpec {
+            name,
+            ends,
+            vlan,
+            subnet,
+            dhcp_off,
+            mtu,
+        } = link;
         if name.is_empty() && *vlan == 0 && subnet.is_empty() && !dhcp_off && *mtu == 0 {
             return Self::Ends(ends.clone());
         }

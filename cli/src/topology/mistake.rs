@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, fmt, fmt::Write as _};
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode, ThemeCharacters, ThemeStyles};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode, ThemeCharacters,
+    ThemeStyles,
+};
 
 use super::Place;
 
@@ -27,7 +30,11 @@ pub struct Mistake {
 impl Mistake {
     /// `what` is wrong at `place`; write `instead`.
     pub fn new(place: Place, what: impl Into<String>, instead: impl Into<String>) -> Self {
-        Self { place, what: what.into(), instead: instead.into() }
+        Self {
+            place,
+            what: what.into(),
+            instead: instead.into(),
+        }
     }
 }
 
@@ -47,7 +54,11 @@ impl Wrong {
         let mut seen = HashSet::new();
         let mut mistakes: Vec<_> = mistakes.into_iter().filter(|m| seen.insert(m.clone())).collect();
         mistakes.sort_by_key(|m| m.place.start);
-        let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        let starts = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, b)| *b == b'\n')
+            .map(|(at, _)| at + 1);
         Self {
             file: file.to_owned(),
             text: text.to_owned(),
@@ -72,8 +83,15 @@ impl Wrong {
 
     /// With the lines around each mistake, for a terminal of `width` columns.
     pub fn pretty(&self, colour: bool, width: usize) -> String {
-        let styles = if colour { ThemeStyles::ansi() } else { ThemeStyles::none() };
-        let theme = GraphicalTheme { characters: ThemeCharacters::unicode(), styles };
+        let styles = if colour {
+            ThemeStyles::ansi()
+        } else {
+            ThemeStyles::none()
+        };
+        let theme = GraphicalTheme {
+            characters: ThemeCharacters::unicode(),
+            styles,
+        };
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(width.clamp(60, 120))
             .with_links(false);
@@ -81,9 +99,13 @@ impl Wrong {
         let mut out = String::new();
         let mut pictures = 0;
         for mistake in self.mistakes.iter().take(MOST_LINES) {
-            let picture = Picture { mistake, source: &source };
+            let picture = Picture {
+                mistake,
+                source: &source,
+            };
             pictures += 1;
-            let shown = pictures <= MOST_PICTURES && self.shows(mistake) && handler.render_report(&mut out, &picture).is_ok();
+            let shown =
+                pictures <= MOST_PICTURES && self.shows(mistake) && handler.render_report(&mut out, &picture).is_ok();
             if !shown {
                 let _ = writeln!(out, "{}", self.line(mistake));
             }
@@ -110,7 +132,11 @@ impl Wrong {
         let count = self.mistakes.len();
         let more = count.saturating_sub(MOST_LINES);
         let many = if count == 1 { "mistake" } else { "mistakes" };
-        let more = if more > 0 { format!(" ({more} not shown)") } else { String::new() };
+        let more = if more > 0 {
+            format!(" ({more} not shown)")
+        } else {
+            String::new()
+        };
         format!("{count} {many} in {}{more}; nothing was changed\n", self.file)
     }
 }
@@ -147,6 +173,10 @@ impl Diagnostic for Picture<'_> {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let Mistake { place, instead, .. } = self.mistake;
         let label = (!instead.is_empty()).then(|| instead.clone());
-        Some(Box::new(std::iter::once(LabeledSpan::new(label, place.start, place.len()))))
+        Some(Box::new(std::iter::once(LabeledSpan::new(
+            label,
+            place.start,
+            place.len(),
+        ))))
     }
 }

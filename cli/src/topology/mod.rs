@@ -70,7 +70,11 @@ impl Topology {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Wrong> {
         let wrong = |text: &str, mistakes| Wrong::new(file, text, mistakes);
         if bytes.len() > MAX_BYTES {
-            let mistake = Mistake::new(0..0, "the file is larger than 4 MiB", "split it: each slice can be applied alone");
+            let mistake = Mistake::new(
+                0..0,
+                "the file is larger than 4 MiB",
+                "split it: each slice can be applied alone",
+            );
             return Err(wrong("", vec![mistake]));
         }
         let text = std::str::from_utf8(bytes).map_err(|e| not_utf8(file, bytes, e.valid_up_to()))?;

@@ -44,7 +44,9 @@ impl Reader {
 
     pub(super) fn invalid(&mut self, place: &Place, error: &Invalid) {
         let all = error.to_string();
-        let what = all.strip_suffix(error.instead()).map_or(all.as_str(), |what| what.trim_end_matches([':', ' ']));
+        let what = all
+            .strip_suffix(error.instead())
+            .map_or(all.as_str(), |what| what.trim_end_matches([':', ' ']));
         self.mistake(place, what, error.instead());
     }
 
@@ -58,7 +60,11 @@ impl Reader {
         let mut found: Vec<(&str, &Rc<Node>)> = Vec::new();
         for (key, value) in pairs {
             let Value::Scalar { text, .. } = &key.value else {
-                self.mistake(&key.place, "this key is no text", format!("write one of {}", known.join(", ")));
+                self.mistake(
+                    &key.place,
+                    "this key is no text",
+                    format!("write one of {}", known.join(", ")),
+                );
                 continue;
             };
             if !known.contains(&text.as_str()) {
@@ -69,7 +75,10 @@ impl Reader {
                 found.push((text, value));
             }
         }
-        Some(Fields { place: node.place.clone(), found })
+        Some(Fields {
+            place: node.place.clone(),
+            found,
+        })
     }
 
     fn unknown_key(&mut self, key: &Node, text: &str, whose: &str, known: &[&str]) {
@@ -102,19 +111,33 @@ impl Reader {
     /// A text, unquoted only when YAML takes it for one.
     pub(super) fn text<'a>(&mut self, node: &'a Node, wanted: &str, example: &str) -> Option<&'a str> {
         match &node.value {
-            Value::Scalar { text, plain } if !plain || !(node.is_null() || is_bool(text) || is_number(text)) => Some(text),
+            Value::Scalar { text, plain } if !plain || !(node.is_null() || is_bool(text) || is_number(text)) => {
+                Some(text)
+            }
             _ => {
-                self.mistake(&node.place, format!("{} is not {wanted}", node.kind()), format!("write {wanted}, like {example}"));
+                self.mistake(
+                    &node.place,
+                    format!("{} is not {wanted}", node.kind()),
+                    format!("write {wanted}, like {example}"),
+                );
                 None
             }
         }
     }
 
     /// A text of a domain type.
-    pub(super) fn parsed<T: FromStr<Err = Invalid>>(&mut self, node: &Node, wanted: &str, example: &str) -> Option<At<T>> {
+    pub(super) fn parsed<T: FromStr<Err = Invalid>>(
+        &mut self,
+        node: &Node,
+        wanted: &str,
+        example: &str,
+    ) -> Option<At<T>> {
         let text = self.text(node, wanted, example)?;
         match text.parse() {
-            Ok(value) => Some(At { value, place: node.place.clone() }),
+            Ok(value) => Some(At {
+                value,
+                place: node.place.clone(),
+            }),
             Err(error) => {
                 self.invalid(&node.place, &error);
                 None
@@ -135,10 +158,17 @@ impl Reader {
         };
         let number = plain.then(|| integer(text)).flatten().and_then(|n| T::try_from(n).ok());
         if let Some(value) = number.filter(|n| bounds.contains(n)) {
-            return Some(At { value, place: node.place.clone() });
+            return Some(At {
+                value,
+                place: node.place.clone(),
+            });
         }
         let quoted = !plain && integer(text).is_some();
-        let instead = if quoted { format!("{instead}, without quotes") } else { instead };
+        let instead = if quoted {
+            format!("{instead}, without quotes")
+        } else {
+            instead
+        };
         let shown = Invalid::new(text, "x", "").to_string();
         let shown = shown.trim_end_matches(" is not x: ");
         self.mistake(&node.place, format!("{shown} is not {wanted}"), instead);

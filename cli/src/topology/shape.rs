@@ -62,15 +62,24 @@ pub(super) fn slices(root: &Node, reader: &mut Reader) -> Vec<SliceAt> {
         return Vec::new();
     };
     let Some(node) = fields.get("slices") else {
-        reader.mistake(&fields.place, "the file has no slices", "write `slices:` and a list of slices");
+        reader.mistake(
+            &fields.place,
+            "the file has no slices",
+            "write `slices:` and a list of slices",
+        );
         return Vec::new();
     };
     let items = reader.list(Some(node), "slices", "`- name: shop`");
     if items.is_empty() && (node.is_null() || matches!(node.value, Value::List(_))) {
-        reader.mistake(&node.place, "the list of slices is empty", "write at least one: `- name: shop`");
+        reader.mistake(
+            &node.place,
+            "the list of slices is empty",
+            "write at least one: `- name: shop`",
+        );
     }
     let each = items.iter().enumerate();
-    each.filter_map(|(at, node)| slice(node, reader, &format!("slices[{at}]"))).collect()
+    each.filter_map(|(at, node)| slice(node, reader, &format!("slices[{at}]")))
+        .collect()
 }
 
 fn slice(node: &Node, reader: &mut Reader, path: &str) -> Option<SliceAt> {
@@ -84,17 +93,30 @@ fn slice(node: &Node, reader: &mut Reader, path: &str) -> Option<SliceAt> {
     });
     let vms = reader.list(fields.get("vms"), "VMs", "`- name: web`");
     let vms = vms.iter().enumerate();
-    let vms = vms.filter_map(|(i, node)| vm(node, reader, &format!("{path}.vms[{i}]"))).collect();
+    let vms = vms
+        .filter_map(|(i, node)| vm(node, reader, &format!("{path}.vms[{i}]")))
+        .collect();
     let links = reader.list(fields.get("links"), "links", "`- [web.eth1, db.eth1]`");
     let links = links.iter().enumerate();
-    let links = links.filter_map(|(i, node)| link(node, reader, &format!("{path}.links[{i}]"))).collect();
-    Some(SliceAt { name, vlan_pool_size: vlan_pool_size.map(|n| n.value), vms, links })
+    let links = links
+        .filter_map(|(i, node)| link(node, reader, &format!("{path}.links[{i}]")))
+        .collect();
+    Some(SliceAt {
+        name,
+        vlan_pool_size: vlan_pool_size.map(|n| n.value),
+        vms,
+        links,
+    })
 }
 
 /// A name that must be there.
 fn name(node: Option<&Node>, whole: &Place, of: &str, reader: &mut Reader, path: &str) -> Option<At<Name>> {
     let Some(node) = node else {
-        reader.mistake(whole, format!("this {of} has no name"), "write `name:` and 1 to 32 of a-z, 0-9 and -");
+        reader.mistake(
+            whole,
+            format!("this {of} has no name"),
+            "write `name:` and 1 to 32 of a-z, 0-9 and -",
+        );
         return None;
     };
     reader.places.insert(path.to_owned(), node.place.clone());
@@ -102,7 +124,13 @@ fn name(node: Option<&Node>, whole: &Place, of: &str, reader: &mut Reader, path:
 }
 
 fn vm(node: &Node, reader: &mut Reader, path: &str) -> Option<VmAt> {
-    const KEYS: [&str; 5] = ["name", "worker", "internet_enabled", "data_interfaces_count", "interfaces"];
+    const KEYS: [&str; 5] = [
+        "name",
+        "worker",
+        "internet_enabled",
+        "data_interfaces_count",
+        "interfaces",
+    ];
     reader.places.insert(path.to_owned(), node.place.clone());
     let fields = reader.fields(node, "a VM", &KEYS)?;
     let at = |field: &str| format!("{path}.{field}");
@@ -117,18 +145,29 @@ fn vm(node: &Node, reader: &mut Reader, path: &str) -> Option<VmAt> {
     };
     let data = fields.get("data_interfaces_count");
     let count = data.map(|node| reader.number(node, "a number of data interfaces", 0..=InterfaceName::MAX_DATA));
-    let interfaces = reader.list(fields.get("interfaces"), "interfaces", "`- { name: eth1, address: 10.64.100.20 }`");
+    let interfaces = reader.list(
+        fields.get("interfaces"),
+        "interfaces",
+        "`- { name: eth1, address: 10.64.100.20 }`",
+    );
     let interfaces = interfaces.iter().enumerate();
     Some(VmAt {
         name: name(fields.get("name"), &fields.place, "VM", reader, &at("name")),
         name_text,
-        worker: present(fields.get("worker")).and_then(|node| reader.parsed(node, "the name of a worker", "w1")).map(|n| n.value),
-        internet_enabled: fields.get("internet_enabled").and_then(|node| reader.flag(node, "yes or no")).unwrap_or(false),
+        worker: present(fields.get("worker"))
+            .and_then(|node| reader.parsed(node, "the name of a worker", "w1"))
+            .map(|n| n.value),
+        internet_enabled: fields
+            .get("internet_enabled")
+            .and_then(|node| reader.flag(node, "yes or no"))
+            .unwrap_or(false),
         data_interfaces_count: match count {
             None => Some(0),
             Some(read) => read.map(|n| n.value),
         },
-        interfaces: interfaces.filter_map(|(i, node)| interface(node, reader, &format!("{path}.interfaces[{i}]"))).collect(),
+        interfaces: interfaces
+            .filter_map(|(i, node)| interface(node, reader, &format!("{path}.interfaces[{i}]")))
+            .collect(),
     })
 }
 
@@ -149,7 +188,9 @@ fn interface(node: &Node, reader: &mut Reader, path: &str) -> Option<InterfaceAt
     if fields.get("name").is_none() {
         reader.mistake(&fields.place, "this interface has no name", "write `name: eth1`");
     }
-    let name = fields.get("name").and_then(|node| reader.parsed(node, "an interface", "eth1"));
+    let name = fields
+        .get("name")
+        .and_then(|node| reader.parsed(node, "an interface", "eth1"));
     let mac = present(fields.get("mac")).and_then(|node| reader.parsed(node, "a MAC address", "\"02:00:00:00:00:01\""));
     let address = present(fields.get("address")).and_then(|node| address(node, reader));
     Some(InterfaceAt { name, mac, address })
@@ -158,13 +199,21 @@ fn interface(node: &Node, reader: &mut Reader, path: &str) -> Option<InterfaceAt
 fn address(node: &Node, reader: &mut Reader) -> Option<At<Ipv4Addr>> {
     let text = reader.text(node, "an IPv4 address", "10.64.100.20")?;
     if let Ok(value) = text.parse() {
-        return Some(At { value, place: node.place.clone() });
+        return Some(At {
+            value,
+            place: node.place.clone(),
+        });
     }
     let instead = match text.split_once('/') {
-        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() => format!("write it without prefix length: {address}"),
+        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() => {
+            format!("write it without prefix length: {address}")
+        }
         _ => "write one like 10.64.100.20".to_owned(),
     };
-    reader.invalid(&node.place, &trunkline_proto::Invalid::new(text, "an IPv4 address", instead));
+    reader.invalid(
+        &node.place,
+        &trunkline_proto::Invalid::new(text, "an IPv4 address", instead),
+    );
     None
 }
 
@@ -196,7 +245,11 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
         }
     }
     if fields.get("ends").is_none() {
-        reader.mistake(&fields.place, "this link has no ends", "write `ends: [web.eth1, db.eth1]`");
+        reader.mistake(
+            &fields.place,
+            "this link has no ends",
+            "write `ends: [web.eth1, db.eth1]`",
+        );
     }
     let items = reader.list(fields.get("ends"), "ends", "[web.eth1, db.eth1]");
     let ends_place = fields.get("ends").map(|node| node.place.clone());
@@ -207,7 +260,10 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
         ends: ends(items, reader, path),
         vlan: present(fields.get("vlan")).and_then(|node| vlan(node, reader)),
         subnet: present(fields.get("subnet")).and_then(|node| subnet(node, reader)),
-        dhcp: fields.get("dhcp").and_then(|node| reader.flag(node, "yes or no")).unwrap_or(true),
+        dhcp: fields
+            .get("dhcp")
+            .and_then(|node| reader.flag(node, "yes or no"))
+            .unwrap_or(true),
         mtu: mtu.map(|n| n.value),
     })
 }
@@ -224,10 +280,17 @@ fn vlan(node: &Node, reader: &mut Reader) -> Option<At<VlanId>> {
     let read = reader.number(node, "a VLAN id", 1..=4094_u32)?;
     let value = VlanId::try_from(read.value).ok()?;
     if value == VlanId::INTERNET {
-        reader.mistake(&read.place, "VLAN 400 is that of internet access", "write another number, or leave vlan out");
+        reader.mistake(
+            &read.place,
+            "VLAN 400 is that of internet access",
+            "write another number, or leave vlan out",
+        );
         return None;
     }
-    Some(At { value, place: read.place })
+    Some(At {
+        value,
+        place: read.place,
+    })
 }
 
 fn subnet(node: &Node, reader: &mut Reader) -> Option<At<LinkSubnet>> {
@@ -236,6 +299,10 @@ fn subnet(node: &Node, reader: &mut Reader) -> Option<At<LinkSubnet>> {
         return Some(read);
     }
     let what = format!("{} is too large for a link", read.value);
-    reader.mistake(&read.place, what, "write a prefix length from 24 to 28, like 10.64.110.0/24");
+    reader.mistake(
+        &read.place,
+        what,
+        "write a prefix length from 24 to 28, like 10.64.110.0/24",
+    );
     None
 }

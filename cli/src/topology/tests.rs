@@ -30,11 +30,26 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
     vec![
         // the file as a whole
         row("", &["1:1: the file is empty: write `slices:` and a list of slices"]),
-        row("# nothing\n", &["1:1: the file is empty: write `slices:` and a list of slices"]),
-        row("- a\n", &["1:3: a list is not the file: write the file as a mapping with slices"]),
-        row("slices:\n", &["1:7: the list of slices is empty: write at least one: `- name: shop`"]),
-        row("slices: []\n", &["1:9: the list of slices is empty: write at least one: `- name: shop`"]),
-        row("slices: 7\n", &["1:9: 7 is not a list of slices: write a list: `- name: shop`"]),
+        row(
+            "# nothing\n",
+            &["1:1: the file is empty: write `slices:` and a list of slices"],
+        ),
+        row(
+            "- a\n",
+            &["1:3: a list is not the file: write the file as a mapping with slices"],
+        ),
+        row(
+            "slices:\n",
+            &["1:7: the list of slices is empty: write at least one: `- name: shop`"],
+        ),
+        row(
+            "slices: []\n",
+            &["1:9: the list of slices is empty: write at least one: `- name: shop`"],
+        ),
+        row(
+            "slices: 7\n",
+            &["1:9: 7 is not a list of slices: write a list: `- name: shop`"],
+        ),
         row(
             "slice:\n- name: a\n",
             &[
@@ -47,8 +62,14 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             &["2:1: a second document begins here: write all slices under one `slices:`, without `---`"],
         ),
         // names
-        vm("{name: Web}", &["4:12: \"Web\" is not a name: write 1 to 32 of a-z, 0-9 and -, a letter first and no - at the end"]),
-        vm("{name: ..}", &["4:12: \"..\" is not a name: write 1 to 32 of a-z, 0-9 and -, a letter first and no - at the end"]),
+        vm(
+            "{name: Web}",
+            &["4:12: \"Web\" is not a name: write 1 to 32 of a-z, 0-9 and -, a letter first and no - at the end"],
+        ),
+        vm(
+            "{name: ..}",
+            &["4:12: \"..\" is not a name: write 1 to 32 of a-z, 0-9 and -, a letter first and no - at the end"],
+        ),
         vm(
             "{name: \"a\\nb\"}",
             &["4:12: \"a\\nb\" is not a name: write 1 to 32 of a-z, 0-9 and -, a letter first and no - at the end"],
@@ -56,22 +77,47 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
         vm("{name: 12}", &["4:12: 12 is not a name: write a name, like web"]),
         vm("{name: true}", &["4:12: true is not a name: write a name, like web"]),
         vm("{name: }", &["4:10: nothing is not a name: write a name, like web"]),
-        vm("{worker: w1}", &["4:5: this VM has no name: write `name:` and 1 to 32 of a-z, 0-9 and -"]),
-        vm("web", &["4:5: a text is not a VM: write a VM as a mapping with name, worker, internet_enabled, data_interfaces_count, interfaces"]),
-        row("slices:\n- name: a\n- name: a\n", &["3:9: there are two slices named a: give each its own name"]),
+        vm(
+            "{worker: w1}",
+            &["4:5: this VM has no name: write `name:` and 1 to 32 of a-z, 0-9 and -"],
+        ),
+        vm(
+            "web",
+            &[
+                "4:5: a text is not a VM: write a VM as a mapping with name, worker, internet_enabled, data_interfaces_count, interfaces",
+            ],
+        ),
+        row(
+            "slices:\n- name: a\n- name: a\n",
+            &["3:9: there are two slices named a: give each its own name"],
+        ),
         row(
             "slices:\n- name: a\n  vms:\n  - name: web\n  - name: web\n",
             &["5:11: there are two VMs named web in this slice: give each its own name"],
         ),
         // keys and types
-        vm("{name: web, wroker: w1}", &["4:17: \"wroker\" is not a key of a VM: write worker"]),
+        vm(
+            "{name: web, wroker: w1}",
+            &["4:17: \"wroker\" is not a key of a VM: write worker"],
+        ),
         vm(
             "{name: web, colour: red}",
-            &["4:17: \"colour\" is not a key of a VM: a VM has name, worker, internet_enabled, data_interfaces_count, interfaces"],
+            &[
+                "4:17: \"colour\" is not a key of a VM: a VM has name, worker, internet_enabled, data_interfaces_count, interfaces",
+            ],
         ),
-        vm("{name: web, name: db}", &["4:17: name is given twice: keep one of the two"]),
-        vm("{name: web, internet_enabled: yes}", &["4:35: a text is not yes or no: write true or false"]),
-        vm("{name: web, internet_enabled: 1}", &["4:35: 1 is not yes or no: write true or false"]),
+        vm(
+            "{name: web, name: db}",
+            &["4:17: name is given twice: keep one of the two"],
+        ),
+        vm(
+            "{name: web, internet_enabled: yes}",
+            &["4:35: a text is not yes or no: write true or false"],
+        ),
+        vm(
+            "{name: web, internet_enabled: 1}",
+            &["4:35: 1 is not yes or no: write true or false"],
+        ),
         vm(
             "{name: web, data_interfaces_count: 17}",
             &["4:40: \"17\" is not a number of data interfaces: write a number from 0 to 16"],
@@ -84,17 +130,40 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             "{name: web, data_interfaces_count: -1}",
             &["4:40: \"-1\" is not a number of data interfaces: write a number from 0 to 16"],
         ),
-        vm("!!map {name: web}", &["4:11: tags like !!str mean nothing here: leave the tag out"]),
-        row("slices:\n- {name: a, vlan_pool_size: 0}\n", &["2:29: \"0\" is not a number of VLANs: write a number from 1 to 4093"]),
-        row("slices:\n- {name: a, vms: {}}\n", &["2:18: a mapping is not a list of VMs: write a list: `- name: web`"]),
+        vm(
+            "!!map {name: web}",
+            &["4:11: tags like !!str mean nothing here: leave the tag out"],
+        ),
+        row(
+            "slices:\n- {name: a, vlan_pool_size: 0}\n",
+            &["2:29: \"0\" is not a number of VLANs: write a number from 1 to 4093"],
+        ),
+        row(
+            "slices:\n- {name: a, vms: {}}\n",
+            &["2:18: a mapping is not a list of VMs: write a list: `- name: web`"],
+        ),
         // interfaces
-        vm("{name: web, interfaces: [{name: eth1}]}", &["4:37: web has no eth1: it has eth0 only: raise data_interfaces_count of web to 1"]),
-        vm("{name: web, interfaces: [{name: ens3}]}", &["4:37: \"ens3\" is not an interface: write eth0, or eth1 to eth16 for a data interface"]),
-        vm("{name: web, interfaces: [{mac: \"02:00:00:00:00:01\"}]}", &["4:30: this interface has no name: write `name: eth1`"]),
-        vm("{name: web, interfaces: [{name: eth0}, {name: eth0}]}", &["4:51: eth0 is given twice: keep one of the two"]),
+        vm(
+            "{name: web, interfaces: [{name: eth1}]}",
+            &["4:37: web has no eth1: it has eth0 only: raise data_interfaces_count of web to 1"],
+        ),
+        vm(
+            "{name: web, interfaces: [{name: ens3}]}",
+            &["4:37: \"ens3\" is not an interface: write eth0, or eth1 to eth16 for a data interface"],
+        ),
+        vm(
+            "{name: web, interfaces: [{mac: \"02:00:00:00:00:01\"}]}",
+            &["4:30: this interface has no name: write `name: eth1`"],
+        ),
+        vm(
+            "{name: web, interfaces: [{name: eth0}, {name: eth0}]}",
+            &["4:51: eth0 is given twice: keep one of the two"],
+        ),
         vm(
             "{name: web, interfaces: [{name: eth0, mac: \"01:00:5e:00:00:01\"}]}",
-            &["4:48: \"01:00:5e:00:00:01\" is not the MAC of an interface: it is a group address; write one whose first byte is even, like 02:00:00:00:00:01"],
+            &[
+                "4:48: \"01:00:5e:00:00:01\" is not the MAC of an interface: it is a group address; write one whose first byte is even, like 02:00:00:00:00:01",
+            ],
         ),
         vm(
             "{name: web, interfaces: [{name: eth0, mac: 02-00-00-00-00-01}]}",
@@ -117,29 +186,86 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             &["4:112: two interfaces have the address 10.0.0.10: give each its own, or leave address out"],
         ),
         // links
-        links("  - [web.eth1]", &["7:5: this link has one end: write two or more: [web.eth1, db.eth1]"]),
-        links("  - []", &["7:5: this link has no ends: write two or more: [web.eth1, db.eth1]"]),
-        links("  - {name: x}", &["7:5: this link has no ends: write `ends: [web.eth1, db.eth1]`"]),
-        links("  - web.eth1", &["7:5: a text is not a link: write its ends, like [web.eth1, db.eth1], or a mapping with ends and more"]),
-        links("  - [web.eth1, web.eth1]", &["7:16: web.eth1 is in this link twice: name each end once"]),
+        links(
+            "  - [web.eth1]",
+            &["7:5: this link has one end: write two or more: [web.eth1, db.eth1]"],
+        ),
+        links(
+            "  - []",
+            &["7:5: this link has no ends: write two or more: [web.eth1, db.eth1]"],
+        ),
+        links(
+            "  - {name: x}",
+            &["7:5: this link has no ends: write `ends: [web.eth1, db.eth1]`"],
+        ),
+        links(
+            "  - web.eth1",
+            &["7:5: a text is not a link: write its ends, like [web.eth1, db.eth1], or a mapping with ends and more"],
+        ),
+        links(
+            "  - [web.eth1, web.eth1]",
+            &["7:16: web.eth1 is in this link twice: name each end once"],
+        ),
         links(
             "  - [web.eth1, db.eth1]\n  - [web.eth2, db.eth1]",
             &["8:16: db.eth1 is in two links: use another interface: each is in one link at most"],
         ),
-        links("  - [wbe.eth1, db.eth1]", &["7:6: there is no VM wbe in this slice: write web.eth1"]),
-        links("  - [mail.eth1, db.eth1]", &["7:6: there is no VM mail in this slice: the slice has web, db"]),
-        links("  - [web.eth3, db.eth1]", &["7:6: web has no eth3: it has eth0 to eth2 only: raise data_interfaces_count of web to 3"]),
-        links("  - [web.eth0, db.eth1]", &["7:6: eth0 cannot be linked: write a data interface, like eth1; eth0 is for management and internet"]),
-        links("  - [web, db.eth1]", &["7:6: \"web\" is not an end of a link: write vm.interface, like web.eth1"]),
-        links("  - [web.eth1, 5]", &["7:16: 5 is not an end of a link: write an end of a link, like web.eth1"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: 0}", &["7:39: \"0\" is not a VLAN id: write a number from 1 to 4094"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: 400}", &["7:39: VLAN 400 is that of internet access: write another number, or leave vlan out"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: 4095}", &["7:39: \"4095\" is not a VLAN id: write a number from 1 to 4094"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: 5000}", &["7:39: \"5000\" is not a VLAN id: write a number from 1 to 4094"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: \"110\"}", &["7:39: \"110\" is not a VLAN id: write a number from 1 to 4094, without quotes"]),
-        links("  - {ends: [web.eth1, db.eth1], vlan: 1.5}", &["7:39: \"1.5\" is not a VLAN id: write a number from 1 to 4094"]),
-        links("  - {ends: [web.eth1, db.eth1], mtu: 9001}", &["7:38: \"9001\" is not an MTU: write a number from 1280 to 9000"]),
-        links("  - {ends: [web.eth1, db.eth1], dhcp: off}", &["7:39: a text is not yes or no: write true or false"]),
+        links(
+            "  - [wbe.eth1, db.eth1]",
+            &["7:6: there is no VM wbe in this slice: write web.eth1"],
+        ),
+        links(
+            "  - [mail.eth1, db.eth1]",
+            &["7:6: there is no VM mail in this slice: the slice has web, db"],
+        ),
+        links(
+            "  - [web.eth3, db.eth1]",
+            &["7:6: web has no eth3: it has eth0 to eth2 only: raise data_interfaces_count of web to 3"],
+        ),
+        links(
+            "  - [web.eth0, db.eth1]",
+            &["7:6: eth0 cannot be linked: write a data interface, like eth1; eth0 is for management and internet"],
+        ),
+        links(
+            "  - [web, db.eth1]",
+            &["7:6: \"web\" is not an end of a link: write vm.interface, like web.eth1"],
+        ),
+        links(
+            "  - [web.eth1, 5]",
+            &["7:16: 5 is not an end of a link: write an end of a link, like web.eth1"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: 0}",
+            &["7:39: \"0\" is not a VLAN id: write a number from 1 to 4094"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: 400}",
+            &["7:39: VLAN 400 is that of internet access: write another number, or leave vlan out"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: 4095}",
+            &["7:39: \"4095\" is not a VLAN id: write a number from 1 to 4094"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: 5000}",
+            &["7:39: \"5000\" is not a VLAN id: write a number from 1 to 4094"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: \"110\"}",
+            &["7:39: \"110\" is not a VLAN id: write a number from 1 to 4094, without quotes"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], vlan: 1.5}",
+            &["7:39: \"1.5\" is not a VLAN id: write a number from 1 to 4094"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], mtu: 9001}",
+            &["7:38: \"9001\" is not an MTU: write a number from 1280 to 9000"],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], dhcp: off}",
+            &["7:39: a text is not yes or no: write true or false"],
+        ),
         links(
             "  - {ends: [web.eth1, db.eth1], subnet: 10.0.0.1/24}",
             &["7:41: \"10.0.0.1/24\" is not the subnet of a link: host bits are set; write 10.0.0.0/24"],
@@ -162,7 +288,9 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
         ),
         links(
             "  - {ends: [web.eth1, db.eth1], vlan: 110}\n  - {ends: [web.eth2, db.eth2], subnet: 10.64.110.0/24}",
-            &["8:41: 10.64.110.0/24 overlaps 10.64.110.0/24 of another link: give each link its own, or leave subnet out"],
+            &[
+                "8:41: 10.64.110.0/24 overlaps 10.64.110.0/24 of another link: give each link its own, or leave subnet out",
+            ],
         ),
         // addresses within the subnet of their link
         row(
@@ -185,8 +313,14 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
                 "3:1: a tab indents this line: write spaces: YAML does not take tabs here",
             ],
         ),
-        row("slices: *nobody\n", &["1:9: nothing above is named &nobody: write &nobody where it is defined"]),
-        row("slices: &a [*a]\n", &["1:13: this alias stands within what it names: write the value out"]),
+        row(
+            "slices: *nobody\n",
+            &["1:9: nothing above is named &nobody: write &nobody where it is defined"],
+        ),
+        row(
+            "slices: &a [*a]\n",
+            &["1:13: this alias stands within what it names: write the value out"],
+        ),
     ]
 }
 
@@ -223,7 +357,12 @@ fn columns_count_characters_not_bytes() {
 
 #[test]
 fn broken_yaml_is_told_with_its_place() {
-    for text in ["slices: [\n", "slices:\n- name: \"a\n", "slices:\n- {name: a\n- b\n", "a: b: c\n"] {
+    for text in [
+        "slices: [\n",
+        "slices:\n- name: \"a\n",
+        "slices:\n- {name: a\n- b\n",
+        "a: b: c\n",
+    ] {
         let wrong = said(text);
         assert_eq!(wrong.len(), 1, "{text}: {wrong:?}");
         assert!(wrong[0].contains("this is not YAML"), "{wrong:?}");
@@ -302,7 +441,11 @@ fn the_controllers_violations_are_shown_in_the_file() {
         ("request_id", "unknown"),
     ];
     let wrong = topology.wrong(violations).unwrap();
-    let at: Vec<_> = wrong.mistakes().iter().map(|m| (wrong.position(m), m.what.as_str())).collect();
+    let at: Vec<_> = wrong
+        .mistakes()
+        .iter()
+        .map(|m| (wrong.position(m), m.what.as_str()))
+        .collect();
     assert_eq!(
         at,
         [
@@ -352,14 +495,31 @@ mod round_trip {
 
     /// Links of two to four ends over the data interfaces that there are, each used once.
     fn links(slice: usize, vms: &[VmSpec], choices: &[(u32, bool, bool, bool, bool)]) -> Vec<LinkSpec> {
-        let ends = vms.iter().flat_map(|vm| (1..=vm.data_interfaces_count).map(|i| format!("{}.eth{i}", vm.name)));
+        let ends = vms
+            .iter()
+            .flat_map(|vm| (1..=vm.data_interfaces_count).map(|i| format!("{}.eth{i}", vm.name)));
         let ends: Vec<String> = ends.collect();
-        let groups = ends.chunks(3).filter(|ends| ends.len() > 1).zip(choices.iter().cycle()).enumerate();
-        let link = |(index, (ends, &(mtu, name, vlan, subnet, dhcp_off))): (usize, (&[String], &(u32, bool, bool, bool, bool)))| LinkSpec {
+        let groups = ends
+            .chunks(3)
+            .filter(|ends| ends.len() > 1)
+            .zip(choices.iter().cycle())
+            .enumerate();
+        let link = |(index, (ends, &(mtu, name, vlan, subnet, dhcp_off))): (
+            usize,
+            (&[String], &(u32, bool, bool, bool, bool)),
+        )| LinkSpec {
             name: if name { format!("l{index}") } else { String::new() },
             ends: ends.to_vec(),
-            vlan: if vlan { u32::try_from(401 + slice * 300 + index).unwrap() } else { 0 },
-            subnet: if subnet { format!("10.{slice}.{index}.0/25") } else { String::new() },
+            vlan: if vlan {
+                u32::try_from(401 + slice * 300 + index).unwrap()
+            } else {
+                0
+            },
+            subnet: if subnet {
+                format!("10.{slice}.{index}.0/25")
+            } else {
+                String::new()
+            },
             dhcp_off,
             mtu,
         };

@@ -27,7 +27,10 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Value {
     /// As it was written, and whether without quotes.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     List(Vec<Rc<Node>>),
     /// In the order of the file; a key may come twice.
     Map(Vec<(Rc<Node>, Rc<Node>)>),
@@ -79,7 +82,11 @@ pub(super) fn parse(text: &str) -> Result<Rc<Node>, Vec<Mistake>> {
     let root = tree.root.filter(|root| !root.is_null());
     let empty = || Mistake::new(0..0, "the file is empty", "write `slices:` and a list of slices");
     let root = root.ok_or_else(|| vec![empty()])?;
-    if tree.mistakes.is_empty() { Ok(root) } else { Err(tree.mistakes) }
+    if tree.mistakes.is_empty() {
+        Ok(root)
+    } else {
+        Err(tree.mistakes)
+    }
 }
 
 /// A syntax error; when tabs indent lines, every such line instead, for they are what is wrong.
@@ -153,8 +160,11 @@ impl Tree {
             Event::Alias(anchor) => self.alias(place, anchor),
             Event::UnresolvedAlias(name) => {
                 let what = format!("nothing above is named &{name}");
-                self.mistakes
-                    .push(Mistake::new(place.clone(), what, format!("write &{name} where it is defined")));
+                self.mistakes.push(Mistake::new(
+                    place.clone(),
+                    what,
+                    format!("write &{name} where it is defined"),
+                ));
                 self.put(place, Value::List(Vec::new()), 0)
             }
             Event::DocumentStart(..) if self.root.is_some() => Err(Mistake::new(
@@ -168,8 +178,11 @@ impl Tree {
 
     fn no_tag(&mut self, tagged: bool, place: &Place) {
         if tagged {
-            self.mistakes
-                .push(Mistake::new(place.clone(), "tags like !!str mean nothing here", "leave the tag out"));
+            self.mistakes.push(Mistake::new(
+                place.clone(),
+                "tags like !!str mean nothing here",
+                "leave the tag out",
+            ));
         }
     }
 
@@ -177,23 +190,45 @@ impl Tree {
         if self.open.len() >= DEEPEST {
             return Err(too_deep(place));
         }
-        self.open.push(Open { place, anchor, map, items: Vec::new() });
+        self.open.push(Open {
+            place,
+            anchor,
+            map,
+            items: Vec::new(),
+        });
         Ok(())
     }
 
     fn leave(&mut self) -> Result<(), Mistake> {
-        let Some(Open { place, anchor, map, items }) = self.open.pop() else {
+        let Some(Open {
+            place,
+            anchor,
+            map,
+            items,
+        }) = self.open.pop()
+        else {
             return Ok(());
         };
         // A block collection's own mark is empty; its first item shows better where it is.
-        let place = items.first().filter(|_| place.is_empty()).map_or(place, |first| first.place.clone());
-        let value = if map { Value::Map(pairs(items)) } else { Value::List(items) };
+        let place = items
+            .first()
+            .filter(|_| place.is_empty())
+            .map_or(place, |first| first.place.clone());
+        let value = if map {
+            Value::Map(pairs(items))
+        } else {
+            Value::List(items)
+        };
         self.put(place, value, anchor)
     }
 
     fn alias(&mut self, place: Place, anchor: usize) -> Result<(), Mistake> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(Mistake::new(place, "this alias stands within what it names", "write the value out"));
+            return Err(Mistake::new(
+                place,
+                "this alias stands within what it names",
+                "write the value out",
+            ));
         };
         self.add(node, &place)
     }
@@ -202,9 +237,16 @@ impl Tree {
         let size = 1 + match &value {
             Value::Scalar { .. } => 0,
             Value::List(items) => items.iter().map(|n| n.size).fold(0, usize::saturating_add),
-            Value::Map(pairs) => pairs.iter().map(|(k, v)| k.size.saturating_add(v.size)).fold(0, usize::saturating_add),
+            Value::Map(pairs) => pairs
+                .iter()
+                .map(|(k, v)| k.size.saturating_add(v.size))
+                .fold(0, usize::saturating_add),
         };
-        let node = Rc::new(Node { place: place.clone(), value, size });
+        let node = Rc::new(Node {
+            place: place.clone(),
+            value,
+            size,
+        });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }

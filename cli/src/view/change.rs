@@ -73,7 +73,13 @@ pub(crate) fn apply_text(paint: Paint, apply: &ApplyView) -> String {
         return "nothing changed\n".to_owned();
     }
     let mut out = String::new();
-    for ChangeView { action, slice, what, detail } in &apply.changes {
+    for ChangeView {
+        action,
+        slice,
+        what,
+        detail,
+    } in &apply.changes
+    {
         let (sign, tone) = match action.as_str() {
             "created" => ("+", Tone::Good),
             "removed" => ("-", Tone::Bad),
@@ -81,15 +87,30 @@ pub(crate) fn apply_text(paint: Paint, apply: &ApplyView) -> String {
             _ => ("~", Tone::Warn),
         };
         // `slice` alone needs no second word for what it is of.
-        let of = if what == "slice" { format!("slice {slice}") } else { format!("{slice}: {what}") };
-        let detail = if detail.is_empty() { String::new() } else { format!("  {detail}") };
+        let of = if what == "slice" {
+            format!("slice {slice}")
+        } else {
+            format!("{slice}: {what}")
+        };
+        let detail = if detail.is_empty() {
+            String::new()
+        } else {
+            format!("  {detail}")
+        };
         let _ = writeln!(out, "{}{detail}", paint.tone(tone, format!("{sign} {of}")));
     }
     let count = |of: &str| apply.changes.iter().filter(|c| c.action == of).count();
     let words = ["created", "updated", "removed", "deployed"];
     let said = words.iter().map(|word| (count(word), word)).filter(|(n, _)| *n > 0);
-    let said = said.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ");
-    let end = if apply.dry_run { "; dry run, nothing was changed" } else { "" };
+    let said = said
+        .map(|(n, word)| format!("{n} {word}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let end = if apply.dry_run {
+        "; dry run, nothing was changed"
+    } else {
+        ""
+    };
     let _ = writeln!(out, "{said}{end}");
     out
 }

@@ -48,7 +48,11 @@ pub(crate) fn event_line(paint: Paint, event: &EventView) -> String {
         Tone::Faint => Tone::Plain,
         tone => tone,
     };
-    let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let clean = |text: &str| {
+        text.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>()
+    };
     let at = paint.tone(Tone::Faint, shown(event.at));
     let kind = paint.tone(tone, format!("{:<20}", clean(&event.kind)));
     format!("{at}  {kind}  {:<18}  {}\n", clean(&event.actor), clean(&event.message))

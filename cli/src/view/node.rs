@@ -49,7 +49,10 @@ pub(crate) struct RefusalView {
 
 impl From<&wire::Node> for NodeView {
     fn from(node: &wire::Node) -> Self {
-        let (facts, status) = (node.facts.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
+        let (facts, status) = (
+            node.facts.clone().unwrap_or_default(),
+            node.status.clone().unwrap_or_default(),
+        );
         Self {
             name: node.name.clone(),
             role: match node.role() {
@@ -78,7 +81,11 @@ impl From<&wire::Node> for NodeView {
 impl From<&wire::Refusal> for RefusalView {
     fn from(refusal: &wire::Refusal) -> Self {
         let (kind, name) = key(refusal.key.as_ref());
-        Self { kind, name, reason: refusal.reason.clone() }
+        Self {
+            kind,
+            name,
+            reason: refusal.reason.clone(),
+        }
     }
 }
 
@@ -93,7 +100,17 @@ fn connected(node: &NodeView, now: Timestamp) -> (String, Tone) {
 
 /// `node list`.
 pub(crate) fn nodes_table(console: &Console, nodes: &[NodeView], now: Timestamp) -> String {
-    let heads = ["NODE", "ROLE", "CONNECTED", "IN STEP", "READY", "VMS", "DATAPATH", "UPLINK", "VERSION"];
+    let heads = [
+        "NODE",
+        "ROLE",
+        "CONNECTED",
+        "IN STEP",
+        "READY",
+        "VMS",
+        "DATAPATH",
+        "UPLINK",
+        "VERSION",
+    ];
     let mut table = Table::new(console, &heads);
     for node in nodes {
         table.row([
@@ -113,7 +130,11 @@ pub(crate) fn nodes_table(console: &Console, nodes: &[NodeView], now: Timestamp)
 
 /// Whether it holds just what it should.
 pub(super) fn in_step(yes: bool) -> (String, Tone) {
-    if yes { ("yes".to_owned(), Tone::Good) } else { ("no".to_owned(), Tone::Warn) }
+    if yes {
+        ("yes".to_owned(), Tone::Good)
+    } else {
+        ("no".to_owned(), Tone::Warn)
+    }
 }
 
 /// `node show`.
@@ -124,12 +145,23 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
     let mut out = format!("node         {} ({})\n", node.name, node.role);
     out += &format!("connected    {}\n", console.paint.tone(tone, connected));
     out += &format!("host         {}\n", dash(&node.hostname));
-    out += &format!("version      {}, Open vSwitch {}\n", dash(&node.version), dash(&node.ovs_version));
+    out += &format!(
+        "version      {}, Open vSwitch {}\n",
+        dash(&node.version),
+        dash(&node.ovs_version)
+    );
     out += &format!("datapath     {}\n", dash(&node.datapath));
     out += &format!("uplink       {}\n", dash(&node.uplink));
     out += &format!("VMs          {}\n", node.vms);
     let expires = shown(node.certificate_expires);
-    out += &format!("certificate  {}\n", if expires.is_empty() { "-".to_owned() } else { format!("until {expires}") });
+    out += &format!(
+        "certificate  {}\n",
+        if expires.is_empty() {
+            "-".to_owned()
+        } else {
+            format!("until {expires}")
+        }
+    );
     out += &format!("generation   {}\n\n", node.generation);
     let mut table = Table::new(console, &["RESOURCE", "NAME", "STATE", "SEEN", "REASON"]);
     for resource in &detail.holds {
@@ -145,7 +177,11 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
     if !detail.refused.is_empty() {
         let mut table = Table::new(console, &["REFUSED", "NAME", "REASON"]);
         for refusal in &detail.refused {
-            table.row([plain(&refusal.kind), plain(&refusal.name), (refusal.reason.clone(), Tone::Bad)]);
+            table.row([
+                plain(&refusal.kind),
+                plain(&refusal.name),
+                (refusal.reason.clone(), Tone::Bad),
+            ]);
         }
         out += &format!("\n{}", table.render(""));
     }

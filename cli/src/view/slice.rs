@@ -101,20 +101,46 @@ pub(crate) struct LinkView {
 
 impl From<&wire::VlanPool> for VlanPoolView {
     fn from(pool: &wire::VlanPool) -> Self {
-        let range = |r: &wire::VlanRange| VlanRangeView { first: r.first, last: r.last };
-        Self { size: pool.size, used: pool.used, ranges: pool.ranges.iter().map(range).collect() }
+        let range = |r: &wire::VlanRange| VlanRangeView {
+            first: r.first,
+            last: r.last,
+        };
+        Self {
+            size: pool.size,
+            used: pool.used,
+            ranges: pool.ranges.iter().map(range).collect(),
+        }
     }
 }
 
 impl From<&wire::Deployment> for DeploymentView {
     fn from(deployment: &wire::Deployment) -> Self {
-        let wire::Deployment { number, term, generation, at, by } = deployment;
-        Self { number: *number, term: *term, generation: *generation, at: time(at.as_ref()), by: by.clone() }
+        let wire::Deployment {
+            number,
+            term,
+            generation,
+            at,
+            by,
+        } = deployment;
+        Self {
+            number: *number,
+            term: *term,
+            generation: *generation,
+            at: time(at.as_ref()),
+            by: by.clone(),
+        }
     }
 }
 
 fn pool(slice: &wire::Slice) -> VlanPoolView {
-    slice.vlan_pool.as_ref().map_or(VlanPoolView { size: 0, used: 0, ranges: Vec::new() }, VlanPoolView::from)
+    slice.vlan_pool.as_ref().map_or(
+        VlanPoolView {
+            size: 0,
+            used: 0,
+            ranges: Vec::new(),
+        },
+        VlanPoolView::from,
+    )
 }
 
 impl From<&wire::Slice> for SliceSummary {
@@ -205,9 +231,20 @@ fn deployed(deployed: Option<&DeploymentView>, differs: bool) -> (String, Tone) 
 
 /// `slice list`.
 pub(crate) fn slices_table(console: &Console, slices: &[SliceSummary]) -> String {
-    let mut table = Table::new(console, &["SLICE", "VMS", "LINKS", "VLANS", "DEPLOYED", "OWNER", "REVISION"]);
+    let mut table = Table::new(
+        console,
+        &["SLICE", "VMS", "LINKS", "VLANS", "DEPLOYED", "OWNER", "REVISION"],
+    );
     for slice in slices {
-        let SliceSummary { name, owner, revision, vms, links, vlan_pool, .. } = slice;
+        let SliceSummary {
+            name,
+            owner,
+            revision,
+            vms,
+            links,
+            vlan_pool,
+            ..
+        } = slice;
         table.row([
             plain(name),
             plain(vms),
@@ -224,14 +261,27 @@ pub(crate) fn slices_table(console: &Console, slices: &[SliceSummary]) -> String
 /// `slice show`.
 pub(crate) fn slice_text(console: &Console, slice: &SliceView) -> String {
     let (state, tone) = deployed(slice.deployed.as_ref(), slice.draft_differs);
-    let by = slice.deployed.as_ref().map_or_else(String::new, |d| format!(" by {} at {}", d.by, shown(d.at)));
-    let ranges: Vec<String> = slice.vlan_pool.ranges.iter().map(|r| format!("{}-{}", r.first, r.last)).collect();
+    let by = slice
+        .deployed
+        .as_ref()
+        .map_or_else(String::new, |d| format!(" by {} at {}", d.by, shown(d.at)));
+    let ranges: Vec<String> = slice
+        .vlan_pool
+        .ranges
+        .iter()
+        .map(|r| format!("{}-{}", r.first, r.last))
+        .collect();
     let mut out = format!("slice     {}\n", slice.name);
     out += &format!("owner     {}\n", slice.owner);
     out += &format!("created   {}\n", shown(slice.created));
     out += &format!("revision  {}\n", slice.revision);
     out += &format!("deployed  {}{by}\n", console.paint.tone(tone, state));
-    out += &format!("VLANs     {} of {} used ({})\n\n", slice.vlan_pool.used, slice.vlan_pool.size, ranges.join(", "));
+    out += &format!(
+        "VLANs     {} of {} used ({})\n\n",
+        slice.vlan_pool.used,
+        slice.vlan_pool.size,
+        ranges.join(", ")
+    );
     out += &vms_table(console, slice.vms.iter());
     out.push('\n');
     out += &links_table(console, slice.links.iter());
@@ -240,7 +290,17 @@ pub(crate) fn slice_text(console: &Console, slice: &SliceView) -> String {
 
 /// `vm list`: a line per interface.
 pub(crate) fn vms_table<'a>(console: &Console, vms: impl Iterator<Item = &'a VmView>) -> String {
-    let heads = ["VM", "ID", "WORKER", "INTERFACE", "TAP", "VLAN", "MAC", "ADDRESS", "LINK"];
+    let heads = [
+        "VM",
+        "ID",
+        "WORKER",
+        "INTERFACE",
+        "TAP",
+        "VLAN",
+        "MAC",
+        "ADDRESS",
+        "LINK",
+    ];
     let mut table = Table::new(console, &heads);
     for vm in vms {
         for (index, interface) in vm.interfaces.iter().enumerate() {

@@ -66,11 +66,34 @@ pub(crate) struct ResourceView {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum FactsView {
-    Port { exists: bool, up: bool, ofport: i32, tag: Option<i32>, carrier: bool },
-    Trunk { interface: String, vlans: Vec<u32>, up: bool },
-    Gateway { up: bool, ofport: i32, addresses: Vec<String> },
-    Dhcp { pid: Option<u32>, leases: u32, current: bool },
-    Nat { uplink: String, packets: u64, bytes: u64, forwarding: bool },
+    Port {
+        exists: bool,
+        up: bool,
+        ofport: i32,
+        tag: Option<i32>,
+        carrier: bool,
+    },
+    Trunk {
+        interface: String,
+        vlans: Vec<u32>,
+        up: bool,
+    },
+    Gateway {
+        up: bool,
+        ofport: i32,
+        addresses: Vec<String>,
+    },
+    Dhcp {
+        pid: Option<u32>,
+        leases: u32,
+        current: bool,
+    },
+    Nat {
+        uplink: String,
+        packets: u64,
+        bytes: u64,
+        forwarding: bool,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -93,12 +116,27 @@ impl From<&Facts> for FactsView {
                 tag: (p.tag >= 0).then_some(p.tag),
                 carrier: p.carrier,
             },
-            Facts::Trunk(t) => Self::Trunk { interface: t.interface.clone(), vlans: t.vlans.clone(), up: t.up },
-            Facts::Gateway(g) => Self::Gateway { up: g.up, ofport: g.ofport, addresses: g.addresses.clone() },
-            Facts::Dhcp(d) => Self::Dhcp { pid: nonzero(d.pid), leases: d.leases, current: d.current },
-            Facts::Nat(n) => {
-                Self::Nat { uplink: n.uplink.clone(), packets: n.packets, bytes: n.bytes, forwarding: n.forwarding }
-            }
+            Facts::Trunk(t) => Self::Trunk {
+                interface: t.interface.clone(),
+                vlans: t.vlans.clone(),
+                up: t.up,
+            },
+            Facts::Gateway(g) => Self::Gateway {
+                up: g.up,
+                ofport: g.ofport,
+                addresses: g.addresses.clone(),
+            },
+            Facts::Dhcp(d) => Self::Dhcp {
+                pid: nonzero(d.pid),
+                leases: d.leases,
+                current: d.current,
+            },
+            Facts::Nat(n) => Self::Nat {
+                uplink: n.uplink.clone(),
+                packets: n.packets,
+                bytes: n.bytes,
+                forwarding: n.forwarding,
+            },
         }
     }
 }
@@ -123,9 +161,14 @@ impl ResourceView {
     pub(crate) fn seen(&self) -> String {
         match &self.observed {
             None => String::new(),
-            Some(FactsView::Port { ofport, tag, carrier, .. }) => {
+            Some(FactsView::Port {
+                ofport, tag, carrier, ..
+            }) => {
                 let tag = tag.map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}"));
-                format!("ofport {ofport}, {tag}, {}", if *carrier { "guest there" } else { "no guest" })
+                format!(
+                    "ofport {ofport}, {tag}, {}",
+                    if *carrier { "guest there" } else { "no guest" }
+                )
             }
             Some(FactsView::Trunk { interface, vlans, .. }) => format!("{interface}: {}", ranges(vlans)),
             Some(FactsView::Gateway { addresses, .. }) => addresses.join(" "),
@@ -147,7 +190,13 @@ fn ranges(vlans: &[u32]) -> String {
             _ => runs.push((vlan, vlan)),
         }
     }
-    let run = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let run = |(first, last): &(u32, u32)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
     runs.iter().map(run).collect::<Vec<_>>().join(" ")
 }
 
@@ -233,7 +282,11 @@ pub(crate) fn status_text(console: &Console, status: &StatusView, all: bool) -> 
     }
     let mut table = Table::new(console, &["NODE", "CONNECTED", "IN STEP", "READY"]);
     for node in &status.nodes {
-        let connected = if node.connected { ("yes".to_owned(), Tone::Good) } else { ("no".to_owned(), Tone::Bad) };
+        let connected = if node.connected {
+            ("yes".to_owned(), Tone::Good)
+        } else {
+            ("no".to_owned(), Tone::Bad)
+        };
         table.row([
             plain(&node.name),
             connected,
@@ -246,18 +299,39 @@ pub(crate) fn status_text(console: &Console, status: &StatusView, all: bool) -> 
 
 /// Links and VMs: all, or those that are not ready.
 fn parts(console: &Console, status: &StatusView, all: bool) -> String {
-    let mut table = Table::new(console, &[if all { "PART" } else { "NOT READY" }, "STATE", "VLAN", "WHERE", "REASON"]);
+    let mut table = Table::new(
+        console,
+        &[
+            if all { "PART" } else { "NOT READY" },
+            "STATE",
+            "VLAN",
+            "WHERE",
+            "REASON",
+        ],
+    );
     let mut count = 0_usize;
     let wanted = |state: &str| all || state != "ready";
     for slice in &status.slices {
         for link in slice.links.iter().filter(|l| wanted(&l.state)) {
             let name = format!("{}/{}", slice.name, link.name);
-            table.row([plain(name), state(&link.state), plain(link.vlan), nodes(&link.resources), plain(&link.reason)]);
+            table.row([
+                plain(name),
+                state(&link.state),
+                plain(link.vlan),
+                nodes(&link.resources),
+                plain(&link.reason),
+            ]);
             count += 1;
         }
         for vm in slice.vms.iter().filter(|v| wanted(&v.state)) {
             let name = format!("{}/{}", slice.name, vm.name);
-            table.row([plain(name), state(&vm.state), or_dash(""), or_dash(&vm.worker), plain(&vm.reason)]);
+            table.row([
+                plain(name),
+                state(&vm.state),
+                or_dash(""),
+                or_dash(&vm.worker),
+                plain(&vm.reason),
+            ]);
             count += 1;
         }
     }

@@ -10,18 +10,30 @@ use crate::console::Console;
 /// Shows progress.
 pub(crate) enum Display {
     /// A bar per slice.
-    Live { bars: MultiProgress, by_slice: BTreeMap<String, ProgressBar> },
+    Live {
+        bars: MultiProgress,
+        by_slice: BTreeMap<String, ProgressBar>,
+    },
     /// What was last said of each slice.
-    Plain { console: Console, said: BTreeMap<String, String> },
+    Plain {
+        console: Console,
+        said: BTreeMap<String, String>,
+    },
 }
 
 impl Display {
     pub(crate) fn new(console: &Console) -> Self {
         if console.terminal_errors {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            Self::Live { bars, by_slice: BTreeMap::new() }
+            Self::Live {
+                bars,
+                by_slice: BTreeMap::new(),
+            }
         } else {
-            Self::Plain { console: console.clone(), said: BTreeMap::new() }
+            Self::Plain {
+                console: console.clone(),
+                said: BTreeMap::new(),
+            }
         }
     }
 
@@ -29,14 +41,20 @@ impl Display {
     pub(crate) fn show(&mut self, all: &[Progress]) {
         match self {
             Self::Live { bars, by_slice } => {
-                let gone: Vec<_> = by_slice.keys().filter(|name| !all.iter().any(|p| p.slice == **name)).cloned().collect();
+                let gone: Vec<_> = by_slice
+                    .keys()
+                    .filter(|name| !all.iter().any(|p| p.slice == **name))
+                    .cloned()
+                    .collect();
                 for name in gone {
                     if let Some(bar) = by_slice.remove(&name) {
                         bar.finish_with_message("gone");
                     }
                 }
                 for progress in all {
-                    let bar = by_slice.entry(progress.slice.clone()).or_insert_with(|| new_bar(bars, &progress.slice));
+                    let bar = by_slice
+                        .entry(progress.slice.clone())
+                        .or_insert_with(|| new_bar(bars, &progress.slice));
                     bar.set_length(progress.of.into());
                     bar.set_position(progress.ready.into());
                     bar.set_message(progress.words.clone());
@@ -79,7 +97,11 @@ fn new_bar(bars: &MultiProgress, slice: &str) -> ProgressBar {
     let bar = bars.add(ProgressBar::new(0));
     let style = ProgressStyle::with_template("{spinner} {prefix:16} [{bar:24}] {pos}/{len} {elapsed:.dim} {wide_msg}");
     // The template is fixed and right; were it not, the plain bar would do.
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_style(
+        style
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> "),
+    );
     bar.set_prefix(slice.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
@@ -87,7 +109,13 @@ fn new_bar(bars: &MultiProgress, slice: &str) -> ProgressBar {
 
 /// `shop: 12/20 ready, pending: ...`
 pub(crate) fn line(progress: &Progress) -> String {
-    let Progress { slice, ready, of, words, done } = progress;
+    let Progress {
+        slice,
+        ready,
+        of,
+        words,
+        done,
+    } = progress;
     if *done && words == "ready" {
         return format!("{slice}: {ready}/{of} ready");
     }

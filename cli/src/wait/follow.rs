@@ -60,7 +60,9 @@ async fn watch<T>(
     step: &mut impl FnMut(Next) -> Option<T>,
     pause: &mut Duration,
 ) -> Result<T, Status> {
-    let request = session.request(WatchStatusRequest { slices: slices.to_vec() });
+    let request = session.request(WatchStatusRequest {
+        slices: slices.to_vec(),
+    });
     let mut stream = session.client.watch().watch_status(request).await?.into_inner();
     while let Some(message) = stream.message().await? {
         *pause = FIRST_PAUSE;

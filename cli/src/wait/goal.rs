@@ -91,21 +91,28 @@ impl Goal {
                 Some(slice) if on_hosts(slice) => Verdict::NotYet,
                 _ => Verdict::Done,
             },
-            Until::Ready => {
-                Verdict::Never(format!("{name} is not deployed; do it with `trunkctl slice deploy {name}`"))
-            }
+            Until::Ready => Verdict::Never(format!(
+                "{name} is not deployed; do it with `trunkctl slice deploy {name}`"
+            )),
         }
     }
 
     /// One line per slice that it is about.
     pub(crate) fn progress(&self, status: &GetStatusResponse) -> Vec<Progress> {
         let behind = (status.term, status.generation) < self.after;
-        let about = status.slices.iter().filter(|s| self.slices.is_empty() || self.slices.contains(&s.name));
+        let about = status
+            .slices
+            .iter()
+            .filter(|s| self.slices.is_empty() || self.slices.contains(&s.name));
         let progress = |slice: &SliceStatus| Progress {
             slice: slice.name.clone(),
             ready: slice.resources_ready,
             of: slice.resources,
-            words: if behind { "waiting for the controller".to_owned() } else { words(slice) },
+            words: if behind {
+                "waiting for the controller".to_owned()
+            } else {
+                words(slice)
+            },
             done: !behind && self.one(&slice.name, Some(slice)) == Verdict::Done,
         };
         about.map(progress).collect()
@@ -122,13 +129,21 @@ impl Goal {
             }
             let links = slice.links.iter().map(|l| ("link", &l.name, l.state, &l.reason));
             let vms = slice.vms.iter().map(|v| ("VM", &v.name, v.state, &v.reason));
-            let parts = links.chain(vms).filter(|(_, _, state, _)| State::try_from(*state) != Ok(State::Ready));
+            let parts = links
+                .chain(vms)
+                .filter(|(_, _, state, _)| State::try_from(*state) != Ok(State::Ready));
             let before = lines.len();
             lines.extend(parts.map(|(kind, name, state, reason)| {
                 format!("{}: {kind} {name} is {}", slice.name, state_words(state, reason))
             }));
             if lines.len() == before {
-                lines.push(format!("{}: {}/{} ready, {}", slice.name, slice.resources_ready, slice.resources, words(slice)));
+                lines.push(format!(
+                    "{}: {}/{} ready, {}",
+                    slice.name,
+                    slice.resources_ready,
+                    slice.resources,
+                    words(slice)
+                ));
             }
         }
         if lines.len() > MOST {
@@ -171,7 +186,11 @@ fn words(slice: &SliceStatus) -> String {
 
 fn state_words(state: i32, reason: &str) -> String {
     let state = State::try_from(state).map_or_else(|_| "not deployed".to_owned(), |s| s.to_string());
-    if reason.is_empty() { state } else { format!("{state}: {reason}") }
+    if reason.is_empty() {
+        state
+    } else {
+        format!("{state}: {reason}")
+    }
 }
 
 #[cfg(test)]
@@ -193,19 +212,37 @@ mod tests {
     }
 
     fn status(generation: u64, slices: Vec<SliceStatus>) -> GetStatusResponse {
-        GetStatusResponse { term: 1, generation, slices, ..GetStatusResponse::default() }
+        GetStatusResponse {
+            term: 1,
+            generation,
+            slices,
+            ..GetStatusResponse::default()
+        }
     }
 
     fn goal(until: Until, slices: &[&str]) -> Goal {
-        Goal { slices: slices.iter().map(|s| (*s).to_owned()).collect(), until, after: (1, 5) }
+        Goal {
+            slices: slices.iter().map(|s| (*s).to_owned()).collect(),
+            until,
+            after: (1, 5),
+        }
     }
 
     #[test]
     fn a_status_from_before_the_change_says_nothing() {
         let ready = vec![slice("a", wire::State::Ready, 1, false)];
-        assert_eq!(goal(Until::Ready, &["a"]).judge(&status(4, ready.clone())), Verdict::NotYet);
-        assert_eq!(goal(Until::Ready, &["a"]).judge(&status(5, ready.clone())), Verdict::Done);
-        let restored = GetStatusResponse { term: 2, ..status(1, ready) };
+        assert_eq!(
+            goal(Until::Ready, &["a"]).judge(&status(4, ready.clone())),
+            Verdict::NotYet
+        );
+        assert_eq!(
+            goal(Until::Ready, &["a"]).judge(&status(5, ready.clone())),
+            Verdict::Done
+        );
+        let restored = GetStatusResponse {
+            term: 2,
+            ..status(1, ready)
+        };
         assert_eq!(goal(Until::Ready, &["a"]).judge(&restored), Verdict::Done);
         assert_eq!(goal(Until::Gone, &["a"]).judge(&status(4, vec![])), Verdict::NotYet);
     }
@@ -215,10 +252,18 @@ mod tests {
         let both = |state| vec![slice("a", wire::State::Ready, 1, false), slice("b", state, 1, false)];
         let goal = goal(Until::Ready, &["a", "b"]);
         assert_eq!(goal.judge(&status(5, both(wire::State::Ready))), Verdict::Done);
-        for state in [wire::State::Pending, wire::State::Degraded, wire::State::Failed, wire::State::Unknown] {
+        for state in [
+            wire::State::Pending,
+            wire::State::Degraded,
+            wire::State::Failed,
+            wire::State::Unknown,
+        ] {
             assert_eq!(goal.judge(&status(5, both(state))), Verdict::NotYet, "{state:?}");
         }
-        let undeployed = vec![slice("a", wire::State::Ready, 1, false), slice("b", wire::State::Ready, 0, false)];
+        let undeployed = vec![
+            slice("a", wire::State::Ready, 1, false),
+            slice("b", wire::State::Ready, 0, false),
+        ];
         assert!(matches!(goal.judge(&status(5, undeployed)), Verdict::Never(_)));
         assert!(matches!(goal.judge(&status(5, vec![])), Verdict::Never(_)));
     }
@@ -226,8 +271,14 @@ mod tests {
     #[test]
     fn gone_means_that_no_host_holds_anything() {
         let goal = goal(Until::Gone, &["a"]);
-        assert_eq!(goal.judge(&status(5, vec![slice("a", wire::State::Pending, 0, true)])), Verdict::NotYet);
-        assert_eq!(goal.judge(&status(5, vec![slice("a", wire::State::Ready, 0, false)])), Verdict::Done);
+        assert_eq!(
+            goal.judge(&status(5, vec![slice("a", wire::State::Pending, 0, true)])),
+            Verdict::NotYet
+        );
+        assert_eq!(
+            goal.judge(&status(5, vec![slice("a", wire::State::Ready, 0, false)])),
+            Verdict::Done
+        );
         assert_eq!(goal.judge(&status(5, vec![])), Verdict::Done);
     }
 
@@ -235,15 +286,25 @@ mod tests {
     fn of_all_slices_drafts_are_not_waited_for_and_leaving_ones_are() {
         let all = goal(Until::Ready, &[]);
         assert_eq!(all.judge(&status(5, vec![])), Verdict::Done);
-        assert_eq!(all.judge(&status(5, vec![slice("a", wire::State::Ready, 0, false)])), Verdict::Done);
-        assert_eq!(all.judge(&status(5, vec![slice("a", wire::State::Pending, 0, true)])), Verdict::NotYet);
+        assert_eq!(
+            all.judge(&status(5, vec![slice("a", wire::State::Ready, 0, false)])),
+            Verdict::Done
+        );
+        assert_eq!(
+            all.judge(&status(5, vec![slice("a", wire::State::Pending, 0, true)])),
+            Verdict::NotYet
+        );
     }
 
     #[test]
     fn what_is_missing_is_named_with_its_reason() {
         let mut a = slice("a", wire::State::Failed, 1, false);
         a.links = vec![
-            LinkStatus { name: "good".to_owned(), state: wire::State::Ready.into(), ..LinkStatus::default() },
+            LinkStatus {
+                name: "good".to_owned(),
+                state: wire::State::Ready.into(),
+                ..LinkStatus::default()
+            },
             LinkStatus {
                 name: "back".to_owned(),
                 state: wire::State::Failed.into(),

@@ -42,11 +42,17 @@ pub(crate) async fn wait(session: &Session, goal: &Goal, timeout: Duration) -> R
     display.finish();
     match outcome {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(never))) => Err(Failure::NotReady { what: never, missing: Vec::new() }),
+        Ok(Ok(Err(never))) => Err(Failure::NotReady {
+            what: never,
+            missing: Vec::new(),
+        }),
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::NotReady {
             what: format!("waited {timeout:?}, and it is still not {}", goal.wish()),
-            missing: last.map_or_else(|| vec!["the controller never said how far it is".to_owned()], |s| goal.missing(&s)),
+            missing: last.map_or_else(
+                || vec!["the controller never said how far it is".to_owned()],
+                |s| goal.missing(&s),
+            ),
         }),
     }
 }

@@ -1,0 +1,128 @@
+//! Golden files of everything that is printed. `INSTA_UPDATE=always` writes them anew.
+
+use crate::{
+    fake::Fake,
+    fixtures::cluster,
+    run::{run, run_alone, run_as},
+};
+
+/// Runs each of these and compares all that it says.
+async fn golden(cases: &[(&str, &[&str])]) {
+    let fake = Fake::start(cluster()).await;
+    for (name, arguments) in cases {
+        let ran = run(&fake, arguments).await;
+        insta::assert_snapshot!(*name, ran.whole());
+    }
+}
+
+#[tokio::test]
+async fn reads_are_tables_for_people() {
+    golden(&[
+        ("slice-list", &["slice", "list"]),
+        ("slice-show", &["slice", "show", "shop"]),
+        ("slice-revisions", &["slice", "revisions", "shop"]),
+        ("vm-list", &["vm", "list"]),
+        ("link-list", &["link", "list", "--slice", "shop"]),
+        ("node-list", &["node", "list"]),
+        ("node-show", &["node", "show", "w1"]),
+        ("status", &["status"]),
+        ("status-of-one", &["status", "shop"]),
+        ("events", &["events", "--since", "10m"]),
+        ("vm-netdev-userspace", &["vm", "netdev", "shop/web"]),
+        ("vm-netdev-qemu", &["vm", "netdev", "db", "--only", "qemu"]),
+        ("vm-netdev-libvirt", &["vm", "netdev", "web", "--slice", "shop", "--only", "libvirt"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn reads_are_data_for_programs() {
+    golden(&[
+        ("slice-list-json", &["slice", "list", "-o", "json"]),
+        ("slice-show-json", &["slice", "show", "shop", "-o", "json"]),
+        ("slice-show-yaml", &["slice", "show", "shop", "-o", "yaml"]),
+        ("slice-revisions-json", &["slice", "revisions", "shop", "-o", "json"]),
+        ("vm-list-json", &["vm", "list", "--slice", "lab", "-o", "json"]),
+        ("link-list-yaml", &["link", "list", "-o", "yaml"]),
+        ("node-list-json", &["node", "list", "-o", "json"]),
+        ("node-show-json", &["node", "show", "w1", "-o", "json"]),
+        ("status-json", &["-o", "json", "status"]),
+        ("events-json", &["events", "-o", "json"]),
+        ("vm-netdev-json", &["vm", "netdev", "shop/web", "-o", "json"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn mutations_say_what_they_did() {
+    golden(&[
+        ("slice-deploy", &["slice", "deploy", "shop"]),
+        ("slice-undeploy", &["slice", "undeploy", "shop", "-o", "json"]),
+        ("slice-delete", &["slice", "delete", "shop"]),
+        ("slice-rollback", &["slice", "rollback", "shop", "--to", "2"]),
+        ("vm-add", &["vm", "add", "shop/web", "--internet", "--data-interfaces", "1"]),
+        ("vm-remove", &["vm", "remove", "db"]),
+        ("link-add", &["link", "add", "shop/web.eth1", "db.eth1"]),
+        ("link-remove", &["link", "remove", "web-eth1--db-eth1"]),
+        ("node-remove", &["node", "remove", "w2"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn apply_lists_the_changes_and_says_when_there_are_none() {
+    let fake = Fake::start(cluster()).await;
+    let file = include_str!("../../examples/topology.yaml");
+    let apply = ["apply", "-f", "-", "--deploy"];
+    insta::assert_snapshot!("apply", run_as(&fake, "alice", &apply, file).await.whole());
+    let dry = ["apply", "-f", "-", "--dry-run", "--color", "always"];
+    insta::assert_snapshot!("apply-dry-run-in-colour", run_as(&fake, "alice", &dry, file).await.whole());
+    fake.script().apply.changes.clear();
+    let again = run_as(&fake, "alice", &apply, file).await;
+    assert_eq!((again.code, again.stdout.as_str()), (0, "nothing changed\n"));
+    let json = run_as(&fake, "alice", &["apply", "-f", "-", "-o", "json"], file).await;
+    insta::assert_snapshot!("apply-unchanged-json", json.whole());
+}
+
+#[tokio::test]
+async fn colours_need_a_terminal_or_to_be_asked_for() {
+    let fake = Fake::start(cluster()).await;
+    assert!(!run(&fake, &["status"]).await.stdout.contains('\x1b'));
+    assert!(run(&fake, &["status", "--color", "always"]).await.stdout.contains("\x1b["));
+    assert!(!run(&fake, &["status", "--color", "never"]).await.stdout.contains('\x1b'));
+}
+
+#[tokio::test]
+async fn followed_events_come_once_each_across_a_restart() {
+    let fake = Fake::start(cluster()).await;
+    let ran = run(&fake, &["events", "--follow", "--since", "1h", "-o", "json"]).await;
+    let sequences: Vec<u64> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"].as_u64().unwrap())
+        .collect();
+    assert_eq!(sequences, [1, 2, 3, 4]);
+    assert!(ran.stderr.contains("lost the controller, trying again"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_wrong_file_is_told_whole_without_a_controller() {
+    let file = "slices:\n- name: Shop\n  vms:\n  - {name: web, wroker: w1}\n  links:\n  - [web.eth1]\n  - {ends: [web.eth2, db.eth1], vlan: 400}\n";
+    let ran = run_alone(&["apply", "-f", "-"], file).await;
+    insta::assert_snapshot!("apply-wrong-file", ran.whole());
+}
+
+#[tokio::test]
+async fn completions_are_printed_without_a_controller() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run_alone(&["completions", shell], "").await;
+        assert_eq!(ran.code, 0);
+        assert!(ran.stdout.contains("trunkctl") && ran.stdout.contains("netdev"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn the_help_is_as_it_was_written() {
+    insta::assert_snapshot!("help", run_alone(&["--help"], "").await.whole());
+    insta::assert_snapshot!("help-apply", run_alone(&["apply", "--help"], "").await.whole());
+}
