@@ -218,8 +218,9 @@ impl Guest {
     /// The body of a page, fetched with HTTP; `None` when no connection came about.
     pub fn http_get(&self, address: Ipv4Addr) -> Result<Option<String>, LabError> {
         let line = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 80");
-        let answer = self.shell(&line)?.stdout;
-        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned()))
+        // A serial console leaves no carriage return as it was.
+        let answer = self.shell(&line)?.stdout.replace('\r', "");
+        Ok(answer.split_once("\n\n").map(|(_, body)| body.trim().to_owned()))
     }
 
     fn must_shell(&self, line: &str) -> Result<(), LabError> {
