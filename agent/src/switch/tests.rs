@@ -275,6 +275,24 @@ proptest! {
     }
 
     #[test]
+    fn what_others_wrote_on_a_port_of_ours_stays(state in any_state(), world in any_world()) {
+        let notes = |port: &ObservedPort| {
+            let foreign = |(key, _): &(&String, &String)| !key.starts_with("trunkline");
+            port.columns.external_ids.iter().filter(foreign).map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        let mut after = world.clone();
+        match plan(&state, &world) {
+            Ok(plan) => apply(&plan, "br-int", &mut after),
+            Err(_) => return Ok(()),
+        }
+        for (name, port) in &world.ports {
+            if let Some(kept) = after.ports.get(name).filter(|kept| kept.id == port.id) {
+                prop_assert_eq!(notes(kept), notes(port));
+            }
+        }
+    }
+
+    #[test]
     fn every_wanted_port_is_there_as_wanted_or_a_conflict(state in any_state(), mut world in any_world()) {
         if let Ok(plan) = plan(&state, &world) {
             apply(&plan, "br-int", &mut world);
@@ -288,6 +306,8 @@ proptest! {
                     (&held.columns.vlan_mode, held.columns.tag, &held.columns.trunks, held.columns.protected),
                     (&wanted.vlan_mode, wanted.tag, &wanted.trunks, wanted.protected)
                 );
+                let uplink = state.uplink.as_ref().is_some_and(|uplink| uplink.name == name);
+                prop_assert!(uplink || held.interfaces.len() == 1, "{} is a bond", name);
                 // A port with neither would carry every VLAN.
                 prop_assert!(held.columns.tag.is_some() || !held.columns.trunks.is_empty());
             }
