@@ -263,7 +263,7 @@ async fn one_identity_twice_the_newest_of_one_process_wins_and_another_process_i
             .map_err(reason)
             .map(|_| ())
     };
-    eventually("the place is free", third, Result::is_ok).await;
+    eventually("the place is free", third, Result::is_ok).await.unwrap();
 }
 
 #[tokio::test]

@@ -290,11 +290,12 @@ impl Session {
     }
 
     fn send(&mut self, permit: mpsc::Permit<'_, Result<ControllerMessage, Status>>) {
-        if let Some(next) = self.queue.pop_front() {
-            permit.send(Ok(next));
-            // The clock of an answer runs from the last word of the question.
+        let Some(next) = self.queue.pop_front() else { return };
+        // The clock of an answer runs from the last word of the question; a heartbeat is no question.
+        if !matches!(next.message, Some(ToNode::Heartbeat(_))) {
             self.answer = self.protocol.waiting().then(|| Instant::now() + self.timing.ack);
         }
+        permit.send(Ok(next));
     }
 
     fn heartbeat(&mut self) {

@@ -1,0 +1,678 @@
+//! The API as a client SDK meets it, over real mutual TLS.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{
+    Controller, DEADLINE, apply, eventually, link,
+    node::{Disk, Node},
+    pair, vm,
+};
+use tokio::time::timeout;
+use tonic::{Code, Streaming};
+use tonic_types::StatusExt;
+use trunkline_certs::Role;
+use trunkline_proto::{
+    client::{ApiError, Client, new_request_id},
+    wire::{self, watch_slices_response::Change},
+};
+
+fn error(status: tonic::Status) -> (Code, String) {
+    let error = ApiError::from(status);
+    (error.code, error.reason.unwrap_or_default())
+}
+
+async fn with_workers() -> (Controller, Client) {
+    let controller = Controller::start().await;
+    for name in ["w1", "w2"] {
+        drop(Node::up(&controller, Disk::worker(name)).await);
+    }
+    let operator = controller.operator().await;
+    (controller, operator)
+}
+
+async fn get(client: &Client, name: &str) -> wire::Slice {
+    client
+        .slices()
+        .get_slice(wire::GetSliceRequest { name: name.into() })
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+#[tokio::test]
+async fn a_slice_goes_through_its_whole_life() {
+    let (_controller, operator) = with_workers().await;
+    let mut slices = operator.slices();
+    let applied = slices
+        .apply_slices(apply(vec![pair("shop")], false))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        applied.changes.len() >= 4 && applied.slices.len() == 1 && applied.generation == 0,
+        "{applied:?}"
+    );
+    let shop = get(&operator, "shop").await;
+    assert_eq!((shop.vms.len(), shop.links.len(), shop.owner.as_str()), (2, 1, "alice"));
+    assert!(shop.deployed.is_none() && shop.draft_differs);
+    assert_eq!(
+        shop.links[0].vlan, shop.vms[0].interfaces[1].vlan,
+        "the VLAN is recorded on the interface"
+    );
+
+    let request_id = new_request_id;
+    let add = wire::AddVmRequest {
+        request_id: request_id(),
+        slice: "shop".into(),
+        vm: Some(vm("cache", "", 1)),
+        expected_revision: 0,
+    };
+    let added = slices.add_vm(add).await.unwrap().into_inner().vm.unwrap();
+    assert!(added.placed && !added.worker.is_empty());
+    let add = wire::AddLinkRequest {
+        request_id: request_id(),
+        slice: "shop".into(),
+        link: Some(link(&["cache.eth1", "web.eth1"])),
+        expected_revision: 0,
+    };
+    assert_eq!(
+        slices.add_link(add).await.unwrap_err().code(),
+        Code::InvalidArgument,
+        "web.eth1 is in another link"
+    );
+
+    let deploy = |id: String| wire::DeploySliceRequest {
+        request_id: id,
+        name: "shop".into(),
+        expected_revision: 0,
+    };
+    let first = slices.deploy_slice(deploy(request_id())).await.unwrap().into_inner();
+    assert_eq!((first.number, first.term), (1, 1));
+    let same = slices.deploy_slice(deploy(request_id())).await.unwrap().into_inner();
+    assert_eq!(
+        (same.number, same.generation),
+        (1, first.generation),
+        "nothing differed"
+    );
+
+    let remove = wire::RemoveLinkRequest {
+        request_id: request_id(),
+        slice: "shop".into(),
+        name: shop.links[0].name.clone(),
+        expected_revision: 0,
+    };
+    slices.remove_link(remove).await.unwrap();
+    let second = slices.deploy_slice(deploy(request_id())).await.unwrap().into_inner();
+    assert_eq!(second.number, 2);
+    assert!(second.generation > first.generation);
+    let back = wire::RollbackSliceRequest {
+        request_id: request_id(),
+        name: "shop".into(),
+        number: 1,
+        expected_revision: 0,
+    };
+    assert_eq!(slices.rollback_slice(back).await.unwrap().into_inner().number, 3);
+    let list = wire::ListRevisionsRequest {
+        name: "shop".into(),
+        page_size: 2,
+        page_token: String::new(),
+    };
+    let page = slices.list_revisions(list.clone()).await.unwrap().into_inner();
+    assert_eq!(page.revisions.iter().map(|d| d.number).collect::<Vec<_>>(), [3, 2]);
+    let page = slices
+        .list_revisions(wire::ListRevisionsRequest {
+            page_token: page.next_page_token,
+            ..list
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((page.revisions[0].number, page.next_page_token.as_str()), (1, ""));
+
+    let undeploy = wire::UndeploySliceRequest {
+        request_id: request_id(),
+        name: "shop".into(),
+        expected_revision: 0,
+    };
+    slices.undeploy_slice(undeploy).await.unwrap();
+    assert!(get(&operator, "shop").await.deployed.is_none());
+    let delete = wire::DeleteSliceRequest {
+        request_id: request_id(),
+        name: "shop".into(),
+        expected_revision: 0,
+    };
+    slices.delete_slice(delete).await.unwrap();
+    let gone = slices
+        .get_slice(wire::GetSliceRequest { name: "shop".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(gone.get_details_resource_info().unwrap().resource_name, "shop");
+    assert_eq!(error(gone), (Code::NotFound, "NOT_FOUND".into()));
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_gets_the_first_answer_also_after_a_restart() {
+    let (mut controller, operator) = with_workers().await;
+    let request = apply(vec![pair("shop")], true);
+    let first = operator
+        .slices()
+        .apply_slices(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let delete = wire::DeleteSliceRequest {
+        request_id: "d".into(),
+        name: "shop".into(),
+        expected_revision: 0,
+    };
+    let deleted = operator
+        .slices()
+        .delete_slice(delete.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        operator
+            .slices()
+            .apply_slices(request.clone())
+            .await
+            .unwrap()
+            .into_inner(),
+        first
+    );
+    drop(operator);
+    controller.down().await;
+    controller.up().await.unwrap();
+    let operator = controller.operator().await;
+    assert_eq!(
+        operator
+            .slices()
+            .apply_slices(request.clone())
+            .await
+            .unwrap()
+            .into_inner(),
+        first
+    );
+    assert_eq!(
+        operator
+            .slices()
+            .delete_slice(delete.clone())
+            .await
+            .unwrap()
+            .into_inner(),
+        deleted
+    );
+    let list = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(list.slices.is_empty(), "the retry brought nothing back");
+
+    let other = wire::DeleteSliceRequest {
+        name: "another".into(),
+        ..delete
+    };
+    let reused = operator.slices().delete_slice(other).await.unwrap_err();
+    assert_eq!(error(reused), (Code::InvalidArgument, "REQUEST_ID_REUSED".into()));
+    // Another person's id is another id.
+    let bob = controller.client(Role::Operator, "bob").await;
+    assert_eq!(
+        bob.slices().apply_slices(request).await.unwrap().into_inner().slices[0].owner,
+        "bob"
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_id_or_with_a_long_one_is_refused() {
+    let (_controller, operator) = with_workers().await;
+    for id in [String::new(), "x".repeat(65)] {
+        let request = wire::ApplySlicesRequest {
+            request_id: id,
+            ..apply(vec![pair("shop")], false)
+        };
+        let status = operator.slices().apply_slices(request).await.unwrap_err();
+        assert_eq!(ApiError::from(status).violations[0].field, "request_id");
+    }
+}
+
+#[tokio::test]
+async fn applying_the_same_twice_changes_nothing_and_a_dry_run_never_does() {
+    let (_controller, operator) = with_workers().await;
+    let dry = wire::ApplySlicesRequest {
+        dry_run: true,
+        ..apply(vec![pair("shop")], true)
+    };
+    let would = operator.slices().apply_slices(dry).await.unwrap().into_inner();
+    assert!(!would.changes.is_empty());
+    assert_eq!(
+        operator
+            .slices()
+            .list_slices(wire::ListSlicesRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .slices,
+        []
+    );
+    let first = operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], true))
+        .await
+        .unwrap()
+        .into_inner();
+    let second = operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], true))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (second.revision, second.generation, second.changes.len()),
+        (first.revision, first.generation, 0)
+    );
+}
+
+#[tokio::test]
+async fn an_expected_revision_that_is_old_aborts_and_says_both() {
+    let (_controller, operator) = with_workers().await;
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], false))
+        .await
+        .unwrap();
+    let shop = get(&operator, "shop").await;
+    let request = |expected_revision| wire::AddVmRequest {
+        request_id: new_request_id(),
+        slice: "shop".into(),
+        vm: Some(vm("more", "w1", 0)),
+        expected_revision,
+    };
+    let status = operator.slices().add_vm(request(shop.revision + 1)).await.unwrap_err();
+    let aborted = ApiError::from(status);
+    assert_eq!(
+        (aborted.code, aborted.reason.as_deref()),
+        (Code::Aborted, Some("REVISION_MISMATCH"))
+    );
+    assert_eq!(aborted.metadata["actual"], shop.revision.to_string());
+    operator.slices().add_vm(request(shop.revision)).await.unwrap();
+    assert!(get(&operator, "shop").await.revision > shop.revision);
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_request_comes_at_once_and_nothing_is_stored() {
+    let (_controller, operator) = with_workers().await;
+    let mut bad = pair("shop");
+    bad.vms[0].worker = "nowhere".into();
+    bad.vms.push(vm("../etc", "w1", 0));
+    bad.links[0].vlan = 400;
+    let before = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .revision;
+    let status = operator
+        .slices()
+        .apply_slices(apply(vec![pair("good"), bad], true))
+        .await
+        .unwrap_err();
+    let fields: BTreeSet<String> = status
+        .get_details_bad_request()
+        .unwrap()
+        .field_violations
+        .into_iter()
+        .map(|v| v.field)
+        .collect();
+    for field in [
+        "slices[1].vms[0].worker",
+        "slices[1].vms[2].name",
+        "slices[1].links[0].vlan",
+    ] {
+        assert!(fields.contains(field), "{field} not in {fields:?}");
+    }
+    assert_eq!(error(status), (Code::InvalidArgument, "INVALID_FIELDS".into()));
+    let after = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((after.revision, after.slices.len()), (before, 0));
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_that_together_are_everything() {
+    let (_controller, operator) = with_workers().await;
+    let all: Vec<String> = (0..7).map(|n| format!("s{n}")).collect();
+    operator
+        .slices()
+        .apply_slices(apply(all.iter().map(|name| pair(name)).collect(), false))
+        .await
+        .unwrap();
+    let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let request = wire::ListSlicesRequest {
+            page_size: 3,
+            page_token: token,
+        };
+        let page = operator.slices().list_slices(request).await.unwrap().into_inner();
+        seen.extend(page.slices.into_iter().map(|slice| slice.name));
+        pages += 1;
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (all, 3));
+    let nodes = wire::ListNodesRequest {
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let page = operator.fleet().list_nodes(nodes.clone()).await.unwrap().into_inner();
+    assert_eq!(
+        (page.nodes.len(), page.nodes[0].name.as_str(), page.nodes[0].vms),
+        (1, "w1", 7)
+    );
+    let rest = wire::ListNodesRequest {
+        page_token: page.next_page_token,
+        ..nodes
+    };
+    assert_eq!(
+        operator.fleet().list_nodes(rest).await.unwrap().into_inner().nodes[0].name,
+        "w2"
+    );
+    for request in [
+        wire::ListSlicesRequest {
+            page_size: 1001,
+            page_token: String::new(),
+        },
+        wire::ListSlicesRequest {
+            page_size: 0,
+            page_token: "no token".into(),
+        },
+    ] {
+        assert_eq!(
+            operator.slices().list_slices(request).await.unwrap_err().code(),
+            Code::InvalidArgument
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_role_may_do_what_is_its_own_and_no_more() {
+    let (controller, operator) = with_workers().await;
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], false))
+        .await
+        .unwrap();
+    let viewer = controller.client(Role::Viewer, "eve").await;
+    get(&viewer, "shop").await;
+    let denied = viewer
+        .slices()
+        .apply_slices(apply(vec![pair("mine")], false))
+        .await
+        .unwrap_err();
+    assert_eq!(error(denied), (Code::PermissionDenied, "ROLE_NOT_ALLOWED".into()));
+    let worker = controller.client(Role::Worker, "w1").await;
+    let denied = worker
+        .slices()
+        .get_slice(wire::GetSliceRequest { name: "shop".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    let netnode = controller.client(Role::Netnode, "n1").await;
+    let remove = wire::RemoveNodeRequest {
+        request_id: "r".into(),
+        name: "w1".into(),
+    };
+    assert_eq!(
+        netnode.fleet().remove_node(remove).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+async fn next(stream: &mut Streaming<wire::WatchSlicesResponse>) -> (u64, Change) {
+    let message = timeout(DEADLINE, stream.message())
+        .await
+        .expect("the watch says nothing")
+        .unwrap()
+        .unwrap();
+    (message.revision, message.change.unwrap())
+}
+
+#[tokio::test]
+async fn a_watch_resumes_where_it_was_and_says_when_it_cannot() {
+    let controller = Controller::start_with(|config| config.state.watch_history = 3).await;
+    let _w1 = Node::up(&controller, Disk::worker("w1")).await;
+    let operator = controller.operator().await;
+    let slice = |name: &str| wire::SliceSpec {
+        name: name.into(),
+        vms: vec![vm("a", "w1", 0)],
+        ..wire::SliceSpec::default()
+    };
+    operator
+        .slices()
+        .apply_slices(apply(vec![slice("one")], false))
+        .await
+        .unwrap();
+    let watch = |from_revision| async move {
+        let request = wire::WatchSlicesRequest {
+            from_revision,
+            slices: Vec::new(),
+        };
+        operator
+            .watch()
+            .watch_slices(request)
+            .await
+            .map(tonic::Response::into_inner)
+    };
+    let operator = controller.operator().await;
+    let mut stream = watch(0).await.unwrap();
+    let (_, change) = next(&mut stream).await;
+    assert!(matches!(change, Change::Put(slice) if slice.name == "one"));
+    let (synced, change) = next(&mut stream).await;
+    assert!(matches!(change, Change::Synced(_)));
+    operator
+        .slices()
+        .apply_slices(apply(vec![slice("two")], false))
+        .await
+        .unwrap();
+    let (_, change) = next(&mut stream).await;
+    assert!(matches!(change, Change::Put(slice) if slice.name == "two"));
+    drop(stream);
+
+    // Away for two commits: both come, in order.
+    let list = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    operator
+        .slices()
+        .apply_slices(apply(vec![slice("three")], false))
+        .await
+        .unwrap();
+    let delete = wire::DeleteSliceRequest {
+        request_id: "d".into(),
+        name: "one".into(),
+        expected_revision: 0,
+    };
+    operator.slices().delete_slice(delete).await.unwrap();
+    let request = wire::WatchSlicesRequest {
+        from_revision: list.revision,
+        slices: Vec::new(),
+    };
+    let mut stream = operator.watch().watch_slices(request).await.unwrap().into_inner();
+    assert!(matches!(next(&mut stream).await.1, Change::Put(slice) if slice.name == "three"));
+    assert!(matches!(next(&mut stream).await.1, Change::Deleted(name) if name == "one"));
+
+    // Away for too long.
+    for n in 0..4 {
+        operator
+            .slices()
+            .apply_slices(apply(vec![slice(&format!("more{n}"))], false))
+            .await
+            .unwrap();
+    }
+    for from_revision in [synced, u64::MAX] {
+        let request = wire::WatchSlicesRequest {
+            from_revision,
+            slices: Vec::new(),
+        };
+        let status = operator.watch().watch_slices(request).await.unwrap_err();
+        assert_eq!(error(status), (Code::OutOfRange, "REVISION_COMPACTED".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_the_status_begins_with_what_is_and_follows() {
+    let (controller, operator) = with_workers().await;
+    let mut w1 = Node::connect(&controller, Disk::worker("w1")).await.unwrap();
+    w1.take().await;
+    let solo = wire::SliceSpec {
+        name: "solo".into(),
+        vms: vec![vm("a", "w1", 0)],
+        ..wire::SliceSpec::default()
+    };
+    operator.slices().apply_slices(apply(vec![solo], true)).await.unwrap();
+    let request = wire::WatchStatusRequest {
+        slices: vec!["solo".into()],
+    };
+    let mut stream = operator.watch().watch_status(request).await.unwrap().into_inner();
+    w1.take().await;
+    w1.report_ready().await;
+    let ready = async {
+        loop {
+            let status = stream.message().await.unwrap().unwrap().status.unwrap();
+            if status.slices[0].state() == wire::State::Ready {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, ready).await.expect("never ready");
+    let journal = || async {
+        operator
+            .events()
+            .list_events(wire::ListEventsRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .events
+    };
+    eventually("slice.ready", journal, |events| {
+        events.iter().any(|e| e.r#type == "slice.ready" && e.slice == "solo")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_journal_says_who_did_what_and_can_be_followed() {
+    let (_controller, operator) = with_workers().await;
+    let request = wire::FollowEventsRequest {
+        filter: Some(wire::EventFilter {
+            slice: "shop".into(),
+            ..Default::default()
+        }),
+        after_sequence: 0,
+    };
+    let mut follow = operator.events().follow_events(request).await.unwrap().into_inner();
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop"), pair("other")], true))
+        .await
+        .unwrap();
+    let mut kinds = BTreeSet::new();
+    while !kinds.contains("slice.deployed") {
+        let event = timeout(DEADLINE, follow.message())
+            .await
+            .expect("no event")
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (event.slice.as_str(), event.actor.as_str()),
+            ("shop", "operator/alice"),
+            "{event:?}"
+        );
+        kinds.insert(event.r#type);
+    }
+    let node = wire::EventFilter {
+        node: "w1".into(),
+        ..Default::default()
+    };
+    let list = wire::ListEventsRequest {
+        filter: Some(node),
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let page = operator.events().list_events(list.clone()).await.unwrap().into_inner();
+    assert_eq!((page.events.len(), page.next_page_token.is_empty()), (1, false));
+    let bad = wire::EventFilter {
+        vlan: 5000,
+        ..Default::default()
+    };
+    let status = operator
+        .events()
+        .list_events(wire::ListEventsRequest {
+            filter: Some(bad),
+            ..list
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(ApiError::from(status).violations[0].field, "filter.vlan");
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_can_be_forgotten_and_one_that_is_connected_cannot() {
+    let (controller, operator) = with_workers().await;
+    let disk = Disk {
+        instance: "new".into(),
+        ..Disk::worker("w1")
+    };
+    let connect = || async { Node::connect(&controller, disk.clone()).await.ok().map(|_| ()) };
+    eventually("the first session is over", connect, Option::is_some).await;
+    let remove = |name: &str| wire::RemoveNodeRequest {
+        request_id: new_request_id(),
+        name: name.into(),
+    };
+    let w1 = || async { Node::connect(&controller, disk.clone()).await };
+    let held = w1().await.unwrap();
+    let status = operator.fleet().remove_node(remove("w1")).await.unwrap_err();
+    assert!(!status.get_details_precondition_failure().unwrap().violations.is_empty());
+    assert_eq!(error(status), (Code::FailedPrecondition, "CONNECTED".into()));
+    drop(held);
+    let removed = || async { operator.fleet().remove_node(remove("w1")).await.map_err(error) };
+    eventually("removed", removed, Result::is_ok).await.unwrap();
+    let status = operator
+        .fleet()
+        .get_node(wire::GetNodeRequest { name: "w1".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn metrics_are_there_and_their_labels_name_no_slice_and_no_node() {
+    let (controller, operator) = with_workers().await;
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("marketplace")], true))
+        .await
+        .unwrap();
+    let text = controller.metrics();
+    for line in [
+        "trunkline_slices 1",
+        "trunkline_nodes 2",
+        "trunkline_calls_total{method=\"ApplySlices\",code=\"OK\"} 1",
+        "trunkline_term 1",
+    ] {
+        assert!(text.contains(line), "{line} not in\n{text}");
+    }
+    assert!(!text.contains("marketplace") && !text.contains("w1"));
+}
