@@ -84,6 +84,7 @@ impl<H: Host> Reconcile<H> {
 
     /// One pass, unless nothing is known.
     async fn turn(&mut self, memory: &mut Memory) {
+        self.wake.covered();
         let held = self.held.borrow_and_update().clone();
         if !held.is_known() {
             // Silence is no order: nothing of ours is torn down until the controller has spoken.
@@ -246,3 +247,6 @@ fn retries() -> ExponentialBackoff {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests;

@@ -327,3 +327,64 @@ async fn a_certificate_of_somebody_else_is_refused_before_anything_is_done() {
     assert!(matches!(error, NodeError::Identity { .. }), "{error}");
     assert_eq!(std::fs::read_dir(stand.state.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_node_says_heartbeats_as_often_as_it_was_told() {
+    let mut stand = Stand::new().await;
+    let node = stand.node();
+    let mut session = stand.controller.session().await;
+    session.hello().await;
+    session.welcome_with(CLUSTER, 100).await;
+    let began = std::time::Instant::now();
+    session.heartbeats(5).await;
+    assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_state_comes_in_parts_and_is_listed_in_parts() {
+    let mut stand = Stand::new().await;
+    let all: Vec<_> = (0..9000).map(|n| port(1000 + n, 1 + n % 4000)).collect();
+    let node = stand.node();
+    let mut session = stand.controller.session().await;
+    session.hello().await;
+    session.welcome().await;
+    let whole = update(0, 5, &[], &all);
+    for (at, chunk) in whole.upserts.chunks(3000).enumerate() {
+        let mut part = whole.clone();
+        (part.upserts, part.last) = (chunk.to_vec(), at == 2);
+        session.update(part).await;
+    }
+    assert_eq!(session.ack().await.generation, 5);
+    session
+        .reports_until(|s| s.items.len() == 9000 && s.clean_generation == 5)
+        .await;
+    session.ask_inventory().await;
+    let (mut listed, mut parts) = (0, 0);
+    loop {
+        match session.next().await {
+            FromNode::Inventory(part) => {
+                (listed, parts) = (listed + part.held.len(), parts + 1);
+                if part.last {
+                    break;
+                }
+            }
+            FromNode::Report(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((listed, parts), (9000, 3));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_says_nothing_of_a_welcome_is_not_obeyed() {
+    let mut stand = Stand::new().await;
+    let node = stand.node();
+    let mut session = stand.controller.session().await;
+    session.hello().await;
+    session.update(update(0, 5, &[], &[port(1000, 110)])).await;
+    assert!(session.ends_without_ack().await);
+    assert!(stand.world.names().is_empty());
+    node.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -39,6 +40,11 @@ impl Wake {
                 wake.now();
             }
         });
+    }
+
+    /// Forgets every wake until now: a pass that begins covers them.
+    pub(crate) fn covered(&self) {
+        let _ = self.notify.notified().now_or_never();
     }
 
     /// Waits for a wake; one that came before counts.

@@ -47,7 +47,7 @@ const SWITCH_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to answer when nothing is to be done.
 const ALIVE_LIMIT: Duration = Duration::from_secs(5);
 /// How old its last sign of life may be: the database goes on telling of ports when ovs-vswitchd is dead.
-const ALIVE_EVERY: Duration = Duration::from_secs(20);
+pub const ALIVE_EVERY: Duration = Duration::from_secs(20);
 
 /// The host of a compute worker.
 #[derive(Debug)]

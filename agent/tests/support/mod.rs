@@ -109,6 +109,19 @@ pub struct Session {
 }
 
 impl Session {
+    /// Counts heartbeats until there were so many.
+    pub async fn heartbeats(&mut self, count: usize) {
+        let mut seen = 0;
+        while seen < count {
+            let message = timeout(SOON, self.incoming.message())
+                .await
+                .expect("no message came in time");
+            let message = message.unwrap().expect("the node ended the stream").message;
+            seen += usize::from(matches!(message, Some(FromNode::Heartbeat(_))));
+            self.send(ToNode::Heartbeat(trunkline_proto::wire::Heartbeat {})).await;
+        }
+    }
+
     /// The next message that is no heartbeat; `None` when the node has ended the stream.
     pub async fn try_next(&mut self) -> Option<FromNode> {
         loop {
