@@ -48,7 +48,7 @@ pub struct NodeDesired {
     /// By kind and name.
     pub resources: BTreeMap<Key, Arc<Envelope>>,
     /// VLANs that its uplink carries, with the number of parts that need each.
-    vlans: BTreeMap<VlanId, u32>,
+    pub(crate) vlans: BTreeMap<VlanId, u32>,
 }
 
 impl Desired {

@@ -1,1 +1,159 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use trunkline_proto::{
+    Name,
+    resource::{Key, Kind, Spec},
+};
+
+use crate::{model::NodeRole, testing::*, transition::State};
+
+fn spec(world: &World, node: &str, kind: Kind, resource: &str) -> Spec {
+    let key = Key {
+        kind,
+        name: resource.parse().unwrap(),
+    };
+    world.state.node_desired(&name(node)).resources[&key].open().unwrap()
+}
+
+#[test]
+fn a_link_becomes_ports_trunks_gateway_and_dhcp() {
+    let mut world = World::new();
+    world.apply(vec![shop("shop")], true).unwrap();
+    let names = |node: &str| {
+        let desired = world.state.node_desired(&name(node));
+        desired.resources.keys().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names("w1"),
+        ["port tap_1000_eth0", "port tap_1000_eth1", "trunk uplink"]
+    );
+    assert_eq!(
+        names("w2"),
+        ["port tap_1001_eth0", "port tap_1001_eth1", "trunk uplink"]
+    );
+    assert_eq!(
+        names("n1"),
+        [
+            "trunk uplink",
+            "gateway gw_vlan100",
+            "gateway gw_vlan400",
+            "dhcp dhcp_v100",
+            "dhcp dhcp_v400",
+            "nat nat_vlan400"
+        ]
+    );
+    let Spec::Trunk(trunk) = spec(&world, "w1", Kind::Trunk, "uplink") else {
+        panic!()
+    };
+    assert_eq!(trunk.vlans.iter().map(|v| v.get()).collect::<Vec<_>>(), [100, 400]);
+    let Spec::Trunk(trunk) = spec(&world, "w2", Kind::Trunk, "uplink") else {
+        panic!()
+    };
+    assert_eq!(trunk.vlans.iter().map(|v| v.get()).collect::<Vec<_>>(), [100]);
+    let Spec::Port(eth0) = spec(&world, "w2", Kind::Port, "tap_1001_eth0") else {
+        panic!()
+    };
+    assert_eq!(
+        (eth0.vlan, eth0.addresses),
+        (None, vec![]),
+        "eth0 without internet reaches nothing"
+    );
+}
+
+#[test]
+fn dhcp_has_the_range_the_options_and_a_reservation_for_every_end() {
+    let mut world = World::new();
+    world.apply(vec![shop("shop")], true).unwrap();
+    let Spec::Dhcp(dhcp) = spec(&world, "n1", Kind::Dhcp, "dhcp_v100") else {
+        panic!()
+    };
+    let (first, last) = dhcp.range.unwrap();
+    assert_eq!(
+        (first.to_string(), last.to_string()),
+        ("10.64.100.10".into(), "10.64.100.250".into())
+    );
+    assert_eq!(dhcp.router.to_string(), "10.64.100.1");
+    assert_eq!(dhcp.address.to_string(), "10.64.100.254/24");
+    assert_eq!(dhcp.dns[0].to_string(), "8.8.8.8");
+    let told: Vec<_> = dhcp
+        .reservations
+        .iter()
+        .map(|r| (r.hostname.as_str(), r.no_router))
+        .collect();
+    assert_eq!(
+        told,
+        [("web", true), ("db", false)],
+        "web has its default route on eth0"
+    );
+    let Spec::Dhcp(internet) = spec(&world, "n1", Kind::Dhcp, "dhcp_v400") else {
+        panic!()
+    };
+    assert_eq!((internet.range, internet.reservations.len()), (None, 1));
+    assert!(!internet.reservations[0].no_router);
+}
+
+#[test]
+fn a_link_without_dhcp_has_a_gateway_only() {
+    let mut world = World::new();
+    let mut spec = shop("shop");
+    spec.links[0].dhcp_off = true;
+    world.apply(vec![spec], true).unwrap();
+    let node = world.state.node_desired(&name("n1"));
+    let has = |n: &str| node.resources.keys().any(|k| k.name.as_str() == n);
+    assert!(has("gw_vlan100") && !has("dhcp_v100"));
+}
+
+#[test]
+fn a_node_with_isolated_ports_only_has_an_empty_trunk() {
+    let mut world = World::new();
+    world
+        .apply(vec![slice("lab", vec![vm("a", "w1", 2)], vec![])], true)
+        .unwrap();
+    let Spec::Trunk(trunk) = spec(&world, "w1", Kind::Trunk, "uplink") else {
+        panic!()
+    };
+    assert!(trunk.vlans.is_empty());
+    assert!(world.state.desired.node(&name("n1")).is_none());
+}
+
+#[test]
+fn a_change_touches_only_the_nodes_that_it_concerns_and_keeps_the_others_very_bytes() {
+    let mut world = World::new();
+    world.join("w3", NodeRole::Worker);
+    world.apply(vec![shop("a")], true).unwrap();
+    let before = world.state.desired.node(&name("w2")).unwrap().clone();
+    world.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
+    let other = slice(
+        "b",
+        vec![vm("x", "w1", 1), vm("y", "w3", 1)],
+        vec![link(&["x.eth1", "y.eth1"])],
+    );
+    let step = world.apply(vec![other], true).unwrap();
+    let touched: Vec<&str> = step.touched.iter().map(Name::as_str).collect();
+    assert_eq!(touched, ["n1", "w1", "w3"]);
+    assert!(std::sync::Arc::ptr_eq(
+        &before,
+        world.state.desired.node(&name("w2")).unwrap()
+    ));
+    let node = world.state.node_desired(&name("w1"));
+    let traced: Vec<String> = node
+        .resources
+        .values()
+        .filter(|e| !e.traceparent.is_empty())
+        .map(|e| e.key.to_string())
+        .collect();
+    assert_eq!(
+        traced,
+        ["port tap_1002_eth0", "port tap_1002_eth1", "trunk uplink"],
+        "the rest was not changed by it"
+    );
+}
+
+#[test]
+fn a_restart_compiles_the_very_same() {
+    let mut world = World::new();
+    world.apply(vec![shop("a"), shop("b")], true).unwrap();
+    world.undeploy("a");
+    let loaded = State::load(world.state.cluster.clone(), &world.settings).unwrap();
+    assert_eq!(loaded, world.state);
+}

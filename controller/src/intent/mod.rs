@@ -65,7 +65,7 @@ pub(crate) fn parse(specs: &[wire::SliceSpec], mistakes: &mut Mistakes) -> Vec<S
     }
     let mut slices: Vec<SliceIntent> = Vec::new();
     for (i, spec) in specs.iter().enumerate() {
-        let Some(slice) = slice(format!("slices[{i}]"), spec, mistakes) else {
+        let Some(slice) = slice(i, spec, mistakes) else {
             continue;
         };
         if slices.iter().any(|s| s.name == slice.name) {
@@ -78,15 +78,21 @@ pub(crate) fn parse(specs: &[wire::SliceSpec], mistakes: &mut Mistakes) -> Vec<S
     slices
 }
 
-/// A slice or a VM without a valid name is looked through for other mistakes, then left out.
-fn slice(path: String, spec: &wire::SliceSpec, mistakes: &mut Mistakes) -> Option<SliceIntent> {
+/// The name; a wrong one is told, and another stands in for it, so that all else is still looked through.
+fn named(path: &str, i: usize, text: &str, mistakes: &mut Mistakes) -> Option<Name> {
+    let name = mistakes.take(format!("{path}.name"), text.parse());
+    name.or_else(|| format!("z-no-name-{i}").parse().ok())
+}
+
+fn slice(i: usize, spec: &wire::SliceSpec, mistakes: &mut Mistakes) -> Option<SliceIntent> {
+    let path = format!("slices[{i}]");
     let wire::SliceSpec {
         name,
         vms,
         links,
         vlan_pool_size,
     } = spec;
-    let name = mistakes.take(format!("{path}.name"), name.parse::<Name>());
+    let name = named(&path, i, name, mistakes);
     if *vlan_pool_size > 4094 {
         let size = Invalid::new(
             vlan_pool_size.to_string(),
@@ -97,7 +103,7 @@ fn slice(path: String, spec: &wire::SliceSpec, mistakes: &mut Mistakes) -> Optio
     }
     let vms = vms.iter().enumerate();
     let vms: Vec<VmIntent> = vms
-        .filter_map(|(i, spec)| vm(format!("{path}.vms[{i}]"), spec, mistakes))
+        .filter_map(|(i, spec)| vm(format!("{path}.vms[{i}]"), i, spec, mistakes))
         .collect();
     let links = links.iter().enumerate();
     let mut links: Vec<LinkIntent> = links
@@ -106,14 +112,14 @@ fn slice(path: String, spec: &wire::SliceSpec, mistakes: &mut Mistakes) -> Optio
     references::check(&vms, &mut links, mistakes);
     Some(SliceIntent {
         name: name?,
-        pool_size: (*vlan_pool_size).min(4094),
+        pool_size: if *vlan_pool_size > 4094 { 0 } else { *vlan_pool_size },
         vms,
         links,
         path,
     })
 }
 
-fn vm(path: String, spec: &wire::VmSpec, mistakes: &mut Mistakes) -> Option<VmIntent> {
+fn vm(path: String, i: usize, spec: &wire::VmSpec, mistakes: &mut Mistakes) -> Option<VmIntent> {
     let wire::VmSpec {
         name,
         worker,
@@ -121,7 +127,7 @@ fn vm(path: String, spec: &wire::VmSpec, mistakes: &mut Mistakes) -> Option<VmIn
         data_interfaces_count,
         interfaces: specs,
     } = spec;
-    let name = mistakes.take(format!("{path}.name"), name.parse::<Name>());
+    let name = named(&path, i, name, mistakes);
     let worker = (!worker.is_empty()).then(|| mistakes.take(format!("{path}.worker"), worker.parse()));
     let most = InterfaceName::MAX_DATA;
     let data_interfaces = u8::try_from(*data_interfaces_count).ok().filter(|n| *n <= most);

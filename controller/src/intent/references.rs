@@ -11,9 +11,12 @@ use crate::transition::Mistakes;
 pub(super) fn check(vms: &[VmIntent], links: &mut [LinkIntent], mistakes: &mut Mistakes) {
     let mut by_name: BTreeMap<&Name, &VmIntent> = BTreeMap::new();
     for vm in vms {
-        if by_name.insert(&vm.name, vm).is_some() {
+        // The first one counts, so that a link to it is not told of the second one's interfaces.
+        if by_name.contains_key(&vm.name) {
             let text = format!("vm {} is there twice; write it once", vm.name);
             mistakes.add(format!("{}.name", vm.path), text);
+        } else {
+            by_name.insert(&vm.name, vm);
         }
     }
     let mut names = BTreeSet::new();

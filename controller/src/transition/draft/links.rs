@@ -78,6 +78,7 @@ impl Planner<'_> {
                 }
                 match self.ledger.free_vlan(work.pool.vlans(), intent.subnet.is_none()) {
                     Some(vlan) => self.take(work, i, vlan),
+                    None if work.starved => {}
                     None => self.pool_is_empty(work, &intent.path),
                 }
             }

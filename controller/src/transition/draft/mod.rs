@@ -41,6 +41,8 @@ struct Work<'a> {
     old: Option<&'a Slice>,
     uid: u64,
     pool: Pool,
+    /// The pool could not be had; that is told once, not again for each link.
+    starved: bool,
     links: Vec<LinkWork<'a>>,
     vms: Vec<VmWork<'a>>,
 }
@@ -111,6 +113,7 @@ impl<'a> Planner<'a> {
             old,
             uid: old.map_or(self.cluster.meta.revision + 1, |s| s.uid),
             pool: old.map(|s| s.pool.clone()).unwrap_or_default(),
+            starved: false,
             links: links::named(intent, old),
             vms: Vec::new(),
         }
@@ -150,6 +153,7 @@ impl<'a> Planner<'a> {
                      controller's VLAN range"
                 );
                 self.mistakes.exhausted(field, text);
+                work.starved = true;
             }
         }
     }
@@ -177,6 +181,7 @@ impl Work<'_> {
             old,
             uid,
             pool,
+            starved: _,
             links,
             vms,
         } = self;

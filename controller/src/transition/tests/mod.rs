@@ -1,0 +1,7 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod drafts;
+mod lifecycle;
+
+mod properties;

@@ -1,0 +1,291 @@
+//! Rules that hold whatever is asked for, in whatever order, with nodes that report late or never.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use trunkline_proto::{Digest, LinkSubnet, Mac, Name, VlanId, wire};
+
+use crate::{
+    compile::Desired,
+    model::{Cluster, rows},
+    testing::*,
+    transition::{Intent, Step},
+};
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Slice, VMs (with their interfaces), links as pairs of VMs, size of the pool, given VLAN, deploy.
+    Apply(usize, Vec<(bool, u32, usize)>, Vec<(usize, usize)>, u32, u32, bool),
+    Both(usize, usize),
+    Delete(usize),
+    Deploy(usize),
+    Undeploy(usize),
+    Rollback(usize, u32),
+    RemoveLink(usize, usize),
+    Clean(usize),
+    Wait(u64),
+}
+
+const SLICES: [&str; 4] = ["a", "b", "c", "d"];
+const NODES: [&str; 3] = ["w1", "w2", "n1"];
+
+fn op() -> impl Strategy<Value = Op> {
+    let vms = prop::collection::vec((any::<bool>(), 0..4u32, 0..3usize), 0..4);
+    let links = prop::collection::vec((0..4usize, 0..4usize), 0..4);
+    let given = prop_oneof![4 => Just(0u32), 1 => 100..130u32];
+    let apply = (0..3usize, vms, links, 0..7u32, given, any::<bool>());
+    prop_oneof![
+        6 => apply.prop_map(|(s, v, l, p, g, d)| Op::Apply(s, v, l, p, g, d)),
+        1 => (0..4usize, 0..3usize).prop_map(|(a, b)| Op::Both(a, b)),
+        1 => (0..3usize).prop_map(Op::Delete),
+        2 => (0..3usize).prop_map(Op::Deploy),
+        1 => (0..3usize).prop_map(Op::Undeploy),
+        2 => (0..3usize, 1..4u32).prop_map(|(s, n)| Op::Rollback(s, n)),
+        1 => (0..3usize, 0..2usize).prop_map(|(s, l)| Op::RemoveLink(s, l)),
+        5 => (0..3usize).prop_map(Op::Clean),
+        2 => (20..90u64).prop_map(Op::Wait),
+    ]
+}
+
+fn spec(s: usize, vms: &[(bool, u32, usize)], links: &[(usize, usize)], pool: u32, given: u32) -> wire::SliceSpec {
+    let workers = ["", "w1", "w2"];
+    let mut next = [0u32; 4];
+    let specs = vms.iter().enumerate().map(|(i, (internet, data, worker))| {
+        let name = format!("vm{}", if i == 1 { 10 } else { i });
+        if *internet {
+            online(&name, workers[*worker], *data)
+        } else {
+            vm(&name, workers[*worker], *data)
+        }
+    });
+    let mut result = slice(SLICES[s], specs.collect(), vec![]);
+    for (a, b) in links.iter().filter(|(a, b)| a != b && *a < vms.len() && *b < vms.len()) {
+        let mut end = |i: usize| {
+            next[i] += 1;
+            (next[i] <= vms[i].1).then(|| format!("{}.eth{}", result.vms[i].name, next[i]))
+        };
+        if let (Some(one), Some(other)) = (end(*a), end(*b)) {
+            result.links.push(link(&[&one, &other]));
+        }
+    }
+    if let Some(first) = result.links.first_mut() {
+        first.vlan = given;
+    }
+    result.vlan_pool_size = pool;
+    result
+}
+
+fn intent(world: &World, op: &Op) -> Intent {
+    let name_of = |s: &usize| SLICES[*s].to_owned();
+    let apply = |slices, deploy| Intent::Apply {
+        slices,
+        expected: BTreeMap::new(),
+        deploy,
+    };
+    match op {
+        Op::Apply(s, vms, links, pool, given, deploy) => apply(vec![spec(*s, vms, links, *pool, *given)], *deploy),
+        Op::Both(a, b) => apply(vec![shop(SLICES[*a]), shop(SLICES[*b])], true),
+        Op::Delete(s) => Intent::DeleteSlice {
+            name: name_of(s),
+            expected: 0,
+        },
+        Op::Deploy(s) => Intent::Deploy {
+            name: name_of(s),
+            expected: 0,
+        },
+        Op::Undeploy(s) => Intent::Undeploy {
+            name: name_of(s),
+            expected: 0,
+        },
+        Op::Rollback(s, number) => Intent::Rollback {
+            name: name_of(s),
+            number: *number,
+            expected: 0,
+        },
+        Op::RemoveLink(s, i) => {
+            let slice = world.state.cluster.slices.get(&name(SLICES[*s]));
+            let link = slice
+                .and_then(|s| s.links.keys().nth(*i))
+                .map_or("none".into(), ToString::to_string);
+            Intent::RemoveLink {
+                slice: name_of(s),
+                name: link,
+                expected: 0,
+            }
+        }
+        Op::Clean(n) => {
+            let position = world.state.cluster.position();
+            Intent::NodeClean {
+                name: name(NODES[*n]),
+                term: position.term,
+                generation: position.generation,
+            }
+        }
+        Op::Wait(_) => Intent::Tick,
+    }
+}
+
+/// What the nodes may still have: every (VLAN, slice) that each was told of since it last reported clean, and what rests.
+#[derive(Default)]
+struct Truth {
+    held: BTreeMap<Name, BTreeSet<(VlanId, u64)>>,
+    resting: Vec<(i64, (VlanId, u64))>,
+}
+
+impl Truth {
+    fn told(world: &World, node: &Name) -> BTreeSet<(VlanId, u64)> {
+        let mut all = BTreeSet::new();
+        for (slice, frozen) in world.state.cluster.deployed() {
+            for link in frozen.links.values() {
+                let here = link.ends.iter().any(|e| frozen.vms[&e.vm].worker == *node) || node.as_str() == "n1";
+                all.extend(here.then_some((link.vlan, slice.uid)));
+            }
+        }
+        all
+    }
+
+    fn see(&mut self, world: &World, cleaned: Option<&Name>) {
+        let now = world.now.as_millis();
+        for node in NODES.map(name) {
+            let told = Self::told(world, &node);
+            let held = self.held.entry(node.clone()).or_default();
+            if cleaned == Some(&node) {
+                self.resting
+                    .extend(held.difference(&told).map(|gone| (now + 60_000, *gone)));
+                *held = told;
+            } else {
+                held.extend(told);
+            }
+        }
+        self.resting.retain(|(until, _)| *until > now);
+    }
+
+    fn no_vlan_is_in_two_slices(&self) {
+        let mut owner = BTreeMap::new();
+        let resting = self.resting.iter().map(|(_, pair)| pair);
+        for (vlan, uid) in self.held.values().flatten().chain(resting) {
+            assert_eq!(*owner.entry(vlan).or_insert(uid), uid, "vlan {vlan} reaches two slices");
+        }
+    }
+}
+
+fn pools_and_vlans_are_disjoint(cluster: &Cluster) {
+    let (mut pooled, mut used, mut macs, mut addresses) =
+        (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    for slice in cluster.slices.values() {
+        for vlan in slice.pool.vlans() {
+            assert!(![400, 105].contains(&vlan.get()), "a pool holds {vlan}");
+            assert_eq!(pooled.insert(vlan, slice.uid), None, "vlan {vlan} is in two pools");
+        }
+        let (mut subnets, mut own) = (Vec::<LinkSubnet>::new(), BTreeSet::new());
+        for link in slice.links.values() {
+            assert!(own.insert(link.vlan), "vlan {} is in two links", link.vlan);
+            assert!(subnets.iter().all(|s| !s.overlaps(link.subnet.net())));
+            subnets.push(link.subnet);
+        }
+        let deployed = slice.deployed().into_iter().flat_map(|f| f.links.values());
+        for link in slice.links.values().chain(deployed) {
+            let owner = *used.entry(link.vlan).or_insert(slice.uid);
+            assert_eq!(owner, slice.uid, "vlan {} is in two slices", link.vlan);
+        }
+        for interface in slice.vms.values().flat_map(|vm| &vm.interfaces) {
+            assert!(macs.insert(interface.mac), "{} twice", interface.mac);
+            if let (Some(vlan), Some(address)) = (interface.vlan, interface.address) {
+                assert!(addresses.insert((vlan, address)), "{address} twice on {vlan}");
+            }
+            assert_eq!(
+                interface.link.is_some() || interface.vlan == Some(VlanId::INTERNET),
+                interface.vlan.is_some()
+            );
+        }
+    }
+    for (vlan, uid) in used {
+        assert!(
+            pooled.get(&vlan).is_none_or(|owner| *owner == uid),
+            "vlan {vlan} is of another's pool"
+        );
+    }
+    let of_network: BTreeSet<Mac> = pooled
+        .keys()
+        .flat_map(|v| [Mac::of_gateway(*v), Mac::of_dhcp(*v)])
+        .collect();
+    assert!(macs.is_disjoint(&of_network));
+}
+
+fn stored_is_what_is_known(before: &Cluster, step: &Step, stored: &mut BTreeMap<String, Vec<u8>>) {
+    let mut keys = BTreeSet::new();
+    for key in step.batch.puts.iter().map(|(k, _)| k).chain(&step.batch.deletes) {
+        assert!(keys.insert(key), "{key} is in the batch twice");
+    }
+    for key in &step.batch.deletes {
+        assert!(stored.remove(key).is_some(), "{key} was not stored");
+    }
+    stored.extend(step.batch.puts.iter().cloned());
+    assert_eq!(&rows::load(stored.clone()).unwrap(), &step.state.cluster);
+    assert_eq!(*stored, rows::all(&step.state.cluster).into_iter().collect());
+    assert_eq!(step.is_noop(), before == &step.state.cluster);
+}
+
+fn compiled_is_as_from_scratch(world: &World) {
+    let scratch = Desired::compile(&world.state.cluster, &world.settings);
+    assert_eq!(scratch, world.state.desired);
+    for (_, node) in world.state.desired.nodes() {
+        assert_eq!(node.digest, Digest::of(node.resources.iter().map(|(k, e)| (k, e.hash))));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tenants_never_meet_and_the_books_agree(ops in prop::collection::vec(op(), 5..60)) {
+        let mut world = World::new();
+        world.settings.vlan_last = VlanId::try_from(120).unwrap();
+        world.settings.vlan_pool_size = 3;
+        world.settings.reserved_vlans = [VlanId::try_from(105).unwrap()].into();
+        let mut truth = Truth::default();
+        let mut stored: BTreeMap<String, Vec<u8>> = rows::all(&world.state.cluster).into_iter().collect();
+        for op in &ops {
+            if let Op::Wait(seconds) = op {
+                world.now = world.now.after(std::time::Duration::from_secs(*seconds));
+            }
+            let before = world.state.clone();
+            let intent = intent(&world, op);
+            match world.try_do(intent.clone()) {
+                Ok(step) => {
+                    stored_is_what_is_known(&before.cluster, &step, &mut stored);
+                    if !matches!(intent, Intent::Rollback { .. } | Intent::DeleteSlice { .. } | Intent::RemoveLink { .. }) {
+                        prop_assert!(world.must(intent).is_noop(), "twice is not once");
+                    }
+                }
+                Err(crate::transition::Rejection::Internal(bug)) => panic!("{bug}"),
+                Err(_) => prop_assert_eq!(&world.state, &before),
+            }
+            let cleaned = match op {
+                Op::Clean(n) => Some(name(NODES[*n])),
+                _ => None,
+            };
+            truth.see(&world, cleaned.as_ref());
+            truth.no_vlan_is_in_two_slices();
+            pools_and_vlans_are_disjoint(&world.state.cluster);
+            compiled_is_as_from_scratch(&world);
+        }
+    }
+
+    #[test]
+    fn however_many_slices_there_are_no_two_share_a_vlan(sizes in prop::collection::vec(1..400u32, 1..60)) {
+        let mut world = World::new();
+        for (i, size) in sizes.iter().enumerate() {
+            let mut spec = shop(&format!("s{i}"));
+            spec.vlan_pool_size = *size;
+            if world.apply(vec![spec], true).is_err() {
+                break;
+            }
+        }
+        let cluster = &world.state.cluster;
+        let all: Vec<VlanId> = cluster.slices.values().flat_map(|s| s.pool.vlans()).collect();
+        let unique: BTreeSet<VlanId> = all.iter().copied().collect();
+        prop_assert_eq!(all.len(), unique.len());
+        prop_assert!(!unique.contains(&VlanId::INTERNET));
+    }
+}
