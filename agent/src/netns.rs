@@ -3,9 +3,9 @@
 //! A thread that enters a namespace stays in it, so each piece of work that needs one runs on a plain thread of its own, never on
 //! one of the runtime's.
 //!
-//! Ownership: for each namespace that we make, a file in a state directory holds the namespace's inode. It is written before the
-//! namespace gets its name, survives the agent, and does not claim a namespace that a stranger made later under the same name,
-//! because that one has another inode.
+//! Ownership: for each namespace that we make, a file in a state directory holds the namespace's inode and the machine's boot id.
+//! It is written before the namespace gets its name, survives the agent, and does not claim a namespace that a stranger made later
+//! under the same name: that one has another inode, or, after a reboot, another boot id.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -142,8 +142,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// `marks` is the state directory for our marks; it should be on a filesystem that a reboot empties, as `/run` is, because
-    /// namespaces do not survive one either.
+    /// `marks` is the state directory for our marks; best on a filesystem that a reboot empties, as `/run` is, because namespaces do
+    /// not survive one either.
     ///
     /// # Errors
     /// When the directory cannot be made.
@@ -222,10 +222,8 @@ impl Namespaces {
     /// True when a namespace of this name exists and it was us who made it.
     #[must_use]
     pub fn is_ours(&self, name: &str) -> bool {
-        let marked = fs::read_to_string(self.marks.join(name))
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok());
-        marked.is_some() && marked == inode(&self.path(name))
+        let found = inode(&self.path(name)).and_then(|inode| mark_of(inode).ok());
+        found.is_some() && found == fs::read_to_string(self.marks.join(name)).ok()
     }
 
     /// True when a namespace of this name exists, whoever made it.
@@ -252,6 +250,12 @@ fn inode(path: &Path) -> Option<u64> {
         .flatten()
 }
 
+/// What our mark of a namespace says.
+fn mark_of(inode: u64) -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(format!("{} {inode}\n", boot.trim()))
+}
+
 /// Runs on a thread of its own, which afterwards ends inside the new namespace.
 fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(io_error(format!("make {}", dir.display())))?;
@@ -260,8 +264,8 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     // This thread's namespace, not the process's.
     let own = Path::new("/proc/thread-self/ns/net");
     let fresh = fs::metadata(own).map_err(io_error("look at the new namespace"))?.ino();
-    files::write_atomic(mark, fresh.to_string().as_bytes(), 0o600)
-        .map_err(io_error(format!("write {}", mark.display())))?;
+    let text = mark_of(fresh).map_err(io_error("read the boot id"))?;
+    files::write_atomic(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
     // A plain file of an attempt that was cut off is mounted over.
     File::options()
         .create(true)

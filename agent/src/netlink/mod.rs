@@ -21,7 +21,7 @@ pub use handle::Handle;
 pub use link::{Link, LinkChange};
 pub use route::{Address, Route};
 pub use tun::TapRequest;
-pub(crate) use tun::shield;
+pub(crate) use tun::{is_shielded, shield};
 pub use watch::watch;
 
 /// Why the kernel could not be asked, or said no.

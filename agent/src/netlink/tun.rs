@@ -64,16 +64,25 @@ pub(crate) fn shield(device: &str) -> Result<(), Error> {
     settings(device).map_err(|source| io_error(&format!("shield {device} from the host's network stack"), source))
 }
 
+/// True when [`shield`] was applied to a device, judged by the last of its settings.
+pub(crate) fn is_shielded(device: &str) -> bool {
+    let setting = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore"));
+    setting.is_ok_and(|value| value.trim() == ANSWER_NO_ARP)
+}
+
+/// Value of `arp_ignore`: answer no ARP request, whatever the address.
+const ANSWER_NO_ARP: &str = "8";
+
 fn settings(device: &str) -> io::Result<()> {
     let ipv4 = |key: &str, value: &str| netns::write_sysctl_here(&format!("net/ipv4/conf/{device}/{key}"), value);
-    // 8: answer no ARP request, whatever the address.
-    ipv4("arp_ignore", "8")?;
     ipv4("rp_filter", "1")?;
     match netns::write_sysctl_here(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1") {
         // A kernel without IPv6 needs no shield against it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
     }
+    // Last, because `is_shielded` judges by it.
+    ipv4("arp_ignore", ANSWER_NO_ARP)
 }
 
 /// Makes a TAP that is not persistent yet, and fails if a device of this name exists.

@@ -32,6 +32,10 @@ pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
 pub const MARK_KEY: &str = "trunkline";
 /// On a bridge that an operator handed over: its datapath and failure mode stay as they were.
 pub const ADOPTED_KEY: &str = "trunkline-adopted";
+/// Key of a port's kind, [`Labels::kind`].
+const KIND_KEY: &str = "trunkline-kind";
+/// Kind of an uplink's port.
+const UPLINK: &str = "uplink";
 /// Keys that start so are ours to set and to remove on a row that is ours.
 const KEY_PREFIX: &str = "trunkline";
 
@@ -221,7 +225,7 @@ impl SwitchState {
 
     fn uplink_columns(&self, uplink: &UplinkSpec) -> PortColumns {
         let external_ids = self.external_ids(&Labels {
-            kind: "uplink".to_owned(),
+            kind: UPLINK.to_owned(),
             ..Labels::default()
         });
         PortColumns {
@@ -269,7 +273,7 @@ impl SwitchState {
         } = labels;
         let pairs = [
             (MARK_KEY, &self.mark.0),
-            ("trunkline-kind", kind),
+            (KIND_KEY, kind),
             ("trunkline-slice", slice),
             ("trunkline-vm", vm),
             ("trunkline-interface", interface),

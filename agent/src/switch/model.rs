@@ -52,7 +52,7 @@ pub(super) fn apply(plan: &Plan, bridge_name: &str, world: &mut Observed) {
     }
     let mut set_up = |name: &Option<String>, up| {
         if let Some(device) = name.as_ref().and_then(|name| world.devices.get_mut(name)) {
-            device.link.up = up;
+            (device.link.up, device.shielded) = (up, true);
         }
     };
     set_up(quiet_local, false);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::{KEY_PREFIX, Mark, execute::Error};
+use super::{KEY_PREFIX, KIND_KEY, Mark, UPLINK, execute::Error};
 use crate::netlink::{self, Address, Link, Route};
 use crate::ovsdb::{self, Snapshot};
 
@@ -125,6 +125,8 @@ pub struct Device {
     pub addresses: Vec<IpNet>,
     /// Destinations of the routes over it, but for IPv6's own.
     pub routes: Vec<IpNet>,
+    /// The host's own stack neither hears nor answers on it. Looked at for uplinks only, false for all others.
+    pub shielded: bool,
 }
 
 /// Everything seen in one look.
@@ -147,7 +149,13 @@ pub struct Observed {
 pub async fn observe(ovs: &ovsdb::Client, netlink: &netlink::Handle) -> Result<Observed, Error> {
     let (links, addresses, routes) = tokio::try_join!(netlink.links(), netlink.addresses(), netlink.routes())?;
     let snapshot = ovs.snapshot().ok_or(Error::Unknown)?;
-    Ok(Observed::new(&snapshot, &links, &addresses, &routes))
+    let mut observed = Observed::new(&snapshot, &links, &addresses, &routes);
+    for name in observed.uplinks() {
+        if let Some(device) = observed.devices.get_mut(&name) {
+            device.shielded = netlink::is_shielded(&name);
+        }
+    }
+    Ok(observed)
 }
 
 impl Observed {
@@ -166,6 +174,18 @@ impl Observed {
     #[must_use]
     pub fn port(&self, name: &str) -> Option<&ObservedPort> {
         self.ports.get(name)
+    }
+
+    /// Names of the ports that some node has marked as its uplink.
+    fn uplinks(&self) -> Vec<String> {
+        let is_uplink = |port: &ObservedPort| {
+            port.columns
+                .external_ids
+                .get(KIND_KEY)
+                .is_some_and(|kind| kind == UPLINK)
+        };
+        let marked = self.ports.iter().filter(|(_, port)| is_uplink(port));
+        marked.map(|(name, _)| name.clone()).collect()
     }
 
     /// The port that holds an interface of this name.

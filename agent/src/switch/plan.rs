@@ -365,8 +365,9 @@ impl Planner<'_> {
             .modify
             .iter()
             .any(|change| change.name == *name && !self.desired.mark.is_on(&change.before.external_ids));
-        let down = self.observed.devices.get(name).is_some_and(|device| !device.link.up);
-        if ours && (joins || adopted || down) {
+        let device = self.observed.devices.get(name);
+        let amiss = device.is_some_and(|device| !device.link.up || !device.shielded);
+        if ours && (joins || adopted || amiss) {
             self.plan.raise_uplink = Some(name.clone());
         }
     }

@@ -560,6 +560,12 @@ fn the_host_itself_neither_hears_nor_answers_on_the_uplink() {
         ping();
         assert_eq!(icmp_received(), 1, "the host heard a guest");
         peer(&["ip", "neigh", "del", "10.0.0.1", "dev", "cable"]);
+        // A shield that somebody took away is put back.
+        trunkline_agent::netns::write_sysctl(None, "net/ipv4/conf/trunk0/arp_ignore", "0")
+            .await
+            .unwrap();
+        worker.apply(&desired(&[], &[110])).await;
+        assert!(worker.plan(&desired(&[], &[110])).await.is_empty());
         ping();
         assert!(!neighbour().contains("lladdr"), "the host answered: {}", neighbour());
     });
