@@ -71,7 +71,7 @@ impl StateConfig {
     }
 
     fn export_every() -> DurationText {
-        DurationText(Duration::from_secs(600))
+        DurationText(Duration::from_secs(60))
     }
 
     fn events_kept() -> usize {

@@ -53,6 +53,8 @@ struct Session {
     /// When a node that owes an answer is given up.
     answer: Option<Instant>,
     cancel: CancellationToken,
+    /// Open from an update's first part to its acknowledgement.
+    push: Option<tracing::Span>,
 }
 
 /// From the first message to the last.
@@ -207,6 +209,7 @@ impl Session {
             beat,
             silence: Instant::now() + timing.patience(),
             answer: None,
+            push: None,
             node: greeting.node,
             core,
             timing,
@@ -280,6 +283,7 @@ impl Session {
         let span = tracing::info_span!(parent: None, "push", node = %self.node, generation = first.generation, resources = count);
         telemetry::set_parent(&span, traceparent.unwrap_or_default());
         span.in_scope(|| tracing::debug!(node = %self.node, generation = first.generation, count, "update"));
+        self.push = Some(span);
         self.core.metrics().updates.inc();
         self.core
             .metrics()
@@ -344,7 +348,7 @@ impl Session {
             return Err(super::protocol::Broken::Ack { term, generation });
         }
         let taken = self.protocol.on_ack(ack)?;
-        self.answer = None;
+        (self.answer, self.push) = (None, None);
         let refused = u64::try_from(taken.refused.len()).unwrap_or(u64::MAX);
         self.core.metrics().refused.inc_by(refused);
         self.core.metrics().drop_items("refusal", taken.unknown);

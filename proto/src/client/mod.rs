@@ -134,6 +134,11 @@ impl Client {
         EventServiceClient::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
 
+    /// The connection itself, for a service that is not ours: health, reflection.
+    pub fn service(&self) -> Service {
+        self.service.clone()
+    }
+
     /// The nodes' own way; only with a node's certificate.
     pub fn node(&self) -> NodeServiceClient<Service> {
         NodeServiceClient::new(self.service.clone())

@@ -1,0 +1,183 @@
+//! The way back after the database is lost.
+
+mod common;
+
+use std::{error::Error as _, fs};
+
+use common::{
+    Controller, apply, eventually,
+    node::{Disk, Node},
+    pair, vm,
+};
+use trunkline_controller::{
+    backup::{self, BackupError},
+    daemon::DaemonError,
+    model::Timestamp,
+    store::StoreError,
+};
+use trunkline_proto::{daemon::DurationText, wire};
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(0)
+}
+
+#[tokio::test]
+async fn after_damage_the_controller_refuses_and_a_restore_brings_everything_back_under_a_new_term() {
+    let mut controller = Controller::start().await;
+    let mut w1 = Node::up(&controller, Disk::worker("w1")).await;
+    let operator = controller.operator().await;
+    let solo = |vms: usize| wire::SliceSpec {
+        name: "solo".into(),
+        vms: (0..vms).map(|n| vm(&format!("vm{n}"), "w1", 0)).collect(),
+        ..wire::SliceSpec::default()
+    };
+    operator
+        .slices()
+        .apply_slices(apply(vec![solo(2)], true))
+        .await
+        .unwrap();
+    w1.take().await;
+    let (disk_then, held_then) = (w1.disk.clone(), w1.disk.held.clone());
+    drop((w1, operator));
+    controller.down().await;
+    let file = controller.dir.path().join("export.jsonl");
+    backup::export(controller.state_dir(), &file, now()).unwrap();
+
+    // Life goes on after the export, and the node hears of it.
+    controller.up().await.unwrap();
+    let operator = controller.operator().await;
+    let before = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    operator
+        .slices()
+        .apply_slices(apply(vec![solo(5)], true))
+        .await
+        .unwrap();
+    let w1 = Node::up(&controller, disk_then).await;
+    let ahead = w1.disk.clone();
+    assert!(ahead.held.len() > held_then.len());
+    drop((w1, operator));
+    controller.down().await;
+
+    // A disk goes bad where the slice is.
+    let log = controller.state_dir().join("db/db");
+    let mut bytes = fs::read(&log).unwrap();
+    let places: Vec<usize> = (0..bytes.len() - 4)
+        .filter(|at| &bytes[*at..at + 4] == b"solo")
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + 4].fill(0xa5);
+    }
+    fs::write(&log, bytes).unwrap();
+    let refused = controller.up().await.unwrap_err();
+    assert!(
+        matches!(refused, DaemonError::Store(StoreError::Refused { .. })),
+        "{refused}"
+    );
+    assert!(refused.source().unwrap().to_string().contains("restore"), "{refused:?}");
+    let in_the_way = backup::restore(&file, controller.state_dir(), None).unwrap_err();
+    assert!(
+        matches!(in_the_way, BackupError::Store(StoreError::Refused { .. })),
+        "{in_the_way}"
+    );
+
+    fs::rename(controller.state_dir(), controller.dir.path().join("damaged")).unwrap();
+    let restored = backup::restore(&file, controller.state_dir(), None).unwrap();
+    assert_eq!((restored.term, restored.slices), (2, 1));
+    controller.up().await.unwrap();
+    let operator = controller.operator().await;
+    let after = operator
+        .slices()
+        .list_slices(wire::ListSlicesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(after.slices, before.slices);
+    let events = operator
+        .events()
+        .list_events(wire::ListEventsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
+    assert!(
+        events.iter().any(|event| event.r#type == "slice.deployed"),
+        "the journal came back too"
+    );
+
+    // The node, which was given more, is told what holds now, and takes it because the term is newer.
+    let mut w1 = Node::connect(&controller, ahead).await.unwrap();
+    let update = w1.take().await;
+    assert_eq!(update.term, 2);
+    assert_eq!(w1.disk.held, held_then);
+    w1.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_running_controller_writes_an_export_that_can_be_restored() {
+    let controller = Controller::start_with(|config| {
+        config.state.export_every = DurationText(std::time::Duration::from_millis(50));
+    })
+    .await;
+    for name in ["w1", "w2"] {
+        drop(Node::up(&controller, Disk::worker(name)).await);
+    }
+    let operator = controller.operator().await;
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], true))
+        .await
+        .unwrap();
+    let file = controller.state_dir().join("export.jsonl");
+    let written = || async { fs::read_to_string(&file).unwrap_or_default() };
+    eventually("the slice is in the export", written, |text| {
+        text.contains("\"frozen/shop/")
+    })
+    .await;
+    let elsewhere = controller.dir.path().join("elsewhere");
+    let restored = backup::restore(&file, &elsewhere, Some(7)).unwrap();
+    assert_eq!((restored.term, restored.slices), (7, 1));
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_whole_is_refused() {
+    let mut controller = Controller::start().await;
+    let operator = controller.operator().await;
+    let empty = wire::SliceSpec {
+        name: "shop".into(),
+        ..wire::SliceSpec::default()
+    };
+    operator.slices().apply_slices(apply(vec![empty], false)).await.unwrap();
+    drop(operator);
+    controller.down().await;
+    let file = controller.dir.path().join("export.jsonl");
+    backup::export(controller.state_dir(), &file, now()).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let cut: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    for (bad, says) in [
+        (String::new(), "empty"),
+        ("hello\nworld\n".into(), "header"),
+        (cut, "cut short"),
+        (text.replace("shop", "shoq"), "checksum"),
+        (
+            text.replace("\"trunkline_export\":1", "\"trunkline_export\":9"),
+            "another version",
+        ),
+    ] {
+        fs::write(&file, bad).unwrap();
+        let target = controller.dir.path().join("target");
+        let error = backup::restore(&file, &target, None).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!target.exists(), "nothing is made of it");
+    }
+    fs::write(&file, text).unwrap();
+    let error = backup::restore(&file, &controller.dir.path().join("target"), Some(1))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("raise the term"), "{error}");
+}
