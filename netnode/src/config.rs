@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use trunkline_agent::config::{ControllerSection, NodeConfig, NodeSection, SwitchSection};
-use trunkline_proto::{Invalid, PortName};
 use trunkline_proto::daemon::{self, ConfigError, MetricsConfig, TelemetryConfig};
+use trunkline_proto::{Invalid, PortName};
 
 /// The network node's file.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,7 +58,9 @@ pub struct DhcpSection {
 
 impl Default for NatSection {
     fn default() -> Self {
-        Self { uplink: Interface("ens3".to_owned()) }
+        Self {
+            uplink: Interface("ens3".to_owned()),
+        }
     }
 }
 
@@ -83,14 +85,19 @@ impl TryFrom<String> for Interface {
         if is_plain(name.as_str()) {
             Ok(Self(text))
         } else {
-            Err(format!("{text:?}: write an interface of letters, digits, `_`, `-` and `.`"))
+            Err(format!(
+                "{text:?}: write an interface of letters, digits, `_`, `-` and `.`"
+            ))
         }
     }
 }
 
 impl Default for DhcpSection {
     fn default() -> Self {
-        Self { program: "dnsmasq".into(), user: None }
+        Self {
+            program: "dnsmasq".into(),
+            user: None,
+        }
     }
 }
 
@@ -105,8 +112,26 @@ impl NetnodeConfig {
 
     /// Splits off what the runtime needs.
     pub fn split(self) -> (NodeConfig, NatSection, DhcpSection) {
-        let Self { node, controller, switch, nat, dhcp, telemetry, metrics } = self;
-        (NodeConfig { node, controller, switch, telemetry, metrics }, nat, dhcp)
+        let Self {
+            node,
+            controller,
+            switch,
+            nat,
+            dhcp,
+            telemetry,
+            metrics,
+        } = self;
+        (
+            NodeConfig {
+                node,
+                controller,
+                switch,
+                telemetry,
+                metrics,
+            },
+            nat,
+            dhcp,
+        )
     }
 }
 
@@ -116,12 +141,15 @@ fn plain_user<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
     if !name.is_empty() && is_plain(&name) {
         Ok(Some(name))
     } else {
-        Err(serde::de::Error::custom(format!("{name:?}: write a user of letters, digits, `_`, `-` and `.`")))
+        Err(serde::de::Error::custom(format!(
+            "{name:?}: write a user of letters, digits, `_`, `-` and `.`"
+        )))
     }
 }
 
 fn is_plain(name: &str) -> bool {
-    name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+    name.chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
 #[cfg(test)]
@@ -138,7 +166,15 @@ mod tests {
     #[test]
     fn the_example_is_a_valid_file_and_shows_every_key() {
         // Exhaustive, so that a new key has to be thought of here and in the example.
-        let NetnodeConfig { node, controller: _, switch: _, nat, dhcp, telemetry: _, metrics } = parse(EXAMPLE).unwrap();
+        let NetnodeConfig {
+            node,
+            controller: _,
+            switch: _,
+            nat,
+            dhcp,
+            telemetry: _,
+            metrics,
+        } = parse(EXAMPLE).unwrap();
         let NatSection { uplink } = nat;
         let DhcpSection { program, user } = dhcp;
         assert_eq!(node.name.as_str(), "n1");

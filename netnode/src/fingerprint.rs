@@ -12,7 +12,9 @@ impl Fingerprint {
     /// Of a content.
     pub fn of(content: impl AsRef<[u8]>) -> Self {
         let mut half = [0; 16];
-        half.iter_mut().zip(Sha256::digest(content)).for_each(|(to, from)| *to = from);
+        half.iter_mut()
+            .zip(Sha256::digest(content))
+            .for_each(|(to, from)| *to = from);
         Self(half)
     }
 }

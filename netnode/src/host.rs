@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use trunkline_agent::config::SwitchSection;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
-use trunkline_agent::switch::{self, SwitchState};
+use trunkline_agent::switch::{self, ObservedPort, SwitchState};
 use trunkline_agent::worker::Base;
 use trunkline_agent::{chain, netlink, netns, ovsdb};
 use trunkline_certs::Role;
@@ -111,6 +111,8 @@ struct Look {
     nat: Result<nat::Observed, String>,
     /// Gateway ports that carry our mark.
     gateway_ports: BTreeSet<PortName>,
+    /// Names of wanted ports that a device of somebody else has.
+    taken: BTreeSet<String>,
 }
 
 /// What a pass could not do.
@@ -169,7 +171,19 @@ impl NetworkNode {
     /// # Errors
     /// When the state directory cannot be used.
     pub fn new(parts: Parts) -> Result<Self, BoxError> {
-        let Parts { node, switch, state_dir, nat, dhcp, ovs, netlink, metrics, wake, cancel, tasks } = parts;
+        let Parts {
+            node,
+            switch,
+            state_dir,
+            nat,
+            dhcp,
+            ovs,
+            netlink,
+            metrics,
+            wake,
+            cancel,
+            tasks,
+        } = parts;
         let boot = BootId::current()?;
         let namespaces = netns::Namespaces::new(setup::marks(&state_dir, &boot)?)?;
         let user = setup::dhcp_user(&state_dir, dhcp.user.as_deref())?;
@@ -191,7 +205,10 @@ impl NetworkNode {
         Wanted {
             switch: ports::switch(&self.base, desired),
             gateways: desired.gateways().map(|(_, _, g)| (g.vlan, g.clone())).collect(),
-            servers: desired.dhcps().map(|(_, _, d)| (d.vlan, self.servers.wanted(d))).collect(),
+            servers: desired
+                .dhcps()
+                .map(|(_, _, d)| (d.vlan, self.servers.wanted(d)))
+                .collect(),
             nats: desired.nats().map(|(_, _, n)| n.clone()).collect(),
         }
     }
@@ -200,28 +217,64 @@ impl NetworkNode {
         let switch = switch::observe(&self.ovs, &self.netlink).await?;
         let (links, addresses, routes) =
             tokio::try_join!(self.netlink.links(), self.netlink.addresses(), self.netlink.routes())?;
-        let host = HostNetwork { links, addresses, routes };
-        let ours: BTreeSet<PortName> = switch
-            .ports
-            .iter()
-            .filter(|(_, port)| port.is_ours(&self.base.mark))
-            .filter_map(|(name, _)| name.parse().ok())
+        let host = HostNetwork {
+            links,
+            addresses,
+            routes,
+        };
+        let marked = switch.ports.iter().filter(|(_, row)| row.is_ours(&self.base.mark));
+        let marked: BTreeMap<PortName, &ObservedPort> = marked
+            .filter_map(|(name, row)| Some((name.parse().ok()?, row)))
             .collect();
-        let gateway_ports = ours.iter().filter(|port| port.as_str().starts_with("gw_vlan")).cloned().collect();
+        let ours = marked
+            .iter()
+            .filter_map(|(name, row)| Some((name.clone(), device_of(row)?)))
+            .collect();
+        let gateways = gateway::observe(&host, &ours)?;
+        let is_free = |name: &str| {
+            !host.links.iter().any(|link| link.name == name)
+                || gateways.orphans.contains_key(name)
+                || switch
+                    .port(name)
+                    .is_some_and(|row| row.is_ours(&self.base.mark) && row.ofport().is_some_and(|number| number > 0))
+        };
+        let taken = wanted
+            .switch
+            .ports
+            .keys()
+            .filter(|name| !is_free(name))
+            .cloned()
+            .collect();
         Ok(Look {
-            gateways: gateway::observe(&host, &gateway_ports)?,
-            servers: self.servers.observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours).await?,
+            gateway_ports: marked
+                .keys()
+                .filter(|port| port.as_str().starts_with("gw_vlan"))
+                .cloned()
+                .collect(),
+            servers: self
+                .servers
+                .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
+                .await?,
             nat: self.nats.observe(&host).await.map_err(|error| chain(&error)),
+            gateways,
+            taken,
             switch,
-            gateway_ports,
         })
     }
 
     /// The filter: while gateways that are not wanted are still there they stay shut off.
     fn filter(&self, wanted: &Wanted, look: &Look) -> Filter {
-        let mut leaving = look.gateway_ports.clone();
-        leaving.extend(look.gateways.orphans.keys().filter_map(|name| name.parse::<PortName>().ok()));
-        Filter::new(self.nats.uplink(), wanted.gateways.values(), &wanted.nats, &leaving)
+        let orphans = look
+            .gateways
+            .orphans
+            .keys()
+            .filter_map(|name| name.parse::<PortName>().ok());
+        // What somebody else's device of that name does is not ours to filter.
+        let ours = |port: &PortName| !look.taken.contains(port.as_str());
+        let leaving = look.gateway_ports.iter().cloned().chain(orphans).filter(ours).collect();
+        let gateways = wanted.gateways.values().filter(|gateway| ours(&gateway.port()));
+        let nats = wanted.nats.iter().filter(|nat| ours(&nat.gateway_port));
+        Filter::new(self.nats.uplink(), gateways, nats, &leaving)
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.
@@ -280,7 +333,10 @@ impl NetworkNode {
         for (vlan, error) in self.servers.remove(&plan).await {
             tracing::warn!(%vlan, error = chain(&error), "a DHCP server could not be removed");
         }
-        let orphans = gateway::Plan { orphans: look.gateways.orphans.clone(), ..gateway::Plan::default() };
+        let orphans = gateway::Plan {
+            orphans: look.gateways.orphans.clone(),
+            ..gateway::Plan::default()
+        };
         if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
@@ -289,7 +345,16 @@ impl NetworkNode {
 
     /// Brings the switch where it is to be, in one transaction. True when it was changed.
     async fn set_switch(&mut self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
-        let plan = match switch::plan(&wanted.switch, &look.switch) {
+        let mut state = wanted.switch.clone();
+        state.ports.retain(|name, _| !look.taken.contains(name));
+        let theirs = |name: &String| {
+            (
+                name.clone(),
+                format!("a device {name} is there and was not made by this program"),
+            )
+        };
+        acts.troubles.extend(look.taken.iter().map(theirs));
+        let plan = match switch::plan(&state, &look.switch) {
             Ok(plan) => plan,
             Err(reason) => {
                 acts.refused = Some(reason);
@@ -317,7 +382,11 @@ impl NetworkNode {
             Err(error) => {
                 let text = chain(&error);
                 tracing::warn!(error = text, "switch ports could not be set");
-                let changed = plan.add.iter().map(|a| &a.name).chain(plan.modify.iter().map(|m| &m.name));
+                let changed = plan
+                    .add
+                    .iter()
+                    .map(|a| &a.name)
+                    .chain(plan.modify.iter().map(|m| &m.name));
                 acts.troubles.extend(changed.map(|name| (name.clone(), text.clone())));
             }
         }
@@ -365,7 +434,11 @@ impl NetworkNode {
     fn is_clean(&self, wanted: &Wanted, look: &Look, acts: &Acts) -> bool {
         let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
         let servers = dhcp::plan(&wanted.servers, &look.servers);
-        let unknown = look.servers.unknown.keys().any(|vlan| !wanted.servers.contains_key(vlan));
+        let unknown = look
+            .servers
+            .unknown
+            .keys()
+            .any(|vlan| !wanted.servers.contains_key(vlan));
         let filter = |nat: &nat::Observed| nat::plan(&self.filter(wanted, look), nat).is_empty();
         switch::plan(&wanted.switch, &look.switch).is_ok_and(tidy)
             && !look.switch.behind
@@ -377,20 +450,16 @@ impl NetworkNode {
     }
 }
 
+/// The device that ovs-vswitchd says it made for a port: one that only has its name is somebody else's.
+fn device_of(row: &ObservedPort) -> Option<u32> {
+    let interface = row.interfaces.first()?;
+    interface.ofport.filter(|number| *number > 0)?;
+    u32::try_from(interface.ifindex?).ok()
+}
+
 impl Host for NetworkNode {
     fn facts(&self) -> HostFacts {
-        let snapshot = self.ovs.snapshot();
-        let bridge = snapshot.as_ref().and_then(|s| s.bridge(&self.base.bridge.name).map(|(_, b)| b.datapath_type.clone()));
-        HostFacts {
-            datapath: match bridge {
-                // The database's default is written as nothing.
-                Some(kind) if kind.is_empty() => "system".to_owned(),
-                Some(kind) => kind,
-                None => self.base.bridge.datapath.as_str().to_owned(),
-            },
-            ovs_version: snapshot.and_then(|s| s.root.ovs_version.clone()).unwrap_or_default(),
-            uplink: self.base.uplink.clone().unwrap_or_default(),
-        }
+        self.base.facts(&self.ovs)
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
@@ -399,24 +468,39 @@ impl Host for NetworkNode {
         match self.realise(&wanted).await {
             Ok((look, acts)) => {
                 let observations = self.judge(desired, &wanted, &look, &acts);
-                self.watch.set(look.servers.sites.values().flat_map(dhcp::Site::processes));
+                self.watch
+                    .set(look.servers.sites.values().flat_map(dhcp::Site::processes));
                 self.last = observations.iter().map(|o| (o.key.clone(), o.clone())).collect();
                 self.counts.set(self.last.values());
-                Pass { observations, clean: self.is_clean(&wanted, &look, &acts), retry_after }
+                Pass {
+                    observations,
+                    clean: self.is_clean(&wanted, &look, &acts),
+                    retry_after,
+                }
             }
             Err(error) => {
                 let text = chain(&error);
                 tracing::warn!(error = text, "nothing is known of this host");
-                Pass { observations: desired.all(State::Unknown, &text), clean: false, retry_after }
+                Pass {
+                    observations: desired.all(State::Unknown, &text),
+                    clean: false,
+                    retry_after,
+                }
             }
         }
     }
 
     async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {
-        let nats = if desired.nats().next().is_some() { self.nats.counters().await.unwrap_or_default() } else { BTreeMap::new() };
+        let nats = if desired.nats().next().is_some() {
+            self.nats.counters().await.unwrap_or_default()
+        } else {
+            BTreeMap::new()
+        };
         let mut changed = Vec::new();
         for (key, item) in &desired.items {
-            let Some(seen) = self.last.get_mut(key).filter(|seen| seen.hash == item.hash) else { continue };
+            let Some(seen) = self.last.get_mut(key).filter(|seen| seen.hash == item.hash) else {
+                continue;
+            };
             let before = seen.facts.clone();
             match (&item.spec, &mut seen.facts) {
                 (Spec::Dhcp(dhcp), Some(Facts::Dhcp(facts))) => {

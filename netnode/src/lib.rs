@@ -22,8 +22,8 @@ pub mod dhcp;
 mod fingerprint;
 pub mod gateway;
 pub mod host;
-pub mod nat;
 mod metrics;
+pub mod nat;
 mod ports;
 mod setup;
 #[cfg(test)]

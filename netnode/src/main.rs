@@ -13,7 +13,12 @@ use trunkline_netnode::host::{self, NetworkNode};
 #[command(name = "trunkline-netnode", version)]
 struct Arguments {
     /// Configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/trunkline/netnode.toml", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/trunkline/netnode.toml",
+        global = true
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Option<Command>,

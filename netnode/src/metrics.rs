@@ -15,10 +15,22 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let counts = Self::default();
-        let Self { servers, leases, nat_connections } = counts.clone();
+        let Self {
+            servers,
+            leases,
+            nat_connections,
+        } = counts.clone();
         metrics.register(|registry| {
-            registry.register("trunkline_netnode_dhcp_servers", "DHCP servers that run with the configuration asked for", servers);
-            registry.register("trunkline_netnode_dhcp_leases", "DHCP leases that have not expired", leases);
+            registry.register(
+                "trunkline_netnode_dhcp_servers",
+                "DHCP servers that run with the configuration asked for",
+                servers,
+            );
+            registry.register(
+                "trunkline_netnode_dhcp_leases",
+                "DHCP leases that have not expired",
+                leases,
+            );
             registry.register(
                 "trunkline_netnode_nat_connections_seen",
                 "Connections masqueraded since NAT was set up",

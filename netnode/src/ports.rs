@@ -13,7 +13,9 @@ pub(crate) fn switch(base: &Base, desired: &Desired) -> SwitchState {
         state.ports.insert(gateway.port().to_string(), port);
     }
     for (_, _, dhcp) in desired.dhcps() {
-        state.ports.insert(dhcp.port().to_string(), internal("dhcp", dhcp.vlan, dhcp.mac, dhcp.mtu));
+        state
+            .ports
+            .insert(dhcp.port().to_string(), internal("dhcp", dhcp.vlan, dhcp.mac, dhcp.mtu));
     }
     if let (Some(uplink), Some((_, _, trunk))) = (&mut state.uplink, desired.trunks().next()) {
         uplink.vlans.clone_from(&trunk.vlans);
@@ -25,7 +27,10 @@ fn internal(kind: &str, vlan: VlanId, mac: Mac, mtu: u16) -> SwitchPort {
     SwitchPort {
         kind: PortKind::Internal { mac, mtu },
         access: Access::Vlan(vlan),
-        labels: Labels { kind: kind.to_owned(), ..Labels::default() },
+        labels: Labels {
+            kind: kind.to_owned(),
+            ..Labels::default()
+        },
     }
 }
 
@@ -41,9 +46,18 @@ mod tests {
 
     #[test]
     fn gateway_and_dhcp_have_an_access_port_each_with_the_names_of_the_seed() {
-        let trunk = Trunk { vlans: BTreeSet::from([vlan(110)]) };
-        let all = [Spec::Gateway(gateway(110)), Spec::Dhcp(dhcp(110, Vec::new())), Spec::Trunk(trunk.clone())];
-        let section = SwitchSection { uplink: Some("trunk0".into()), ..SwitchSection::default() };
+        let trunk = Trunk {
+            vlans: BTreeSet::from([vlan(110)]),
+        };
+        let all = [
+            Spec::Gateway(gateway(110)),
+            Spec::Dhcp(dhcp(110, Vec::new())),
+            Spec::Trunk(trunk.clone()),
+        ];
+        let section = SwitchSection {
+            uplink: Some("trunk0".into()),
+            ..SwitchSection::default()
+        };
         let state = switch(&Base::new("n1", &section), &desired(all));
         assert_eq!(state.ports.keys().collect::<Vec<_>>(), ["dhcp_v110", "gw_vlan110"]);
         assert!(state.ports.values().all(|port| port.access == Access::Vlan(vlan(110))));

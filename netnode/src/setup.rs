@@ -54,9 +54,8 @@ pub(crate) fn dhcp_user(state_dir: &Path, wanted: Option<&str>) -> io::Result<St
 /// The first directory on the way that others cannot pass through.
 fn closed_directory(path: &Path) -> Option<&Path> {
     const OTHERS_PASS: u32 = 0o001;
-    path.ancestors().find(|directory| {
-        fs::metadata(directory).map_or(true, |data| data.permissions().mode() & OTHERS_PASS == 0)
-    })
+    path.ancestors()
+        .find(|directory| fs::metadata(directory).map_or(true, |data| data.permissions().mode() & OTHERS_PASS == 0))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::config::Interface;
 use trunkline_agent::node::{Desired, Item};
 use trunkline_proto::resource::{Dhcp, Envelope, Gateway, Nat, Reservation, Spec};
-use crate::config::Interface;
 use trunkline_proto::{LinkSubnet, Mac, PortName, VlanId, VmId};
 
 pub(crate) fn vlan(id: u32) -> VlanId {
@@ -27,7 +27,12 @@ pub(crate) fn subnet(vlan: VlanId) -> LinkSubnet {
 
 pub(crate) fn gateway(id: u32) -> Gateway {
     let vlan = vlan(id);
-    Gateway { vlan, address: subnet(vlan).gateway(), mac: Mac::of_gateway(vlan), mtu: 1500 }
+    Gateway {
+        vlan,
+        address: subnet(vlan).gateway(),
+        mac: Mac::of_gateway(vlan),
+        mtu: 1500,
+    }
 }
 
 pub(crate) fn dhcp(id: u32, reservations: Vec<Reservation>) -> Dhcp {
@@ -58,14 +63,29 @@ pub(crate) fn reservation(dhcp_vlan: u32, vm: u32, index: u8, hostname: &str, no
 
 pub(crate) fn nat() -> Nat {
     let vlan = VlanId::INTERNET;
-    Nat { vlan, subnet: subnet(vlan), gateway_port: PortName::gateway(vlan) }
+    Nat {
+        vlan,
+        subnet: subnet(vlan),
+        gateway_port: PortName::gateway(vlan),
+    }
 }
 
 /// Everything desired, as it comes from the inbox.
 pub(crate) fn desired(specs: impl IntoIterator<Item = Spec>) -> Desired {
     let items = specs.into_iter().map(|spec| {
         let envelope = Envelope::seal(&spec, "");
-        (envelope.key, Item { spec, hash: envelope.hash, traceparent: String::new() })
+        (
+            envelope.key,
+            Item {
+                spec,
+                hash: envelope.hash,
+                traceparent: String::new(),
+            },
+        )
     });
-    Desired { term: 1, generation: 1, items: items.collect() }
+    Desired {
+        term: 1,
+        generation: 1,
+        items: items.collect(),
+    }
 }

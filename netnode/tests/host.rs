@@ -21,7 +21,10 @@ const DB_ETH1: &str = "52:54:00:03:eb:01";
 const STRANGER: &str = "02:00:00:00:00:99";
 
 fn link_reservations() -> [Reservation; 2] {
-    [reservation(WEB_ETH1, "10.64.110.10", "web", true), reservation(DB_ETH1, "10.64.110.11", "db", false)]
+    [
+        reservation(WEB_ETH1, "10.64.110.10", "web", true),
+        reservation(DB_ETH1, "10.64.110.11", "db", false),
+    ]
 }
 
 fn internet_reservations() -> [Reservation; 1] {
@@ -41,66 +44,107 @@ fn everything() -> trunkline_agent::node::Desired {
 }
 
 fn table_handle() -> String {
-    run(&["nft", "-a", "list", "tables"]).lines().find(|line| line.contains("trunkline")).unwrap().to_owned()
+    run(&["nft", "-a", "list", "tables"])
+        .lines()
+        .find(|line| line.contains("trunkline"))
+        .unwrap()
+        .to_owned()
 }
 
 fn nothing_of_ours_is_left(lab: &Lab) {
-    assert_eq!(run(&["nft", "list", "tables"]).lines().filter(|l| l.contains("trunkline")).count(), 0);
-    assert_eq!(run(&["ip", "netns", "list"]).lines().filter(|l| l.starts_with("ns-dhcp")).count(), 0);
+    assert_eq!(
+        run(&["nft", "list", "tables"])
+            .lines()
+            .filter(|l| l.contains("trunkline"))
+            .count(),
+        0
+    );
+    assert_eq!(
+        run(&["ip", "netns", "list"])
+            .lines()
+            .filter(|l| l.starts_with("ns-dhcp"))
+            .count(),
+        0
+    );
     let links = run(&["ip", "-br", "link"]);
     assert!(!links.contains("gw_vlan") && !links.contains("dhcp_v"), "{links}");
     let ports = lab.vsctl(&["list-ports", "br-int"]);
     assert!(!ports.contains("gw_vlan") && !ports.contains("dhcp_v"), "{ports}");
     assert_eq!(std::fs::read_dir(lab.state_dir().join("dhcp")).unwrap().count(), 0);
-    let dnsmasq = trunkline_agent::process::find(|argv| argv.first().is_some_and(|name| name.ends_with("dnsmasq"))).unwrap();
+    let dnsmasq =
+        trunkline_agent::process::find(|argv| argv.first().is_some_and(|name| name.ends_with("dnsmasq"))).unwrap();
     assert!(dnsmasq.is_empty(), "{dnsmasq:?}");
 }
 
 #[test]
 fn guests_get_leases_and_the_internet_and_all_of_it_goes_again() {
-    on_private_host("guests_get_leases_and_the_internet_and_all_of_it_goes_again", |lab| async move {
-        run(&["nft", "add", "table", "inet", "strangers"]);
-        assert_eq!(sysctl("net/ipv4/ip_forward"), "0");
-        let mut node = lab.node().await;
-        node.until_ready(&everything()).await;
+    on_private_host(
+        "guests_get_leases_and_the_internet_and_all_of_it_goes_again",
+        |lab| async move {
+            run(&["nft", "add", "table", "inet", "strangers"]);
+            assert_eq!(sysctl("net/ipv4/ip_forward"), "0");
+            let mut node = lab.node().await;
+            node.until_ready(&everything()).await;
 
-        let addresses = run(&["ip", "-br", "addr", "show", "dev", "gw_vlan110"]);
-        assert!(addresses.contains("10.64.110.1/24") && !addresses.contains("fe80"), "{addresses}");
-        let addresses = run(&["ip", "-n", "ns-dhcp-vlan110", "-br", "addr", "show", "dev", "dhcp_v110"]);
-        assert!(addresses.contains("10.64.110.254/24") && !addresses.contains("fe80"), "{addresses}");
-        assert_eq!(sysctl("net/ipv4/conf/gw_vlan110/arp_ignore"), "1");
-        assert_eq!(sysctl("net/ipv4/ip_forward"), "1");
+            let addresses = run(&["ip", "-br", "addr", "show", "dev", "gw_vlan110"]);
+            assert!(
+                addresses.contains("10.64.110.1/24") && !addresses.contains("fe80"),
+                "{addresses}"
+            );
+            let addresses = run(&["ip", "-n", "ns-dhcp-vlan110", "-br", "addr", "show", "dev", "dhcp_v110"]);
+            assert!(
+                addresses.contains("10.64.110.254/24") && !addresses.contains("fe80"),
+                "{addresses}"
+            );
+            assert_eq!(sysctl("net/ipv4/conf/gw_vlan110/arp_ignore"), "1");
+            assert_eq!(sysctl("net/ipv4/ip_forward"), "1");
 
-        let web1 = Guest::plug(&lab, "web1", 110, WEB_ETH1);
-        let db1 = Guest::plug(&lab, "db1", 110, DB_ETH1);
-        let web0 = Guest::plug(&lab, "web0", 400, WEB_ETH0);
-        leases(&web1, &db1, &web0).await;
-        traffic(&web1, &db1, &web0).await;
+            let web1 = Guest::plug(&lab, "web1", 110, WEB_ETH1);
+            let db1 = Guest::plug(&lab, "db1", 110, DB_ETH1);
+            let web0 = Guest::plug(&lab, "web0", 400, WEB_ETH0);
+            leases(&web1, &db1, &web0).await;
+            traffic(&web1, &db1, &web0).await;
 
-        let before = table_handle();
-        let seen = node.until_ready(&everything()).await;
-        assert_eq!(table_handle(), before, "written again though nothing differed");
-        let counted = node.host.counters(&everything()).await;
-        let Some(Facts::Nat(facts)) = &seen.of("nat_vlan400").facts else { panic!("{counted:?}") };
-        assert!(facts.packets > 0 && facts.forwarding, "{facts:?}");
-        let Some(Facts::Dhcp(facts)) = &seen.of("dhcp_v110").facts else { panic!("{counted:?}") };
-        assert!(facts.leases == 3 && facts.current, "{facts:?}");
+            let before = table_handle();
+            let seen = node.until_ready(&everything()).await;
+            assert_eq!(table_handle(), before, "written again though nothing differed");
+            let counted = node.host.counters(&everything()).await;
+            let Some(Facts::Nat(facts)) = &seen.of("nat_vlan400").facts else {
+                panic!("{counted:?}")
+            };
+            assert!(facts.packets > 0 && facts.forwarding, "{facts:?}");
+            let Some(Facts::Dhcp(facts)) = &seen.of("dhcp_v110").facts else {
+                panic!("{counted:?}")
+            };
+            assert!(facts.leases == 3 && facts.current, "{facts:?}");
 
-        let mut open = web0.connect("203.0.113.1:80").await.unwrap();
-        assert_eq!(read_line(&mut open).as_deref(), Some("203.0.113.2"));
-        let link = desired([trunk(&[110]), gateway(110), dhcp(110, &link_reservations()), gateway(400)]);
-        node.until_ready(&link).await;
-        assert_eq!(sysctl("net/ipv4/ip_forward"), "0", "it was us who switched it on");
-        assert!(!run(&["conntrack", "-L", "-s", "10.60.7.0/24"]).contains("10.60.7.10"), "its connections are ended");
-        open.write_all(b"still there?\n").unwrap();
-        assert_eq!(read_line(&mut open), None);
-        assert!(web1.pings("10.64.110.1"), "the link does not notice");
+            let mut open = web0.connect("203.0.113.1:80").await.unwrap();
+            assert_eq!(read_line(&mut open).as_deref(), Some("203.0.113.2"));
+            let link = desired([
+                trunk(&[110]),
+                gateway(110),
+                dhcp(110, &link_reservations()),
+                gateway(400),
+            ]);
+            node.until_ready(&link).await;
+            assert_eq!(sysctl("net/ipv4/ip_forward"), "0", "it was us who switched it on");
+            assert!(
+                !run(&["conntrack", "-L", "-s", "10.60.7.0/24"]).contains("10.60.7.10"),
+                "its connections are ended"
+            );
+            open.write_all(b"still there?\n").unwrap();
+            assert_eq!(read_line(&mut open), None);
+            assert!(web1.pings("10.64.110.1"), "the link does not notice");
 
-        node.until_ready(&desired([trunk(&[])])).await;
-        nothing_of_ours_is_left(&lab);
-        assert!(run(&["nft", "list", "tables"]).contains("inet strangers"));
-        assert!(lab.vsctl(&["list-ports", "br-int"]).contains("web1"), "a port without our mark stays");
-    });
+            node.until_ready(&desired([trunk(&[])])).await;
+            nothing_of_ours_is_left(&lab);
+            assert!(run(&["nft", "list", "tables"]).contains("inet strangers"));
+            assert!(
+                lab.vsctl(&["list-ports", "br-int"]).contains("web1"),
+                "a port without our mark stays"
+            );
+        },
+    );
 }
 
 async fn leases(web1: &Guest, db1: &Guest, web0: &Guest) {
@@ -115,16 +159,25 @@ async fn leases(web1: &Guest, db1: &Guest, web0: &Guest) {
     web1.configure(&web);
 
     let db = db1.lease().await.expect("a lease for db.eth1");
-    assert_eq!((db.address, db.address_option(3)), (Ipv4Addr::new(10, 64, 110, 11), Some(Ipv4Addr::new(10, 64, 110, 1))));
+    assert_eq!(
+        (db.address, db.address_option(3)),
+        (Ipv4Addr::new(10, 64, 110, 11), Some(Ipv4Addr::new(10, 64, 110, 1)))
+    );
     db1.configure(&db);
     let other = db1.with_mac(STRANGER).lease().await.expect("a dynamic lease");
-    assert!((10..=250).contains(&other.address.octets()[3]) && other.address.octets()[3] > 11, "{other:?}");
+    assert!(
+        (10..=250).contains(&other.address.octets()[3]) && other.address.octets()[3] > 11,
+        "{other:?}"
+    );
 
     let internet = web0.lease().await.expect("a lease for web.eth0");
     assert_eq!(internet.address, Ipv4Addr::new(10, 60, 7, 10));
     assert_eq!(internet.address_option(3), Some(Ipv4Addr::new(10, 60, 7, 1)));
     web0.configure(&internet);
-    assert!(web0.with_mac(STRANGER).lease().await.is_none(), "VLAN 400 knows reservations only");
+    assert!(
+        web0.with_mac(STRANGER).lease().await.is_none(),
+        "VLAN 400 knows reservations only"
+    );
 }
 
 async fn traffic(web1: &Guest, db1: &Guest, web0: &Guest) {
@@ -143,7 +196,10 @@ async fn traffic(web1: &Guest, db1: &Guest, web0: &Guest) {
         assert!(db1.connect(closed).await.is_none(), "{closed}");
     }
     assert!(web0.connect("10.60.7.1:22").await.is_none());
-    assert!(std::net::TcpStream::connect("203.0.113.2:22").is_ok(), "the node's own traffic is as before");
+    assert!(
+        std::net::TcpStream::connect("203.0.113.2:22").is_ok(),
+        "the node's own traffic is as before"
+    );
     drop(node_server);
 }
 
@@ -161,8 +217,19 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
         let seen = node.until_ready(&wanted).await;
         assert_eq!(seen.pid("dhcp_v110"), first, "dnsmasq outlives the program");
 
-        let more = [&link_reservations()[..], &[reservation(STRANGER, "10.64.110.77", "late", false)]].concat();
-        let wanted = desired([trunk(&[110, 400]), gateway(110), dhcp(110, &more), gateway(400), dhcp(400, &internet_reservations()), nat()]);
+        let more = [
+            &link_reservations()[..],
+            &[reservation(STRANGER, "10.64.110.77", "late", false)],
+        ]
+        .concat();
+        let wanted = desired([
+            trunk(&[110, 400]),
+            gateway(110),
+            dhcp(110, &more),
+            gateway(400),
+            dhcp(400, &internet_reservations()),
+            nat(),
+        ]);
         let seen = node.until_ready(&wanted).await;
         assert_eq!(seen.pid("dhcp_v110"), first, "a reservation is no reason to restart");
         let late = guest.with_mac(STRANGER).lease().await.expect("a lease");
@@ -171,13 +238,17 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
         let wanted = desired([trunk(&[110]), gateway(110), dhcp_with_dns(110, &more, "9.9.9.9")]);
         let seen = node.until_ready(&wanted).await;
         assert_ne!(seen.pid("dhcp_v110"), first, "a configuration is");
-        let Some(Facts::Dhcp(facts)) = &seen.of("dhcp_v110").facts else { panic!() };
+        let Some(Facts::Dhcp(facts)) = &seen.of("dhcp_v110").facts else {
+            panic!()
+        };
         assert_eq!(facts.leases, 2, "leases survive");
         let again = guest.lease().await.unwrap();
         assert_eq!(again.address_option(6), Some(Ipv4Addr::new(9, 9, 9, 9)));
 
         run(&["kill", "-9", &seen.pid("dhcp_v110").to_string()]);
-        wait("dnsmasq to end", || trunkline_agent::process::Identity::of(seen.pid("dhcp_v110")).is_none());
+        wait("dnsmasq to end", || {
+            trunkline_agent::process::Identity::of(seen.pid("dhcp_v110")).is_none()
+        });
         node.until_ready(&wanted).await;
         guest.lease().await.expect("a lease after dnsmasq was killed");
 
@@ -196,7 +267,10 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
 
         lab.kill_vswitchd();
         lab.vsctl(&["--no-wait", "del-port", "gw_vlan110"]);
-        assert!(succeeds(&["ip", "link", "show", "gw_vlan110"]), "the device stays behind");
+        assert!(
+            succeeds(&["ip", "link", "show", "gw_vlan110"]),
+            "the device stays behind"
+        );
         lab.start_vswitchd();
         node.until_ready(&desired([trunk(&[])])).await;
         nothing_of_ours_is_left(&lab);
@@ -205,73 +279,117 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
 
 #[test]
 fn what_belongs_to_somebody_else_is_named_and_never_touched() {
-    on_private_host("what_belongs_to_somebody_else_is_named_and_never_touched", |lab| async move {
-        run(&["nft", "add", "table", "ip", "filter"]);
-        run(&["nft", "add", "chain", "ip", "filter", "FORWARD", "{ type filter hook forward priority 0 ; policy drop ; }"]);
-        run(&["ip", "netns", "add", "ns-dhcp-vlan120"]);
-        run(&["ip", "link", "add", "gw_vlan120", "type", "dummy"]);
-        run(&["ip", "link", "add", "lan0", "type", "dummy"]);
-        run(&["ip", "link", "set", "lan0", "up"]);
-        run(&["ip", "route", "add", "10.64.130.0/25", "dev", "lan0"]);
-        run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+    on_private_host(
+        "what_belongs_to_somebody_else_is_named_and_never_touched",
+        |lab| async move {
+            run(&["nft", "add", "table", "ip", "filter"]);
+            run(&[
+                "nft",
+                "add",
+                "chain",
+                "ip",
+                "filter",
+                "FORWARD",
+                "{ type filter hook forward priority 0 ; policy drop ; }",
+            ]);
+            run(&["ip", "netns", "add", "ns-dhcp-vlan120"]);
+            run(&[
+                "ip",
+                "link",
+                "add",
+                "gw_vlan120",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "far120",
+            ]);
+            let theirs = run(&["ip", "link", "show", "gw_vlan120"]);
+            run(&["ip", "link", "add", "lan0", "type", "bridge"]);
+            run(&["ip", "link", "set", "lan0", "up"]);
+            run(&["ip", "route", "add", "10.64.130.0/25", "dev", "lan0"]);
+            run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
 
-        let wanted = desired([
-            trunk(&[110, 120, 130, 400]),
-            gateway(110),
-            gateway(120),
-            dhcp(120, &[]),
-            gateway(130),
-            dhcp(130, &[]),
-            gateway(400),
-            nat(),
-        ]);
-        let mut node = lab.node().await;
-        node.pass(&wanted).await;
-        let seen = node.pass(&wanted).await;
-        let said = |name: &str| (seen.of(name).state, seen.of(name).reason.clone());
-        let (state, reason) = said("nat_vlan400");
-        assert!(state == State::Degraded && reason.contains("ip filter FORWARD"), "{reason}");
-        let (state, reason) = said("gw_vlan130");
-        assert!(state == State::Failed && reason.contains("10.64.130.0/25 by lan0"), "{reason}");
-        let (state, reason) = said("gw_vlan120");
-        assert!(state == State::Failed && !reason.is_empty(), "{reason}");
-        let (state, reason) = said("dhcp_v120");
-        assert!(state == State::Failed && reason.contains("ns-dhcp-vlan120"), "{reason}");
-        for sibling in ["gw_vlan110", "gw_vlan400", "dhcp_v130", "uplink"] {
-            assert!(said(sibling).0 == State::Ready || sibling == "uplink", "{sibling}: {:?}", said(sibling));
-        }
+            let wanted = desired([
+                trunk(&[110, 120, 130, 400]),
+                gateway(110),
+                gateway(120),
+                dhcp(120, &[]),
+                gateway(130),
+                dhcp(130, &[]),
+                gateway(400),
+                nat(),
+            ]);
+            let mut node = lab.node().await;
+            node.pass(&wanted).await;
+            let seen = node.pass(&wanted).await;
+            let said = |name: &str| (seen.of(name).state, seen.of(name).reason.clone());
+            let (state, reason) = said("nat_vlan400");
+            assert!(
+                state == State::Degraded && reason.contains("ip filter FORWARD"),
+                "{reason}"
+            );
+            let (state, reason) = said("gw_vlan130");
+            assert!(
+                state == State::Failed && reason.contains("10.64.130.0/25 by lan0"),
+                "{reason}"
+            );
+            let (state, reason) = said("gw_vlan120");
+            assert!(
+                state == State::Failed && reason.contains("a device gw_vlan120 is there"),
+                "{reason}"
+            );
+            let (state, reason) = said("dhcp_v120");
+            assert!(state == State::Failed && reason.contains("ns-dhcp-vlan120"), "{reason}");
+            for sibling in ["gw_vlan110", "gw_vlan400", "dhcp_v130", "uplink"] {
+                assert!(
+                    said(sibling).0 == State::Ready || sibling == "uplink",
+                    "{sibling}: {:?}",
+                    said(sibling)
+                );
+            }
 
-        run(&["ip", "route", "del", "default"]);
-        let seen = node.pass(&wanted).await;
-        assert!(seen.of("nat_vlan400").state == State::Degraded);
-        run(&["ip", "link", "set", "ens3", "down"]);
-        let seen = node.pass(&wanted).await;
-        assert_eq!(seen.of("nat_vlan400").reason, "the uplink ens3 is down");
-        run(&["ip", "link", "del", "ens3"]);
-        let seen = node.pass(&wanted).await;
-        assert!(seen.of("nat_vlan400").reason.contains("ens3 does not exist"));
+            run(&["ip", "route", "del", "default"]);
+            let seen = node.pass(&wanted).await;
+            assert!(seen.of("nat_vlan400").state == State::Degraded);
+            run(&["ip", "link", "set", "ens3", "down"]);
+            let seen = node.pass(&wanted).await;
+            assert_eq!(seen.of("nat_vlan400").reason, "the uplink ens3 is down");
+            run(&["ip", "link", "del", "ens3"]);
+            let seen = node.pass(&wanted).await;
+            assert!(seen.of("nat_vlan400").reason.contains("ens3 does not exist"));
 
-        let seen = node.pass(&desired([trunk(&[])])).await;
-        assert!(seen.clean, "what is not ours is no reason to say that something is left");
-        assert_eq!(sysctl("net/ipv4/ip_forward"), "1", "it was on before us");
-        assert!(succeeds(&["ip", "link", "show", "gw_vlan120"]));
-        assert!(run(&["ip", "netns", "list"]).contains("ns-dhcp-vlan120"));
-        assert!(run(&["nft", "list", "ruleset"]).contains("policy drop"));
+            let seen = node.pass(&desired([trunk(&[])])).await;
+            assert!(
+                seen.clean,
+                "what is not ours is no reason to say that something is left"
+            );
+            assert_eq!(sysctl("net/ipv4/ip_forward"), "1", "it was on before us");
+            assert_eq!(run(&["ip", "link", "show", "gw_vlan120"]), theirs);
+            assert!(run(&["ip", "netns", "list"]).contains("ns-dhcp-vlan120"));
+            assert!(run(&["nft", "list", "ruleset"]).contains("policy drop"));
 
-        run(&["nft", "add", "table", "inet", "trunkline"]);
-        let seen = node.pass(&desired([trunk(&[110]), gateway(110)])).await;
-        let (state, reason) = (seen.of("gw_vlan110").state, &seen.of("gw_vlan110").reason);
-        assert!(state == State::Failed && reason.contains("inet trunkline"), "{reason}");
-        let addresses = run(&["ip", "-br", "addr", "show", "dev", "gw_vlan110"]);
-        assert!(!addresses.contains("10.64.110.1"), "no address while nothing filters it: {addresses}");
-    });
+            run(&["nft", "add", "table", "inet", "trunkline"]);
+            let seen = node.pass(&desired([trunk(&[110]), gateway(110)])).await;
+            let (state, reason) = (seen.of("gw_vlan110").state, &seen.of("gw_vlan110").reason);
+            assert!(state == State::Failed && reason.contains("inet trunkline"), "{reason}");
+            let addresses = run(&["ip", "-br", "addr", "show", "dev", "gw_vlan110"]);
+            assert!(
+                !addresses.contains("10.64.110.1"),
+                "no address while nothing filters it: {addresses}"
+            );
+        },
+    );
 }
 
 #[test]
 fn three_hundred_links_with_dhcp_work_on_one_node() {
     on_private_host("three_hundred_links_with_dhcp_work_on_one_node", |lab| async move {
         let ids: Vec<u32> = (401..701).collect();
-        let specs = ids.iter().flat_map(|id| [gateway(*id), dhcp(*id, &[])]).chain([trunk(&ids)]);
+        let specs = ids
+            .iter()
+            .flat_map(|id| [gateway(*id), dhcp(*id, &[])])
+            .chain([trunk(&ids)]);
         let wanted = desired(specs);
         let mut node = lab.node().await;
         let started = Instant::now();
@@ -279,7 +397,10 @@ fn three_hundred_links_with_dhcp_work_on_one_node() {
         let took = started.elapsed();
         let again = Instant::now();
         node.until_ready(&wanted).await;
-        println!("300 links: ready after {took:?}; a pass that finds nothing to do: {:?}", again.elapsed());
+        println!(
+            "300 links: ready after {took:?}; a pass that finds nothing to do: {:?}",
+            again.elapsed()
+        );
         let pids: std::collections::BTreeSet<u32> = ids.iter().map(|id| seen.pid(&format!("dhcp_v{id}"))).collect();
         assert_eq!(pids.len(), 300);
         let guest = Guest::plug(&lab, "guest", 700, STRANGER);

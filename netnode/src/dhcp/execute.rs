@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use nix::sys::signal::Signal;
+use trunkline_agent::files;
 use trunkline_agent::netlink::{self, Handle, LinkChange};
 use trunkline_agent::netns::{self, Namespaces};
 use trunkline_agent::process::{self, Detached};
-use trunkline_agent::files;
 use trunkline_proto::resource::Dhcp;
 use trunkline_proto::{PortName, VlanId};
 
@@ -91,18 +91,35 @@ impl Servers {
         netlink: Handle,
     ) -> Result<Self, Error> {
         let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-        if !directory.to_str().is_some_and(|path| path.starts_with('/') && path.chars().all(harmless)) {
+        if !directory
+            .to_str()
+            .is_some_and(|path| path.starts_with('/') && path.chars().all(harmless))
+        {
             return Err(Error::Path(directory));
         }
         open_directory(&directory).map_err(Error::State)?;
-        Ok(Self { directory, namespaces, program, user, netlink })
+        Ok(Self {
+            directory,
+            namespaces,
+            program,
+            user,
+            netlink,
+        })
     }
 
     /// A server as it should be.
     pub fn wanted(&self, dhcp: &Dhcp) -> Wanted {
         let Paths { hosts, leases, .. } = self.paths(dhcp.vlan);
-        let place = Place { hosts, leases, user: self.user.clone() };
-        Wanted { dhcp: dhcp.clone(), config: render::config(dhcp, &place), hosts: render::hosts(dhcp) }
+        let place = Place {
+            hosts,
+            leases,
+            user: self.user.clone(),
+        };
+        Wanted {
+            dhcp: dhcp.clone(),
+            config: render::config(dhcp, &place),
+            hosts: render::hosts(dhcp),
+        }
     }
 
     /// How many leases a server has given that have not expired.
@@ -147,7 +164,10 @@ impl Servers {
 
     /// Takes away what is not wanted, each server for itself.
     pub async fn remove(&self, plan: &Plan) -> BTreeMap<VlanId, Error> {
-        let each = plan.remove.iter().map(|(vlan, removal)| async move { (*vlan, self.remove_one(*vlan, removal).await) });
+        let each = plan
+            .remove
+            .iter()
+            .map(|(vlan, removal)| async move { (*vlan, self.remove_one(*vlan, removal).await) });
         failed(each.collect()).await
     }
 
@@ -166,7 +186,10 @@ impl Servers {
             process::stop(identity, GRACE).await?;
         }
         if *namespace {
-            self.namespaces.delete(&Dhcp::namespace_of(vlan)).await.map_err(Error::Namespace)?;
+            self.namespaces
+                .delete(&Dhcp::namespace_of(vlan))
+                .await
+                .map_err(Error::Namespace)?;
         }
         if *files {
             match fs::remove_dir_all(self.paths(vlan).directory) {
@@ -178,7 +201,12 @@ impl Servers {
     }
 
     async fn change_one(&self, wanted: &Wanted, steps: &[Step]) -> Result<(), Error> {
-        let mut inside = Inside { servers: self, port: wanted.dhcp.port(), namespace: wanted.dhcp.namespace(), netlink: None };
+        let mut inside = Inside {
+            servers: self,
+            port: wanted.dhcp.port(),
+            namespace: wanted.dhcp.namespace(),
+            netlink: None,
+        };
         for step in steps {
             match step {
                 Step::Stop(identity) => process::stop(identity, GRACE).await?,
@@ -212,7 +240,9 @@ impl Servers {
     }
 
     async fn start(&self, wanted: &Wanted, device: u32) -> Result<(), Error> {
-        let Paths { config, record, log, .. } = self.paths(wanted.dhcp.vlan);
+        let Paths {
+            config, record, log, ..
+        } = self.paths(wanted.dhcp.vlan);
         File::create(&log).map_err(Error::State)?;
         let mut conf_file = OsString::from("--conf-file=");
         conf_file.push(&config);
@@ -223,15 +253,30 @@ impl Servers {
         };
         let identity = process::spawn_detached(&detached).await?;
         let (config, hosts) = (Fingerprint::of(&wanted.config), Fingerprint::of(&wanted.hosts));
-        note(&record, &Started { identity, config, hosts, device })?;
+        note(
+            &record,
+            &Started {
+                identity,
+                config,
+                hosts,
+                device,
+            },
+        )?;
         process::wait_until(START_LIMIT, || is_serving(&identity) || !identity.alive()).await;
-        if is_serving(&identity) { Ok(()) } else { Err(Error::Start(last_words(&log))) }
+        if is_serving(&identity) {
+            Ok(())
+        } else {
+            Err(Error::Start(last_words(&log)))
+        }
     }
 
     /// The note is written after the signal: a crash in between makes for a second signal, which does no harm.
     fn reload(&self, wanted: &Wanted, server: &Server) -> Result<(), Error> {
         server.started.identity.signal(Signal::SIGHUP)?;
-        let started = Started { hosts: Fingerprint::of(&wanted.hosts), ..server.started };
+        let started = Started {
+            hosts: Fingerprint::of(&wanted.hosts),
+            ..server.started
+        };
         note(&self.paths(wanted.dhcp.vlan).record, &started)
     }
 }
@@ -250,7 +295,10 @@ impl Inside<'_> {
         let path = namespaces.path(&self.namespace);
         match step {
             Step::CreateNamespace => namespaces.create(&self.namespace).await.map_err(Error::Namespace)?,
-            Step::QuietNamespace => netns::on_thread_in(Some(&path), quiet).await.map_err(Error::Namespace)?.map_err(Error::State)?,
+            Step::QuietNamespace => netns::on_thread_in(Some(&path), quiet)
+                .await
+                .map_err(Error::Namespace)?
+                .map_err(Error::State)?,
             Step::SetLoopbackUp => {
                 let netlink = self.netlink().await?;
                 if let Some(lo) = netlink.link("lo").await? {
@@ -262,9 +310,27 @@ impl Inside<'_> {
                 let namespace = File::open(&path).map_err(Error::State)?;
                 self.servers.netlink.move_to_namespace(*index, namespace).await?;
             }
-            Step::SetMac(mac) => self.alter(LinkChange { mac: Some(*mac), ..LinkChange::default() }).await?,
-            Step::SetMtu(mtu) => self.alter(LinkChange { mtu: Some(u32::from(*mtu)), ..LinkChange::default() }).await?,
-            Step::SetUp => self.alter(LinkChange { up: Some(true), ..LinkChange::default() }).await?,
+            Step::SetMac(mac) => {
+                self.alter(LinkChange {
+                    mac: Some(*mac),
+                    ..LinkChange::default()
+                })
+                .await?
+            }
+            Step::SetMtu(mtu) => {
+                self.alter(LinkChange {
+                    mtu: Some(u32::from(*mtu)),
+                    ..LinkChange::default()
+                })
+                .await?
+            }
+            Step::SetUp => {
+                self.alter(LinkChange {
+                    up: Some(true),
+                    ..LinkChange::default()
+                })
+                .await?
+            }
             Step::RemoveAddress(address) => {
                 let index = self.index().await?;
                 self.netlink().await?.delete_address(index, *address).await?;
@@ -302,7 +368,10 @@ impl Inside<'_> {
 
 async fn failed(each: Vec<impl Future<Output = (VlanId, Result<(), Error>)>>) -> BTreeMap<VlanId, Error> {
     let results: Vec<_> = futures::stream::iter(each).buffer_unordered(AT_ONCE).collect().await;
-    results.into_iter().filter_map(|(vlan, result)| Some((vlan, result.err()?))).collect()
+    results
+        .into_iter()
+        .filter_map(|(vlan, result)| Some((vlan, result.err()?)))
+        .collect()
 }
 
 fn note(path: &Path, started: &Started) -> Result<(), Error> {
@@ -319,7 +388,10 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<()> {
 
 /// In the namespace that this thread is in. Devices that come in take over `default`.
 fn quiet() -> io::Result<()> {
-    for path in ["/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6"] {
+    for path in [
+        "/proc/sys/net/ipv6/conf/all/disable_ipv6",
+        "/proc/sys/net/ipv6/conf/default/disable_ipv6",
+    ] {
         match fs::write(path, "1") {
             // A kernel without IPv6 has no such setting.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -330,10 +402,15 @@ fn quiet() -> io::Result<()> {
 }
 
 fn last_words(log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        .unwrap_or_default();
     if text.is_empty() {
         return format!("it did not open its socket within {START_LIMIT:?}");
     }
     let skip = text.chars().count().saturating_sub(MAX_WORDS);
-    text.chars().skip(skip).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .skip(skip)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }

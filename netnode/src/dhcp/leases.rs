@@ -40,6 +40,9 @@ mod tests {
                     duid 00:01:00:01\n\
                     half a li";
         let leases = parse(text, 1500);
-        assert_eq!(leases.iter().map(|l| l.address.octets()[3]).collect::<Vec<_>>(), [11, 12]);
+        assert_eq!(
+            leases.iter().map(|l| l.address.octets()[3]).collect::<Vec<_>>(),
+            [11, 12]
+        );
     }
 }

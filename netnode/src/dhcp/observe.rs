@@ -118,7 +118,7 @@ impl Site {
 }
 
 impl Servers {
-    /// Looks. `ours` are the DHCP ports that the switch holds with our mark.
+    /// Looks. `ours` are the ports that the switch holds with our mark, each with the index of the device that it made.
     ///
     /// # Errors
     /// When anything cannot be read: then nothing is known.
@@ -126,22 +126,29 @@ impl Servers {
         &self,
         wanted: impl IntoIterator<Item = &Dhcp>,
         host: &HostNetwork,
-        ours: &BTreeSet<PortName>,
+        ours: &BTreeMap<PortName, u32>,
     ) -> Result<Observed, Error> {
         let processes = self.processes()?;
         let mut vlans: BTreeSet<VlanId> = wanted.into_iter().map(|dhcp| dhcp.vlan).collect();
         vlans.extend(processes.keys());
         vlans.extend(self.directories()?);
         let namespaces = self.namespaces().list().map_err(Error::Namespace)?;
-        vlans.extend(namespaces.iter().filter_map(|name| name.strip_prefix("ns-dhcp-vlan")?.parse::<VlanId>().ok()));
+        vlans.extend(
+            namespaces
+                .iter()
+                .filter_map(|name| name.strip_prefix("ns-dhcp-vlan")?.parse::<VlanId>().ok()),
+        );
         let look = |vlan: VlanId| {
             let running = processes.get(&vlan).cloned().unwrap_or_default();
             let port = PortName::dhcp(vlan);
-            let outside = ours.contains(&port).then(|| host.links.iter().find(|link| link.name == port.as_str())).flatten();
-            let index = outside.map(|link| link.index);
+            let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&link.index);
+            let index = host.links.iter().find(is_it).map(|link| link.index);
             async move { (vlan, self.site(vlan, running, index).await) }
         };
-        let looks: Vec<_> = futures::stream::iter(vlans.into_iter().map(look)).buffer_unordered(AT_ONCE).collect().await;
+        let looks: Vec<_> = futures::stream::iter(vlans.into_iter().map(look))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         let mut observed = Observed::default();
         for (vlan, site) in looks {
             match site {
@@ -158,7 +165,8 @@ impl Servers {
         let name = Dhcp::namespace_of(vlan);
         if self.namespaces().is_ours(&name) {
             site.namespace = NamespaceState::Ours;
-            self.look_inside(vlan, &self.namespaces().path(&name), &mut site).await?;
+            self.look_inside(vlan, &self.namespaces().path(&name), &mut site)
+                .await?;
         } else if self.namespaces().exists(&name) {
             site.namespace = NamespaceState::Foreign;
         }
@@ -167,7 +175,14 @@ impl Servers {
 
     /// What does not need the namespace.
     fn files(&self, vlan: VlanId, running: &[Identity]) -> Result<Site, Error> {
-        let Paths { directory, config, hosts, leases, record, log: _ } = &self.paths(vlan);
+        let Paths {
+            directory,
+            config,
+            hosts,
+            leases,
+            record,
+            log: _,
+        } = &self.paths(vlan);
         let names = |path: &Path| -> Result<_, Error> {
             Ok(files::read_if_there(path).map_err(Error::State)?.map(Fingerprint::of))
         };
@@ -181,23 +196,48 @@ impl Servers {
             config: names(config)?,
             hosts: names(hosts)?,
             has_files: directory.exists(),
-            server: server.map(|started| Server { started, serving: is_serving(&started.identity) }),
-            strays: running.iter().copied().filter(|identity| Some(*identity) != own).collect(),
+            server: server.map(|started| Server {
+                started,
+                serving: is_serving(&started.identity),
+            }),
+            strays: running
+                .iter()
+                .copied()
+                .filter(|identity| Some(*identity) != own)
+                .collect(),
             leases: read_leases(leases)?,
             ..Site::default()
         })
     }
 
     async fn look_inside(&self, vlan: VlanId, namespace: &Path, site: &mut Site) -> Result<(), Error> {
-        site.quiet = netns::on_thread_in(Some(namespace), is_quiet).await.map_err(Error::Namespace)?.map_err(Error::State)?;
+        site.quiet = netns::on_thread_in(Some(namespace), is_quiet)
+            .await
+            .map_err(Error::Namespace)?
+            .map_err(Error::State)?;
         let netlink = Handle::in_namespace(namespace).await?;
         let links = netlink.links().await?;
         site.loopback_up = links.iter().any(|link| link.name == "lo" && link.up);
         let port = PortName::dhcp(vlan);
-        if let Some(Link { index, up, carrier, mtu, mac, .. }) = links.into_iter().find(|link| link.name == port.as_str()) {
+        if let Some(Link {
+            index,
+            up,
+            carrier,
+            mtu,
+            mac,
+            ..
+        }) = links.into_iter().find(|link| link.name == port.as_str())
+        {
             let addresses = netlink.addresses().await?;
             let own = addresses.into_iter().filter(|a| a.index == index && !a.link_local);
-            site.device = Some(Device { index, up, carrier, mtu, mac, addresses: own.map(|a| a.net).collect() });
+            site.device = Some(Device {
+                index,
+                up,
+                carrier,
+                mtu,
+                mac,
+                addresses: own.map(|a| a.net).collect(),
+            });
         }
         Ok(())
     }
@@ -218,7 +258,10 @@ impl Servers {
         let mut vlans = Vec::new();
         for entry in fs::read_dir(self.directory()).map_err(Error::State)? {
             let name = entry.map_err(Error::State)?.file_name();
-            vlans.extend(name.to_str().and_then(|name| name.strip_prefix("vlan")?.parse::<VlanId>().ok()));
+            vlans.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_prefix("vlan")?.parse::<VlanId>().ok()),
+            );
         }
         Ok(vlans)
     }
@@ -227,7 +270,10 @@ impl Servers {
 /// Leases of a file that have not expired.
 pub(super) fn read_leases(path: &Path) -> Result<Vec<Lease>, Error> {
     let text = files::read_if_there(path).map_err(Error::State)?.unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     Ok(leases::parse(&String::from_utf8_lossy(&text), now))
 }
 
@@ -236,7 +282,11 @@ pub(super) fn is_serving(identity: &Identity) -> bool {
     const PORT_67: &str = ":0043";
     let table = fs::read_to_string(format!("/proc/{}/net/udp", identity.pid)).unwrap_or_default();
     identity.alive()
-        && table.lines().any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(PORT_67)))
+        && table.lines().any(|line| {
+            line.split_whitespace()
+                .nth(1)
+                .is_some_and(|local| local.ends_with(PORT_67))
+        })
 }
 
 /// In the namespace that this thread is in.

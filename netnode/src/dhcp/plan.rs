@@ -126,7 +126,9 @@ fn removal(site: &Site) -> Option<Removal> {
 fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
     let (namespace, port) = (wanted.dhcp.namespace(), wanted.dhcp.port());
     if site.namespace == NamespaceState::Foreign {
-        return Some(format!("a namespace {namespace} is there and was not made by this program; delete or rename it"));
+        return Some(format!(
+            "a namespace {namespace} is there and was not made by this program; delete or rename it"
+        ));
     }
     if site.device.is_none() && site.outside.is_none() {
         return Some(format!("the switch has made no device {port}"));
@@ -181,7 +183,17 @@ fn place(site: &Site, steps: &mut Vec<Step>) {
 
 /// The device's settings; `None`: it is only just brought in, and has none of them.
 fn settings(dhcp: &Dhcp, device: Option<&Device>, steps: &mut Vec<Step>) {
-    let Dhcp { vlan: _, address, mac, mtu, range: _, router: _, dns: _, lease: _, reservations: _ } = dhcp;
+    let Dhcp {
+        vlan: _,
+        address,
+        mac,
+        mtu,
+        range: _,
+        router: _,
+        dns: _,
+        lease: _,
+        reservations: _,
+    } = dhcp;
     let own = ip_net(*address);
     if device.and_then(|d| d.mac) != Some(mac.octets()) {
         steps.push(Step::SetMac(mac.octets()));
@@ -190,7 +202,11 @@ fn settings(dhcp: &Dhcp, device: Option<&Device>, steps: &mut Vec<Step>) {
         steps.push(Step::SetMtu(*mtu));
     }
     let held = device.map(|d| d.addresses.as_slice()).unwrap_or_default();
-    steps.extend(held.iter().filter(|held| **held != own).map(|foreign| Step::RemoveAddress(*foreign)));
+    steps.extend(
+        held.iter()
+            .filter(|held| **held != own)
+            .map(|foreign| Step::RemoveAddress(*foreign)),
+    );
     if !held.contains(&own) {
         steps.push(Step::AddAddress(*address));
     }
@@ -227,7 +243,10 @@ fn verdict(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, String)
         return (State::Failed, missing(step));
     }
     if site.device.as_ref().is_some_and(|device| !device.carrier) {
-        return (State::Failed, format!("the switch does not hold the device {port}; does ovs-vswitchd run?"));
+        return (
+            State::Failed,
+            format!("the switch does not hold the device {port}; does ovs-vswitchd run?"),
+        );
     }
     match misleased(wanted, site) {
         Some(reason) => (State::Degraded, reason),
@@ -238,7 +257,10 @@ fn verdict(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, String)
 /// A reservation whose address somebody else has leased is served only after that lease.
 fn misleased(wanted: &Wanted, site: &Site) -> Option<String> {
     wanted.dhcp.reservations.iter().find_map(|reservation| {
-        let lease = site.leases.iter().find(|lease| lease.address == reservation.address && lease.mac != reservation.mac)?;
+        let lease = site
+            .leases
+            .iter()
+            .find(|lease| lease.address == reservation.address && lease.mac != reservation.mac)?;
         Some(format!(
             "{} is reserved for {} but leased to {} until that lease ends",
             reservation.address, reservation.hostname, lease.mac

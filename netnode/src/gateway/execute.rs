@@ -35,13 +35,22 @@ pub struct Failures {
 
 /// Does it, each gateway for itself.
 pub async fn execute(plan: &Plan, netlink: &Handle) -> Failures {
-    let Plan { orphans, devices, blocked: _ } = plan;
+    let Plan {
+        orphans,
+        devices,
+        blocked: _,
+    } = plan;
     let indexes: Vec<u32> = orphans.values().copied().collect();
     let orphans = netlink.delete_many(&indexes).await.err().map(Error::from);
-    let each: Vec<_> =
-        devices.iter().map(|(vlan, device)| async move { (*vlan, set_up(device, netlink).await) }).collect();
+    let each: Vec<_> = devices
+        .iter()
+        .map(|(vlan, device)| async move { (*vlan, set_up(device, netlink).await) })
+        .collect();
     let results: Vec<_> = futures::stream::iter(each).buffer_unordered(AT_ONCE).collect().await;
-    let gateways = results.into_iter().filter_map(|(vlan, result)| Some((vlan, result.err()?))).collect();
+    let gateways = results
+        .into_iter()
+        .filter_map(|(vlan, result)| Some((vlan, result.err()?)))
+        .collect();
     Failures { gateways, orphans }
 }
 
@@ -66,10 +75,22 @@ async fn set_up(device: &DevicePlan, netlink: &Handle) -> Result<(), Error> {
                 netlink.add_address(index, ip_net(*address)).await?;
                 continue;
             }
-            Step::SetAlias => LinkChange { alias: Some(ALIAS.to_owned()), ..LinkChange::default() },
-            Step::SetMac(mac) => LinkChange { mac: Some(*mac), ..LinkChange::default() },
-            Step::SetMtu(mtu) => LinkChange { mtu: Some(u32::from(*mtu)), ..LinkChange::default() },
-            Step::SetUp => LinkChange { up: Some(true), ..LinkChange::default() },
+            Step::SetAlias => LinkChange {
+                alias: Some(ALIAS.to_owned()),
+                ..LinkChange::default()
+            },
+            Step::SetMac(mac) => LinkChange {
+                mac: Some(*mac),
+                ..LinkChange::default()
+            },
+            Step::SetMtu(mtu) => LinkChange {
+                mtu: Some(u32::from(*mtu)),
+                ..LinkChange::default()
+            },
+            Step::SetUp => LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
         };
         netlink.change(index, &change).await?;
     }

@@ -51,15 +51,22 @@ pub struct ForeignRoute {
     pub device: String,
 }
 
-/// Looks. `ours` are the names of the gateway ports that the switch holds with our mark.
+/// Looks. `ours` are the ports that the switch holds with our mark, each with the index of the device that it made.
 ///
 /// # Errors
 /// When a setting of a device cannot be read.
-pub fn observe(host: &HostNetwork, ours: &BTreeSet<PortName>) -> io::Result<Observed> {
+pub fn observe(host: &HostNetwork, ours: &BTreeMap<PortName, u32>) -> io::Result<Observed> {
     let mut observed = Observed::default();
     let mut own = BTreeSet::new();
     for link in &host.links {
-        let name = link.name.parse::<PortName>().ok().filter(|name| ours.contains(name));
+        if !link.name.starts_with("gw_vlan") {
+            continue;
+        }
+        let name = link
+            .name
+            .parse::<PortName>()
+            .ok()
+            .filter(|name| ours.get(name) == Some(&link.index));
         if let Some(name) = name {
             own.insert(link.index);
             let addresses = host.addresses.iter().filter(|a| a.index == link.index && !a.link_local);
@@ -75,7 +82,7 @@ pub fn observe(host: &HostNetwork, ours: &BTreeSet<PortName>) -> io::Result<Obse
                 ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
             };
             observed.devices.insert(name, device);
-        } else if link.name.starts_with("gw_vlan") && link.alias.as_deref() == Some(ALIAS) {
+        } else if link.alias.as_deref() == Some(ALIAS) {
             own.insert(link.index);
             observed.orphans.insert(link.name.clone(), link.index);
         }
@@ -92,7 +99,10 @@ fn foreign_routes(host: &HostNetwork, own: &BTreeSet<u32>) -> Vec<ForeignRoute> 
         .filter_map(|route| match route.destination {
             IpNet::V4(destination) if destination.prefix_len() > 0 => {
                 let link = host.links.iter().find(|link| Some(link.index) == route.output);
-                Some(ForeignRoute { destination, device: link.map_or("?".to_owned(), |link| link.name.clone()) })
+                Some(ForeignRoute {
+                    destination,
+                    device: link.map_or("?".to_owned(), |link| link.name.clone()),
+                })
             }
             _ => None,
         })
@@ -117,7 +127,12 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
-        Link { index, name: name.into(), alias: alias.map(str::to_owned), ..Link::default() }
+        Link {
+            index,
+            name: name.into(),
+            alias: alias.map(str::to_owned),
+            ..Link::default()
+        }
     }
 
     #[test]
@@ -130,16 +145,32 @@ mod tests {
                 link(4, "gw_vlan112", Some(ALIAS)),
                 link(5, "mine", Some(ALIAS)),
             ],
-            routes: [(2, "10.64.110.0/24"), (3, "10.64.111.0/24"), (4, "10.64.112.0/24"), (9, "0.0.0.0/0")]
-                .map(|(index, net)| Route::new(net.parse().unwrap(), None, index))
-                .into(),
+            routes: [
+                (2, "10.64.110.0/24"),
+                (3, "10.64.111.0/24"),
+                (4, "10.64.112.0/24"),
+                (9, "0.0.0.0/0"),
+            ]
+            .map(|(index, net)| Route::new(net.parse().unwrap(), None, index))
+            .into(),
             addresses: Vec::new(),
         };
-        let ours = BTreeSet::from(["gw_vlan110".parse().unwrap()]);
+        let ours = BTreeMap::from([("gw_vlan110".parse().unwrap(), 2), ("gw_vlan111".parse().unwrap(), 99)]);
         let observed = observe(&host, &ours).unwrap();
-        assert_eq!(observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(), ["gw_vlan110"]);
+        assert_eq!(
+            observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(),
+            ["gw_vlan110"]
+        );
         assert_eq!(observed.orphans, BTreeMap::from([("gw_vlan112".to_owned(), 4)]));
-        let foreign: Vec<&str> = observed.foreign_routes.iter().map(|route| route.device.as_str()).collect();
-        assert_eq!(foreign, ["gw_vlan111"], "a stranger's device of that name, and no default route");
+        let foreign: Vec<&str> = observed
+            .foreign_routes
+            .iter()
+            .map(|route| route.device.as_str())
+            .collect();
+        assert_eq!(
+            foreign,
+            ["gw_vlan111"],
+            "a stranger's device of that name, and no default route"
+        );
     }
 }

@@ -64,7 +64,10 @@ impl Plan {
 
 /// Compares.
 pub fn plan(wanted: &BTreeMap<VlanId, Gateway>, observed: &Observed) -> Plan {
-    let mut plan = Plan { orphans: observed.orphans.clone(), ..Plan::default() };
+    let mut plan = Plan {
+        orphans: observed.orphans.clone(),
+        ..Plan::default()
+    };
     for (vlan, gateway) in wanted {
         match blocked(gateway, observed) {
             Err(reason) => {
@@ -73,7 +76,14 @@ pub fn plan(wanted: &BTreeMap<VlanId, Gateway>, observed: &Observed) -> Plan {
             Ok(device) => {
                 let steps = steps(gateway, device);
                 if !steps.is_empty() {
-                    plan.devices.insert(*vlan, DevicePlan { port: gateway.port(), index: device.index, steps });
+                    plan.devices.insert(
+                        *vlan,
+                        DevicePlan {
+                            port: gateway.port(),
+                            index: device.index,
+                            steps,
+                        },
+                    );
                 }
             }
         }
@@ -90,15 +100,25 @@ fn blocked<'a>(gateway: &Gateway, observed: &'a Observed) -> Result<&'a Device, 
             gateway.address.network()
         ));
     }
-    observed.devices.get(&port).ok_or_else(|| format!("the switch has made no device {port}"))
+    observed
+        .devices
+        .get(&port)
+        .ok_or_else(|| format!("the switch has made no device {port}"))
 }
 
 fn overlap(subnet: Ipv4Net, routes: &[ForeignRoute]) -> Option<&ForeignRoute> {
-    routes.iter().find(|route| subnet.contains(&route.destination) || route.destination.contains(&subnet))
+    routes
+        .iter()
+        .find(|route| subnet.contains(&route.destination) || route.destination.contains(&subnet))
 }
 
 fn steps(gateway: &Gateway, device: &Device) -> Vec<Step> {
-    let Gateway { vlan: _, address, mac, mtu } = gateway;
+    let Gateway {
+        vlan: _,
+        address,
+        mac,
+        mtu,
+    } = gateway;
     let own = ip_net(*address);
     let mut steps = Vec::new();
     let mut step = |needed: bool, step: Step| {
@@ -125,7 +145,9 @@ pub fn judge(gateway: &Gateway, observed: &Observed, ofport: Option<i64>) -> (St
     let facts = Facts::Gateway(wire::GatewayFacts {
         up: device.is_some_and(|device| device.up),
         ofport: ofport.and_then(|number| i32::try_from(number).ok()).unwrap_or_default(),
-        addresses: device.map(|d| d.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        addresses: device
+            .map(|d| d.addresses.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
     });
     let verdict = match blocked(gateway, observed) {
         Err(reason) => Err(reason),

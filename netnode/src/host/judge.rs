@@ -12,8 +12,17 @@ type Verdict = (State, String, Option<Facts>);
 
 impl NetworkNode {
     pub(super) fn judge(&self, desired: &Desired, wanted: &Wanted, look: &Look, acts: &Acts) -> Vec<Observation> {
-        let judge = Judge { wanted, look, acts, filter: self.filter(wanted, look) };
-        desired.items.iter().filter_map(|(key, item)| judge.observation(key, item)).collect()
+        let judge = Judge {
+            wanted,
+            look,
+            acts,
+            filter: self.filter(wanted, look),
+        };
+        desired
+            .items
+            .iter()
+            .filter_map(|(key, item)| judge.observation(key, item))
+            .collect()
     }
 }
 
@@ -42,9 +51,10 @@ impl Judge<'_> {
         let (state, reason) = match (&self.acts.refused, &item.spec) {
             (Some(refused), _) => (State::Failed, refused.clone()),
             (None, Spec::Nat(_)) => (state, reason),
-            (None, _) if self.acts.silent => {
-                (State::Unknown, "ovs-vswitchd gives no sign of life; is it running?".to_owned())
-            }
+            (None, _) if self.acts.silent => (
+                State::Unknown,
+                "ovs-vswitchd gives no sign of life; is it running?".to_owned(),
+            ),
             (None, _) => (state, reason),
         };
         Some(item.observation(key, state, reason, facts))
@@ -103,7 +113,12 @@ impl Judge<'_> {
         };
         match &self.look.nat {
             Ok(observed) if right(observed) => None,
-            Ok(_) => Some(self.acts.filter.clone().unwrap_or_else(|| "its traffic is not filtered as it should be".to_owned())),
+            Ok(_) => Some(
+                self.acts
+                    .filter
+                    .clone()
+                    .unwrap_or_else(|| "its traffic is not filtered as it should be".to_owned()),
+            ),
             Err(reason) => Some(reason.clone()),
         }
     }

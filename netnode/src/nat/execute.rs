@@ -76,7 +76,11 @@ impl Nats {
     /// When the directory cannot be made.
     pub fn new(directory: PathBuf, uplink: Interface, boot: BootId) -> Result<Self, Error> {
         files::state_dir(&directory).map_err(Error::State)?;
-        Ok(Self { directory, uplink, boot })
+        Ok(Self {
+            directory,
+            uplink,
+            boot,
+        })
     }
 
     /// The interface that leads to the internet.
@@ -115,7 +119,13 @@ impl Nats {
     /// # Errors
     /// The first step that failed; the next pass goes on from there.
     pub async fn execute(&self, plan: &Plan, observed: &Observed) -> Result<(), Error> {
-        let Plan { forwarding, table, forget, subnets, conflict: _ } = plan;
+        let Plan {
+            forwarding,
+            table,
+            forget,
+            subnets,
+            conflict: _,
+        } = plan;
         if plan.is_empty() {
             return Ok(());
         }
@@ -128,13 +138,22 @@ impl Nats {
         match table {
             TableStep::Keep => {}
             TableStep::Replace { batch, rendered } => {
-                self.write("table.json", &Record { rendered: None, ..record.clone() })?;
+                self.write(
+                    "table.json",
+                    &Record {
+                        rendered: None,
+                        ..record.clone()
+                    },
+                )?;
                 record.readback = replace(batch).await?;
                 record.rendered = Some(*rendered);
             }
             TableStep::Delete => {
                 nft(format!("delete table inet {TABLE}\n")).await?;
-                record = Record { subnets: record.subnets, ..Record::default() };
+                record = Record {
+                    subnets: record.subnets,
+                    ..Record::default()
+                };
             }
         }
         for subnet in forget {
@@ -147,7 +166,9 @@ impl Nats {
 
     async fn restore_forwarding(&self, off: bool) -> Result<(), Error> {
         if off {
-            netns::write_sysctl(None, IP_FORWARD, "0").await.map_err(Error::Forwarding)?;
+            netns::write_sysctl(None, IP_FORWARD, "0")
+                .await
+                .map_err(Error::Forwarding)?;
         }
         files::remove_if_there(&self.directory.join("ip_forward.json")).map_err(Error::State)
     }
@@ -159,10 +180,18 @@ impl Nats {
             ForwardingStep::Enable { record } => (true, record),
         };
         if let Some(before) = record {
-            self.write("ip_forward.json", &ForwardingNote { boot: self.boot.clone(), before })?;
+            self.write(
+                "ip_forward.json",
+                &ForwardingNote {
+                    boot: self.boot.clone(),
+                    before,
+                },
+            )?;
         }
         if on {
-            netns::write_sysctl(None, IP_FORWARD, "1").await.map_err(Error::Forwarding)?;
+            netns::write_sysctl(None, IP_FORWARD, "1")
+                .await
+                .map_err(Error::Forwarding)?;
         }
         Ok(())
     }
@@ -174,8 +203,12 @@ impl Nats {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.directory.join(name);
-        let Some(bytes) = files::read_if_there(&path).map_err(Error::State)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Damaged { path, source })
+        let Some(bytes) = files::read_if_there(&path).map_err(Error::State)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| Error::Damaged { path, source })
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
@@ -186,7 +219,13 @@ impl Nats {
 }
 
 async fn nft(batch: String) -> Result<(), Error> {
-    Run::new("nft").args(["-f", "-"]).stdin(batch).timeout(NFT_LIMIT).run().await.map_err(Error::Nft)?;
+    Run::new("nft")
+        .args(["-f", "-"])
+        .stdin(batch)
+        .timeout(NFT_LIMIT)
+        .run()
+        .await
+        .map_err(Error::Nft)?;
     Ok(())
 }
 
@@ -203,7 +242,10 @@ async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
 /// Without this an open connection would go on for ever, because established ones are not looked at again by NAT.
 async fn end_connections(subnet: LinkSubnet) -> Result<(), Error> {
     let subnet_text = subnet.to_string();
-    let run = Run::new("conntrack").args(["-D", "-f", "ipv4", "-s", &subnet_text]).run().await;
+    let run = Run::new("conntrack")
+        .args(["-D", "-f", "ipv4", "-s", &subnet_text])
+        .run()
+        .await;
     match run {
         // conntrack exits with 1 when there was nothing to delete.
         Err(process::Error::Failed { status, ref stderr, .. })

@@ -106,9 +106,18 @@ pub struct HostNetwork {
 /// Reads our table and the foreign forward policies.
 pub(super) async fn tables() -> Result<(Table, Vec<String>), Error> {
     let chains = list(&["list", "chains"]).await?;
-    let chains: Vec<Chain> = objects(&chains, "chain").filter_map(|chain| Chain::deserialize(chain).ok()).collect();
-    let dropping = chains.iter().filter(|c| c.kills_forwarding()).map(Chain::to_text).collect();
-    let table = if chains.iter().any(|chain| chain.is_in_our_table() && chain.name == MARK_CHAIN) {
+    let chains: Vec<Chain> = objects(&chains, "chain")
+        .filter_map(|chain| Chain::deserialize(chain).ok())
+        .collect();
+    let dropping = chains
+        .iter()
+        .filter(|c| c.kills_forwarding())
+        .map(Chain::to_text)
+        .collect();
+    let table = if chains
+        .iter()
+        .any(|chain| chain.is_in_our_table() && chain.name == MARK_CHAIN)
+    {
         Table::Ours(readback(&list(&["list", "table", "inet", TABLE]).await?))
     } else if ours_exists().await? {
         Table::Foreign
@@ -129,7 +138,12 @@ async fn ours_exists() -> Result<bool, Error> {
 }
 
 async fn list(what: &[&str]) -> Result<Value, Error> {
-    let output = Run::new("nft").args(["-j"]).args(what).run().await.map_err(Error::Nft)?;
+    let output = Run::new("nft")
+        .args(["-j"])
+        .args(what)
+        .run()
+        .await
+        .map_err(Error::Nft)?;
     parse(&output)
 }
 
@@ -165,7 +179,11 @@ impl Chain {
 
 /// The objects of one sort in an answer of nft.
 fn objects<'a>(answer: &'a Value, sort: &'a str) -> impl Iterator<Item = &'a Value> {
-    answer["nftables"].as_array().into_iter().flatten().filter_map(move |object| object.get(sort))
+    answer["nftables"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(move |object| object.get(sort))
 }
 
 fn readback(answer: &Value) -> Readback {
@@ -174,7 +192,10 @@ fn readback(answer: &Value) -> Readback {
         objects.retain(|object| object.get("metainfo").is_none());
         objects.iter_mut().for_each(settle);
     }
-    Readback { fingerprint: Fingerprint::of(content.to_string()), counters: counters_of(answer) }
+    Readback {
+        fingerprint: Fingerprint::of(content.to_string()),
+        counters: counters_of(answer),
+    }
 }
 
 /// Takes out what changes by itself: handles, counters, the order of a set's elements.
@@ -198,7 +219,10 @@ fn counters_of(answer: &Value) -> BTreeMap<VlanId, Counter> {
     objects(answer, "counter")
         .filter_map(|counter| {
             let vlan = counter["name"].as_str()?.strip_prefix("nat_vlan")?.parse().ok()?;
-            let value = Counter { packets: counter["packets"].as_u64()?, bytes: counter["bytes"].as_u64()? };
+            let value = Counter {
+                packets: counter["packets"].as_u64()?,
+                bytes: counter["bytes"].as_u64()?,
+            };
             Some((vlan, value))
         })
         .collect()
@@ -226,7 +250,10 @@ mod tests {
         let two = readback(&table(7, 6, &["b", "a"], "drop"));
         assert_eq!(one.fingerprint, two.fingerprint);
         assert_eq!(two.counters[&VlanId::INTERNET], Counter { packets: 6, bytes: 9 });
-        assert_ne!(one.fingerprint, readback(&table(2, 5, &["a", "b"], "accept")).fingerprint);
+        assert_ne!(
+            one.fingerprint,
+            readback(&table(2, 5, &["a", "b"], "accept")).fingerprint
+        );
         assert_ne!(one.fingerprint, readback(&table(2, 5, &["a"], "drop")).fingerprint);
     }
 
@@ -234,7 +261,14 @@ mod tests {
     fn only_foreign_ipv4_forward_chains_with_policy_drop_kill_nat() {
         let chain = |family: &str, table: &str, hook: &str, policy: &str| {
             let [family, table, hook, policy] = [family, table, hook, policy].map(str::to_owned);
-            Chain { family, table, name: "FORWARD".into(), hook, policy }.kills_forwarding()
+            Chain {
+                family,
+                table,
+                name: "FORWARD".into(),
+                hook,
+                policy,
+            }
+            .kills_forwarding()
         };
         assert!(chain("ip", "filter", "forward", "drop"));
         assert!(chain("inet", "firewalld", "forward", "drop"));

@@ -71,7 +71,13 @@ pub enum ForwardingStep {
 impl Plan {
     /// True when there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let Self { forwarding, table, forget, subnets: _, conflict: _ } = self;
+        let Self {
+            forwarding,
+            table,
+            forget,
+            subnets: _,
+            conflict: _,
+        } = self;
         *forwarding == ForwardingStep::Keep && *table == TableStep::Keep && forget.is_empty()
     }
 }
@@ -121,7 +127,10 @@ fn table(filter: &Filter, table: &Table, record: &Record) -> TableStep {
     if Some(rendered) == record.rendered && seen.is_some() && seen == record.readback {
         TableStep::Keep
     } else {
-        TableStep::Replace { batch: filter.render(&counters), rendered }
+        TableStep::Replace {
+            batch: filter.render(&counters),
+            rendered,
+        }
     }
 }
 
@@ -151,20 +160,32 @@ fn counter(vlan: VlanId, table: &Table) -> Counter {
 }
 
 fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (State, String) {
-    let Observed { table: _, record: _, forwarding, uplink, dropping } = observed;
+    let Observed {
+        table: _,
+        record: _,
+        forwarding,
+        uplink,
+        dropping,
+    } = observed;
     let plan = plan(filter, observed);
     let name = &uplink.name;
     if let Some(conflict) = plan.conflict {
         return (State::Failed, conflict);
     }
     if plan.table != TableStep::Keep {
-        return (State::Failed, format!("the nftables table inet {TABLE} is not what it should be"));
+        return (
+            State::Failed,
+            format!("the nftables table inet {TABLE} is not what it should be"),
+        );
     }
     if !forwarding.on {
         return (State::Failed, "net.ipv4.ip_forward is 0".to_owned());
     }
     if !uplink.exists {
-        return (State::Failed, format!("the uplink {name} does not exist; set nat.uplink to the interface that leads to the internet"));
+        return (
+            State::Failed,
+            format!("the uplink {name} does not exist; set nat.uplink to the interface that leads to the internet"),
+        );
     }
     if !uplink.up {
         return (State::Failed, format!("the uplink {name} is down"));
@@ -181,7 +202,10 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
         );
     }
     if !uplink.default_route {
-        return (State::Degraded, format!("there is no default route through {name}: guests reach no further than its own network"));
+        return (
+            State::Degraded,
+            format!("there is no default route through {name}: guests reach no further than its own network"),
+        );
     }
     match gateway {
         Some(reason) => (State::Degraded, format!("its gateway is not ready: {reason}")),

@@ -47,7 +47,11 @@ impl Filter {
         for nat in nats.values() {
             ports.entry(nat.gateway_port.clone()).or_default();
         }
-        Self { uplink: uplink.clone(), gateways: ports, nats }
+        Self {
+            uplink: uplink.clone(),
+            gateways: ports,
+            nats,
+        }
     }
 
     /// True when there is nothing to filter: then there is no table.
@@ -65,8 +69,14 @@ impl Filter {
     pub fn render(&self, counters: &BTreeMap<VlanId, Counter>) -> String {
         let mut text = String::new();
         // Adding first makes the deletion succeed when there is no table.
-        let _ = writeln!(text, "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{");
-        let _ = writeln!(text, "\tcomment \"Written by trunkline-netnode; changes are overwritten\"");
+        let _ = writeln!(
+            text,
+            "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{"
+        );
+        let _ = writeln!(
+            text,
+            "\tcomment \"Written by trunkline-netnode; changes are overwritten\""
+        );
         self.objects(&mut text, counters);
         let _ = writeln!(text, "\tchain {MARK_CHAIN} {{\n\t}}");
         self.forward(&mut text);
@@ -79,7 +89,10 @@ impl Filter {
     fn objects(&self, text: &mut String, counters: &BTreeMap<VlanId, Counter>) {
         for vlan in self.nats.keys() {
             let Counter { packets, bytes } = counters.get(vlan).copied().unwrap_or_default();
-            let _ = writeln!(text, "\tcounter nat_vlan{vlan} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}");
+            let _ = writeln!(
+                text,
+                "\tcounter nat_vlan{vlan} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}"
+            );
         }
         let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
         set(text, "gateways", "ifname", &ports);
@@ -94,7 +107,10 @@ impl Filter {
     fn forward(&self, text: &mut String) {
         let uplink = &self.uplink;
         text.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n");
-        for Nat { subnet, gateway_port, .. } in self.nats.values() {
+        for Nat {
+            subnet, gateway_port, ..
+        } in self.nats.values()
+        {
             let _ = writeln!(
                 text,
                 "\t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ip saddr {subnet} accept\n\
@@ -108,7 +124,10 @@ impl Filter {
         text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
         for Nat { vlan, subnet, .. } in self.nats.values() {
             let uplink = &self.uplink;
-            let _ = writeln!(text, "\t\toifname \"{uplink}\" ip saddr {subnet} counter name nat_vlan{vlan} masquerade");
+            let _ = writeln!(
+                text,
+                "\t\toifname \"{uplink}\" ip saddr {subnet} counter name nat_vlan{vlan} masquerade"
+            );
         }
         text.push_str("\t}\n");
     }
@@ -145,7 +164,13 @@ mod tests {
     #[test]
     fn a_link_and_the_internet_vlan_render_as_in_the_golden_file() {
         let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
-        let counters = BTreeMap::from([(VlanId::INTERNET, Counter { packets: 12, bytes: 3456 })]);
+        let counters = BTreeMap::from([(
+            VlanId::INTERNET,
+            Counter {
+                packets: 12,
+                bytes: 3456,
+            },
+        )]);
         assert_eq!(golden(&filter, &counters), include_str!("golden/link-and-internet.nft"));
     }
 
@@ -176,8 +201,15 @@ mod tests {
     #[test]
     fn every_accepting_rule_names_one_of_our_ports() {
         let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
-        for line in filter.render(&BTreeMap::new()).lines().filter(|l| l.ends_with("accept") || l.ends_with("drop")) {
-            assert!(line.contains("gw_vlan400") || line.contains("@gateways") || line.contains("@own_addresses"), "{line}");
+        for line in filter
+            .render(&BTreeMap::new())
+            .lines()
+            .filter(|l| l.ends_with("accept") || l.ends_with("drop"))
+        {
+            assert!(
+                line.contains("gw_vlan400") || line.contains("@gateways") || line.contains("@own_addresses"),
+                "{line}"
+            );
         }
     }
 

@@ -34,17 +34,43 @@ impl Guest {
     /// Plugs one in.
     pub fn plug(lab: &Lab, name: &str, vlan: u32, mac: &str) -> Self {
         let (tag, mac_column) = (format!("tag={vlan}"), format!("mac=\"{mac}\""));
-        lab.vsctl(&["add-port", "br-int", name, &tag, "--", "set", "Interface", name, "type=internal", &mac_column]);
+        lab.vsctl(&[
+            "add-port",
+            "br-int",
+            name,
+            &tag,
+            "--",
+            "set",
+            "Interface",
+            name,
+            "type=internal",
+            &mac_column,
+        ]);
         run(&["ip", "netns", "add", name]);
         run(&["ip", "link", "set", name, "netns", name]);
-        run(&["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]);
+        run(&[
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "sysctl",
+            "-qw",
+            "net.ipv4.conf.all.rp_filter=0",
+            "net.ipv4.conf.default.rp_filter=0",
+        ]);
         run(&["ip", "-n", name, "link", "set", name, "up"]);
-        Self { name: name.to_owned(), mac: mac.parse().unwrap() }
+        Self {
+            name: name.to_owned(),
+            mac: mac.parse().unwrap(),
+        }
     }
 
     /// The same port with another MAC, as another guest.
     pub fn with_mac(&self, mac: &str) -> Self {
-        Self { mac: mac.parse().unwrap(), ..self.clone() }
+        Self {
+            mac: mac.parse().unwrap(),
+            ..self.clone()
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -72,7 +98,16 @@ impl Guest {
         let address = format!("{}/24", answer.address);
         run(&["ip", "-n", &self.name, "addr", "replace", &address, "dev", &self.name]);
         if let Some(router) = answer.address_option(3) {
-            run(&["ip", "-n", &self.name, "route", "replace", "default", "via", &router.to_string()]);
+            run(&[
+                "ip",
+                "-n",
+                &self.name,
+                "route",
+                "replace",
+                "default",
+                "via",
+                &router.to_string(),
+            ]);
         }
     }
 
@@ -82,7 +117,8 @@ impl Guest {
 
     pub async fn connect(&self, to: &str) -> Option<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
-        self.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()).await
+        self.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok())
+            .await
     }
 }
 
@@ -110,7 +146,9 @@ impl Client {
     /// Three attempts, as guests do.
     fn ask(&self, kind: u8, offer: Option<&Answer>) -> Option<Answer> {
         (0..3).find_map(|_| {
-            self.socket.send_to(&self.message(kind, offer), "255.255.255.255:67").unwrap();
+            self.socket
+                .send_to(&self.message(kind, offer), "255.255.255.255:67")
+                .unwrap();
             let mut buffer = [0; 1500];
             let length = self.socket.recv(&mut buffer).ok()?;
             parse(&buffer[..length])
@@ -150,12 +188,17 @@ fn parse(message: &[u8]) -> Option<Answer> {
         rest = tail;
     }
     // DHCPNAK says no.
-    (options.get(&53)? != &[6]).then_some(Answer { address: address.into(), options })
+    (options.get(&53)? != &[6]).then_some(Answer {
+        address: address.into(),
+        options,
+    })
 }
 
 /// A server on the internet that says to each who calls by which address it came, and then repeats what it hears.
 pub async fn internet_server() {
-    let listener = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || TcpListener::bind("203.0.113.1:80").unwrap());
+    let listener = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || {
+        TcpListener::bind("203.0.113.1:80").unwrap()
+    });
     let listener = listener.await.unwrap();
     std::thread::spawn(move || {
         while let Ok((mut stream, from)) = listener.accept() {

@@ -3,7 +3,13 @@
 //! The test runs itself again under `unshare`; when that process ends, for whatever reason, the kernel ends everything in it and
 //! takes the namespaces away.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc
+)]
 
 pub mod guest;
 
@@ -32,7 +38,16 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub fn on_private_host<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab) -> F) {
     if std::env::var_os(INSIDE).is_none() {
         let status = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "--net",
+                "--mount",
+                "--propagation",
+                "private",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(INSIDE, "1")
@@ -42,7 +57,11 @@ pub fn on_private_host<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab
         return;
     }
     run(&["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"]);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async { test(Lab::start()).await });
 }
 
@@ -53,10 +72,17 @@ pub struct Lab {
 
 impl Lab {
     fn start() -> Self {
-        let lab = Self { directory: PathBuf::from("/run/lab") };
+        let lab = Self {
+            directory: PathBuf::from("/run/lab"),
+        };
         std::fs::create_dir_all(&lab.directory).unwrap();
         run(&["ip", "link", "set", "lo", "up"]);
-        run(&["ovsdb-tool", "create", &lab.file("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"]);
+        run(&[
+            "ovsdb-tool",
+            "create",
+            &lab.file("conf.db"),
+            "/usr/share/openvswitch/vswitch.ovsschema",
+        ]);
         run(&[
             "ovsdb-server",
             &lab.file("conf.db"),
@@ -68,10 +94,22 @@ impl Lab {
         ]);
         lab.vsctl(&["--no-wait", "init"]);
         lab.start_vswitchd();
-        run(&["ip", "link", "add", "trunk0", "type", "veth", "peer", "name", "trunk0-far"]);
+        run(&[
+            "ip",
+            "link",
+            "add",
+            "trunk0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "trunk0-far",
+        ]);
         run(&["ip", "link", "set", "trunk0-far", "up"]);
         run(&["ip", "netns", "add", "internet"]);
-        run(&["ip", "link", "add", "ens3", "type", "veth", "peer", "name", "up0", "netns", "internet"]);
+        run(&[
+            "ip", "link", "add", "ens3", "type", "veth", "peer", "name", "up0", "netns", "internet",
+        ]);
         run(&["ip", "-n", "internet", "addr", "add", "203.0.113.1/24", "dev", "up0"]);
         run(&["ip", "-n", "internet", "link", "set", "up0", "up"]);
         run(&["ip", "addr", "add", "203.0.113.2/24", "dev", "ens3"]);
@@ -102,7 +140,9 @@ impl Lab {
         let pid = std::fs::read_to_string(self.file("vs.pid")).unwrap();
         run(&["kill", "-9", pid.trim()]);
         // A killed one stays as a zombie of this test.
-        wait("ovs-vswitchd to end", || trunkline_agent::process::Identity::of(pid.trim().parse().unwrap()).is_none());
+        wait("ovs-vswitchd to end", || {
+            trunkline_agent::process::Identity::of(pid.trim().parse().unwrap()).is_none()
+        });
     }
 
     pub fn vsctl(&self, args: &[&str]) -> String {
@@ -138,7 +178,10 @@ impl Lab {
             cancel: cancel.clone(),
             tasks,
         });
-        Node { host: host.unwrap(), cancel }
+        Node {
+            host: host.unwrap(),
+            cancel,
+        }
     }
 }
 
@@ -168,7 +211,12 @@ impl Node {
             if seen.problems().is_empty() && seen.clean {
                 return seen;
             }
-            assert!(Instant::now() < deadline, "clean {}, not ready: {:#?}", seen.clean, seen.problems());
+            assert!(
+                Instant::now() < deadline,
+                "clean {}, not ready: {:#?}",
+                seen.clean,
+                seen.problems()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -182,17 +230,28 @@ pub struct Seen {
 
 impl Seen {
     fn new(pass: Pass) -> Self {
-        let by_name = pass.observations.into_iter().map(|o| (o.key.name.to_string(), o)).collect();
-        Self { clean: pass.clean, by_name }
+        let by_name = pass
+            .observations
+            .into_iter()
+            .map(|o| (o.key.name.to_string(), o))
+            .collect();
+        Self {
+            clean: pass.clean,
+            by_name,
+        }
     }
 
     pub fn of(&self, name: &str) -> &Observation {
-        self.by_name.get(name).unwrap_or_else(|| panic!("nothing reported of {name}"))
+        self.by_name
+            .get(name)
+            .unwrap_or_else(|| panic!("nothing reported of {name}"))
     }
 
     pub fn problems(&self) -> Vec<(String, State, String)> {
         let not_ready = self.by_name.iter().filter(|(_, o)| o.state != State::Ready);
-        not_ready.map(|(name, o)| (name.clone(), o.state, o.reason.clone())).collect()
+        not_ready
+            .map(|(name, o)| (name.clone(), o.state, o.reason.clone()))
+            .collect()
     }
 
     pub fn pid(&self, name: &str) -> u32 {
@@ -208,10 +267,21 @@ pub fn desired(specs: impl IntoIterator<Item = Spec>) -> Desired {
         .into_iter()
         .map(|spec| {
             let envelope = Envelope::seal(&spec, "");
-            (envelope.key, Item { spec, hash: envelope.hash, traceparent: String::new() })
+            (
+                envelope.key,
+                Item {
+                    spec,
+                    hash: envelope.hash,
+                    traceparent: String::new(),
+                },
+            )
         })
         .collect();
-    Desired { term: 1, generation: 1, items }
+    Desired {
+        term: 1,
+        generation: 1,
+        items,
+    }
 }
 
 pub fn vlan(id: u32) -> VlanId {
@@ -219,12 +289,21 @@ pub fn vlan(id: u32) -> VlanId {
 }
 
 pub fn subnet(vlan: VlanId) -> LinkSubnet {
-    if vlan == VlanId::INTERNET { LinkSubnet::INTERNET.parse().unwrap() } else { LinkSubnet::derived(vlan) }
+    if vlan == VlanId::INTERNET {
+        LinkSubnet::INTERNET.parse().unwrap()
+    } else {
+        LinkSubnet::derived(vlan)
+    }
 }
 
 pub fn gateway(id: u32) -> Spec {
     let vlan = vlan(id);
-    Spec::Gateway(Gateway { vlan, address: subnet(vlan).gateway(), mac: Mac::of_gateway(vlan), mtu: 1500 })
+    Spec::Gateway(Gateway {
+        vlan,
+        address: subnet(vlan).gateway(),
+        mac: Mac::of_gateway(vlan),
+        mtu: 1500,
+    })
 }
 
 pub fn dhcp(id: u32, reservations: &[Reservation]) -> Spec {
@@ -249,11 +328,17 @@ pub fn dhcp_with_dns(id: u32, reservations: &[Reservation], dns: &str) -> Spec {
 
 pub fn nat() -> Spec {
     let vlan = VlanId::INTERNET;
-    Spec::Nat(Nat { vlan, subnet: subnet(vlan), gateway_port: PortName::gateway(vlan) })
+    Spec::Nat(Nat {
+        vlan,
+        subnet: subnet(vlan),
+        gateway_port: PortName::gateway(vlan),
+    })
 }
 
 pub fn trunk(vlans: &[u32]) -> Spec {
-    Spec::Trunk(Trunk { vlans: vlans.iter().map(|id| vlan(*id)).collect() })
+    Spec::Trunk(Trunk {
+        vlans: vlans.iter().map(|id| vlan(*id)).collect(),
+    })
 }
 
 pub fn reservation(mac: &str, address: &str, hostname: &str, no_router: bool) -> Reservation {
@@ -267,14 +352,26 @@ pub fn reservation(mac: &str, address: &str, hostname: &str, no_router: bool) ->
 
 /// Runs a program that must succeed, and says what it wrote.
 pub fn run(argv: &[&str]) -> String {
-    let output = Command::new(argv[0]).args(&argv[1..]).output().unwrap_or_else(|error| panic!("{argv:?}: {error}"));
-    assert!(output.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(argv[0])
+        .args(&argv[1..])
+        .output()
+        .unwrap_or_else(|error| panic!("{argv:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{argv:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Whether a program succeeds.
 pub fn succeeds(argv: &[&str]) -> bool {
-    Command::new(argv[0]).args(&argv[1..]).output().unwrap().status.success()
+    Command::new(argv[0])
+        .args(&argv[1..])
+        .output()
+        .unwrap()
+        .status
+        .success()
 }
 
 /// Waits for a condition.
@@ -287,5 +384,8 @@ pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 pub fn sysctl(path: &str) -> String {
-    std::fs::read_to_string(Path::new("/proc/sys").join(path)).unwrap().trim().to_owned()
+    std::fs::read_to_string(Path::new("/proc/sys").join(path))
+        .unwrap()
+        .trim()
+        .to_owned()
 }

@@ -11,10 +11,20 @@ use crate::dhcp::{Lease, Place, render};
 use crate::testing::{dhcp, reservation, vlan};
 
 fn wanted(id: u32, guests: u32) -> Wanted {
-    let place = Place { hosts: "/s/hosts".into(), leases: "/s/leases".into(), user: "nobody".into() };
-    let reservations = (0..guests).map(|n| reservation(id, 1000 + n, 1, "web", false)).collect();
+    let place = Place {
+        hosts: "/s/hosts".into(),
+        leases: "/s/leases".into(),
+        user: "nobody".into(),
+    };
+    let reservations = (0..guests)
+        .map(|n| reservation(id, 1000 + n, 1, "web", false))
+        .collect();
     let dhcp = dhcp(id, reservations);
-    Wanted { config: render::config(&dhcp, &place), hosts: render::hosts(&dhcp), dhcp }
+    Wanted {
+        config: render::config(&dhcp, &place),
+        hosts: render::hosts(&dhcp),
+        dhcp,
+    }
 }
 
 fn all(ids: &BTreeSet<u32>, guests: u32) -> BTreeMap<VlanId, Wanted> {
@@ -27,19 +37,39 @@ fn process(pid: u32) -> Identity {
 
 /// A device as the switch makes it.
 fn fresh(index: u32) -> Device {
-    Device { index, up: false, carrier: true, mtu: 1500, mac: None, addresses: Vec::new() }
+    Device {
+        index,
+        up: false,
+        carrier: true,
+        mtu: 1500,
+        mac: None,
+        addresses: Vec::new(),
+    }
 }
 
 /// What the executor does, done to the model.
 fn apply(plan: &Plan, wanted: &BTreeMap<VlanId, Wanted>, host: &mut Observed) {
     for (vlan, Removal { stop, namespace, files }) in &plan.remove {
         let site = host.sites.get_mut(vlan).unwrap();
-        assert!(stop.iter().all(|p| site.processes().any(|own| own == *p)), "a stranger's process");
-        assert!(!namespace || site.namespace == NamespaceState::Ours, "a stranger's namespace");
+        assert!(
+            stop.iter().all(|p| site.processes().any(|own| own == *p)),
+            "a stranger's process"
+        );
+        assert!(
+            !namespace || site.namespace == NamespaceState::Ours,
+            "a stranger's namespace"
+        );
         assert!(!files || site.has_files);
         let foreign = site.namespace == NamespaceState::Foreign;
         // The device goes with its namespace.
-        *site = Site { namespace: if foreign { NamespaceState::Foreign } else { NamespaceState::Absent }, ..Site::default() };
+        *site = Site {
+            namespace: if foreign {
+                NamespaceState::Foreign
+            } else {
+                NamespaceState::Absent
+            },
+            ..Site::default()
+        };
     }
     for (vlan, steps) in &plan.change {
         let site = host.sites.entry(*vlan).or_default();
@@ -63,7 +93,10 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
         Step::SetLoopbackUp => site.loopback_up = true,
         Step::DeleteDeadDevice(index) => assert_eq!(site.device.take().unwrap().index, *index),
         Step::MoveDevice(index) => {
-            assert!(site.device.is_none() && site.namespace == NamespaceState::Ours, "no place for it");
+            assert!(
+                site.device.is_none() && site.namespace == NamespaceState::Ours,
+                "no place for it"
+            );
             assert_eq!(site.outside.take(), Some(*index));
             site.device = Some(fresh(index + 1000));
         }
@@ -80,9 +113,17 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
         Step::Start => {
             assert!(site.server.is_none() && site.strays.is_empty(), "two for one VLAN");
             let device = site.device.as_ref().unwrap();
-            assert!(device.up && !device.addresses.is_empty(), "started before its device was ready");
+            assert!(
+                device.up && !device.addresses.is_empty(),
+                "started before its device was ready"
+            );
             let (config, hosts) = (site.config.unwrap(), site.hosts.unwrap());
-            let started = Started { identity: process(7), config, hosts, device: device.index };
+            let started = Started {
+                identity: process(7),
+                config,
+                hosts,
+                device: device.index,
+            };
             site.server = Some(Server { started, serving: true });
         }
         Step::Reload(_) => site.server.as_mut().unwrap().started.hosts = site.hosts.unwrap(),
@@ -99,12 +140,25 @@ fn sites() -> impl Strategy<Value = Site> {
         let device = (ours && has(1)).then(|| Device {
             up: has(2),
             mac: has(3).then_some([2, 0, 0, 0, 0, 1]),
-            addresses: if has(4) { vec!["192.168.9.9/24".parse().unwrap()] } else { Vec::new() },
+            addresses: if has(4) {
+                vec!["192.168.9.9/24".parse().unwrap()]
+            } else {
+                Vec::new()
+            },
             ..fresh(40)
         });
-        let started = Started { identity: process(5), config, hosts, device: if has(5) { 40 } else { 39 } };
+        let started = Started {
+            identity: process(5),
+            config,
+            hosts,
+            device: if has(5) { 40 } else { 39 },
+        };
         Site {
-            namespace: if ours { NamespaceState::Ours } else { NamespaceState::Absent },
+            namespace: if ours {
+                NamespaceState::Ours
+            } else {
+                NamespaceState::Absent
+            },
             quiet: has(6),
             loopback_up: has(7),
             outside: (device.is_none() || has(8)).then_some(41),
@@ -112,7 +166,10 @@ fn sites() -> impl Strategy<Value = Site> {
             config: has(9).then_some(config),
             hosts: has(10).then_some(hosts),
             has_files: has(9) || has(10),
-            server: has(11).then_some(Server { started, serving: has(12) }),
+            server: has(11).then_some(Server {
+                started,
+                serving: has(12),
+            }),
             strays: if has(13) { vec![process(6)] } else { Vec::new() },
             leases: Vec::new(),
         }
@@ -155,7 +212,13 @@ proptest! {
 /// A site that is as `wanted` says.
 fn good(wanted: &Wanted) -> Site {
     let mut host = Observed::default();
-    host.sites.insert(wanted.dhcp.vlan, Site { outside: Some(9), ..Site::default() });
+    host.sites.insert(
+        wanted.dhcp.vlan,
+        Site {
+            outside: Some(9),
+            ..Site::default()
+        },
+    );
     let all = BTreeMap::from([(wanted.dhcp.vlan, wanted.clone())]);
     apply(&plan(&all, &host), &all, &mut host);
     host.sites.remove(&wanted.dhcp.vlan).unwrap()
@@ -174,7 +237,10 @@ fn another_configuration_is_a_restart() {
     let mut after = before.clone();
     after.config.push_str("dhcp-option=option:mtu,1400\n");
     let steps = steps(&after, &good(&before));
-    assert!(matches!(steps[..], [Step::Stop(_), Step::WriteConfig, Step::Start]), "{steps:?}");
+    assert!(
+        matches!(steps[..], [Step::Stop(_), Step::WriteConfig, Step::Start]),
+        "{steps:?}"
+    );
 }
 
 #[test]
@@ -186,7 +252,10 @@ fn a_dead_device_is_deleted_before_its_successor_is_moved_in_and_served() {
     let steps = steps(&wanted, &site);
     let position = |step: &Step| steps.iter().position(|s| s == step).unwrap();
     assert!(position(&Step::DeleteDeadDevice(dead)) < position(&Step::MoveDevice(50)));
-    assert!(matches!(steps.first(), Some(Step::Stop(_))), "its socket is bound to the dead one");
+    assert!(
+        matches!(steps.first(), Some(Step::Stop(_))),
+        "its socket is bound to the dead one"
+    );
     assert_eq!(steps.last(), Some(&Step::Start));
 }
 
@@ -200,21 +269,52 @@ fn a_server_says_what_is_wrong() {
     };
     assert_eq!(check(&ready, Some(2)), (State::Ready, String::new()));
     assert_eq!(check(&ready, Some(-1)).1, "the switch has not taken the port dhcp_v110");
-    let dead = Site { server: None, ..ready.clone() };
+    let dead = Site {
+        server: None,
+        ..ready.clone()
+    };
     assert_eq!(check(&dead, Some(2)), (State::Failed, "dnsmasq does not run".into()));
     let mut unplugged = ready.clone();
     unplugged.device.as_mut().unwrap().carrier = false;
     assert!(check(&unplugged, Some(2)).1.contains("ovs-vswitchd"));
-    let taken = Lease { mac: "02:00:00:00:00:07".parse().unwrap(), address: wanted.dhcp.reservations[0].address };
-    let (state, reason) = check(&Site { leases: vec![taken], ..ready.clone() }, Some(2));
-    assert!(state == State::Degraded && reason.contains("leased to 02:00:00:00:00:07"), "{reason}");
-    let own = Lease { mac: wanted.dhcp.reservations[0].mac, ..taken };
-    assert_eq!(check(&Site { leases: vec![own], ..ready }, Some(2)).0, State::Ready);
+    let taken = Lease {
+        mac: "02:00:00:00:00:07".parse().unwrap(),
+        address: wanted.dhcp.reservations[0].address,
+    };
+    let (state, reason) = check(
+        &Site {
+            leases: vec![taken],
+            ..ready.clone()
+        },
+        Some(2),
+    );
+    assert!(
+        state == State::Degraded && reason.contains("leased to 02:00:00:00:00:07"),
+        "{reason}"
+    );
+    let own = Lease {
+        mac: wanted.dhcp.reservations[0].mac,
+        ..taken
+    };
+    assert_eq!(
+        check(
+            &Site {
+                leases: vec![own],
+                ..ready
+            },
+            Some(2)
+        )
+        .0,
+        State::Ready
+    );
 }
 
 #[test]
 fn a_server_that_cannot_be_looked_at_is_left_as_it_is() {
     let wanted = all(&BTreeSet::from([110]), 1);
-    let host = Observed { unknown: BTreeMap::from([(vlan(110), "no".to_owned())]), ..Observed::default() };
+    let host = Observed {
+        unknown: BTreeMap::from([(vlan(110), "no".to_owned())]),
+        ..Observed::default()
+    };
     assert!(plan(&wanted, &host).is_empty());
 }

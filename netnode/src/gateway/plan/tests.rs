@@ -16,7 +16,11 @@ fn device(index: u32, change: u8) -> Device {
         mtu: if changed(1) { 1300 } else { 1500 },
         mac: changed(2).then_some([2, 0, 0, 0, 0, 9]),
         alias: changed(3).then(|| "somebody's".to_owned()),
-        addresses: if changed(4) { vec!["192.168.1.1/24".parse().unwrap()] } else { Vec::new() },
+        addresses: if changed(4) {
+            vec!["192.168.1.1/24".parse().unwrap()]
+        } else {
+            Vec::new()
+        },
         arp_guarded: changed(5),
         ipv6_off: changed(6),
     }
@@ -79,16 +83,33 @@ proptest! {
 fn a_subnet_that_overlaps_a_route_of_the_node_is_not_realised_and_says_so() {
     let devices = BTreeMap::from([(gateway(110).port(), device(3, 0)), (gateway(111).port(), device(4, 0))]);
     for destination in ["10.64.0.0/17", "10.64.110.128/25", "10.64.110.0/24"] {
-        let route = ForeignRoute { destination: destination.parse().unwrap(), device: "ens4".into() };
-        let host = Observed { devices: devices.clone(), foreign_routes: vec![route], ..Observed::default() };
+        let route = ForeignRoute {
+            destination: destination.parse().unwrap(),
+            device: "ens4".into(),
+        };
+        let host = Observed {
+            devices: devices.clone(),
+            foreign_routes: vec![route],
+            ..Observed::default()
+        };
         let plan = plan(&wanted(&BTreeSet::from([110])), &host);
         assert!(plan.is_empty());
         let (state, reason, _) = judge(&gateway(110), &host, Some(1));
         assert_eq!(state, State::Failed);
-        assert_eq!(reason, format!("its subnet 10.64.110.0/24 overlaps the route {destination} by ens4 of this node"));
+        assert_eq!(
+            reason,
+            format!("its subnet 10.64.110.0/24 overlaps the route {destination} by ens4 of this node")
+        );
     }
-    let route = ForeignRoute { destination: "10.64.111.0/24".parse().unwrap(), device: "ens4".into() };
-    let host = Observed { devices, foreign_routes: vec![route], ..Observed::default() };
+    let route = ForeignRoute {
+        destination: "10.64.111.0/24".parse().unwrap(),
+        device: "ens4".into(),
+    };
+    let host = Observed {
+        devices,
+        foreign_routes: vec![route],
+        ..Observed::default()
+    };
     let plan = plan(&wanted(&BTreeSet::from([110, 111])), &host);
     assert_eq!(plan.devices.len(), 1, "its sibling goes on");
     assert_eq!(plan.blocked.len(), 1);
@@ -97,8 +118,14 @@ fn a_subnet_that_overlaps_a_route_of_the_node_is_not_realised_and_says_so() {
 #[test]
 fn a_gateway_without_device_or_port_number_is_not_ready() {
     let host = Observed::default();
-    assert_eq!(judge(&gateway(110), &host, None).1, "the switch has made no device gw_vlan110");
-    let mut host = Observed { devices: BTreeMap::from([(gateway(110).port(), device(3, 0))]), ..host };
+    assert_eq!(
+        judge(&gateway(110), &host, None).1,
+        "the switch has made no device gw_vlan110"
+    );
+    let mut host = Observed {
+        devices: BTreeMap::from([(gateway(110).port(), device(3, 0))]),
+        ..host
+    };
     let wanted = wanted(&BTreeSet::from([110]));
     apply(&plan(&wanted, &host), &mut host);
     assert_eq!(judge(&gateway(110), &host, Some(-1)).0, State::Failed);

@@ -11,8 +11,16 @@ fn bare(forwarding: bool) -> Observed {
     Observed {
         table: Table::Absent,
         record: Record::default(),
-        forwarding: Forwarding { on: forwarding, before: None },
-        uplink: Uplink { name: "ens3".into(), exists: true, up: true, default_route: true },
+        forwarding: Forwarding {
+            on: forwarding,
+            before: None,
+        },
+        uplink: Uplink {
+            name: "ens3".into(),
+            exists: true,
+            up: true,
+            default_route: true,
+        },
         dropping: Vec::new(),
     }
 }
@@ -25,18 +33,27 @@ fn apply(plan: &Plan, observed: &mut Observed) {
     match plan.forwarding {
         ForwardingStep::Keep => {}
         ForwardingStep::Enable { record } => {
-            observed.forwarding = Forwarding { on: true, before: record.or(observed.forwarding.before) };
+            observed.forwarding = Forwarding {
+                on: true,
+                before: record.or(observed.forwarding.before),
+            };
         }
         ForwardingStep::RecordOn => observed.forwarding.before = Some(true),
         ForwardingStep::Restore { off } => {
-            observed.forwarding = Forwarding { on: observed.forwarding.on && !off, before: None };
+            observed.forwarding = Forwarding {
+                on: observed.forwarding.on && !off,
+                before: None,
+            };
         }
     }
     match &plan.table {
         TableStep::Keep => {}
         TableStep::Delete => observed.table = Table::Absent,
         TableStep::Replace { rendered, .. } => {
-            observed.table = Table::Ours(Readback { fingerprint: *rendered, counters: BTreeMap::new() });
+            observed.table = Table::Ours(Readback {
+                fingerprint: *rendered,
+                counters: BTreeMap::new(),
+            });
             observed.record.rendered = Some(*rendered);
             observed.record.readback = Some(*rendered);
         }
@@ -51,7 +68,8 @@ fn filter(gateways: &BTreeSet<u32>, internet: bool) -> Filter {
 }
 
 fn filters() -> impl Strategy<Value = Filter> {
-    (proptest::collection::btree_set(1_u32..4095, 0..6), any::<bool>()).prop_map(|(ids, internet)| filter(&ids, internet))
+    (proptest::collection::btree_set(1_u32..4095, 0..6), any::<bool>())
+        .prop_map(|(ids, internet)| filter(&ids, internet))
 }
 
 proptest! {
@@ -81,8 +99,13 @@ fn a_table_that_somebody_changed_is_written_again_with_its_counters() {
     let mut host = bare(false);
     apply(&plan(&wanted, &host), &mut host);
     let counters = BTreeMap::from([(VlanId::INTERNET, Counter { packets: 7, bytes: 700 })]);
-    host.table = Table::Ours(Readback { fingerprint: Fingerprint::of("other"), counters });
-    let TableStep::Replace { batch, .. } = plan(&wanted, &host).table else { panic!("kept") };
+    host.table = Table::Ours(Readback {
+        fingerprint: Fingerprint::of("other"),
+        counters,
+    });
+    let TableStep::Replace { batch, .. } = plan(&wanted, &host).table else {
+        panic!("kept")
+    };
     assert!(batch.contains("packets 7 bytes 700"), "{batch}");
 }
 
@@ -92,7 +115,9 @@ fn counting_alone_is_no_reason_to_write_the_table() {
     let mut host = bare(false);
     apply(&plan(&wanted, &host), &mut host);
     if let Table::Ours(readback) = &mut host.table {
-        readback.counters.insert(VlanId::INTERNET, Counter { packets: 7, bytes: 700 });
+        readback
+            .counters
+            .insert(VlanId::INTERNET, Counter { packets: 7, bytes: 700 });
     }
     assert!(plan(&wanted, &host).is_empty());
 }
@@ -109,7 +134,11 @@ fn ip_forward_is_given_back_only_if_it_was_us() {
         (false, false, Some(false), ForwardingStep::Restore { off: false }),
         (false, true, None, ForwardingStep::Keep),
     ] {
-        assert_eq!(forwarding(wanted, Forwarding { on, before }), step, "wanted {wanted} on {on} before {before:?}");
+        assert_eq!(
+            forwarding(wanted, Forwarding { on, before }),
+            step,
+            "wanted {wanted} on {on} before {before:?}"
+        );
     }
 }
 
@@ -133,17 +162,40 @@ fn a_nat_says_what_is_wrong() {
     assert_eq!(check(&host, None), (State::Ready, String::new()));
     assert_eq!(check(&host, Some("it is down")).0, State::Degraded);
     let uplink = |exists, up, default_route| Observed {
-        uplink: Uplink { name: "ens3".into(), exists, up, default_route },
+        uplink: Uplink {
+            name: "ens3".into(),
+            exists,
+            up,
+            default_route,
+        },
         ..host.clone()
     };
     assert_eq!(check(&uplink(false, false, false), None).0, State::Failed);
-    assert_eq!(check(&uplink(true, false, false), None), (State::Failed, "the uplink ens3 is down".into()));
+    assert_eq!(
+        check(&uplink(true, false, false), None),
+        (State::Failed, "the uplink ens3 is down".into())
+    );
     let (state, reason) = check(&uplink(true, true, false), None);
-    assert!(state == State::Degraded && reason.contains("no default route through ens3"), "{reason}");
-    let docker = Observed { dropping: vec!["ip filter FORWARD".into()], ..host.clone() };
+    assert!(
+        state == State::Degraded && reason.contains("no default route through ens3"),
+        "{reason}"
+    );
+    let docker = Observed {
+        dropping: vec!["ip filter FORWARD".into()],
+        ..host.clone()
+    };
     let (state, reason) = check(&docker, None);
-    assert!(state == State::Degraded && reason.contains("ip filter FORWARD"), "{reason}");
-    let off = Observed { forwarding: Forwarding { on: false, before: Some(false) }, ..host.clone() };
+    assert!(
+        state == State::Degraded && reason.contains("ip filter FORWARD"),
+        "{reason}"
+    );
+    let off = Observed {
+        forwarding: Forwarding {
+            on: false,
+            before: Some(false),
+        },
+        ..host.clone()
+    };
     assert_eq!(check(&off, None), (State::Failed, "net.ipv4.ip_forward is 0".into()));
     assert_eq!(check(&bare(true), None).0, State::Failed);
 }
