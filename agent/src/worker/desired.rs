@@ -6,7 +6,8 @@ use trunkline_proto::resource::Spec;
 
 use crate::{
     config::{DatapathChoice, SwitchSection},
-    node::Desired,
+    node::{Desired, HostFacts},
+    ovsdb,
     switch::{BridgeSpec, Datapath, Mark, SwitchPort, SwitchState, UplinkSpec},
     tap::Tap,
 };
@@ -44,6 +45,26 @@ impl Base {
                 adopt: *adopt,
             },
             uplink: uplink.clone(),
+        }
+    }
+
+    /// What a node with this bridge is built on, as far as it is known.
+    pub fn facts(&self, ovs: &ovsdb::Client) -> HostFacts {
+        let snapshot = ovs.snapshot();
+        let bridge = snapshot.as_ref().and_then(|s| s.bridge(&self.bridge.name));
+        let datapath = match bridge.map(|(_, bridge)| &*bridge.datapath_type) {
+            // The database's default is written as nothing.
+            Some("") => "system",
+            Some(kind) => kind,
+            None => self.bridge.datapath.as_str(),
+        };
+        HostFacts {
+            datapath: datapath.to_owned(),
+            // ovs-vswitchd itself does not write it; its start script does.
+            ovs_version: snapshot.as_ref().map_or_else(String::new, |s| {
+                s.root.ovs_version.clone().unwrap_or_else(|| "unknown".to_owned())
+            }),
+            uplink: self.uplink.clone().unwrap_or_default(),
         }
     }
 

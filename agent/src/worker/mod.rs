@@ -205,23 +205,7 @@ struct Seen {
 
 impl Host for Worker {
     fn facts(&self) -> HostFacts {
-        let snapshot = self.ovs.snapshot();
-        let bridge = snapshot
-            .as_ref()
-            .and_then(|s| s.bridge(&self.base.bridge.name).map(|(_, b)| b.datapath_type.clone()));
-        HostFacts {
-            datapath: match bridge {
-                // The database's default is written as nothing.
-                Some(kind) if kind.is_empty() => "system".to_owned(),
-                Some(kind) => kind,
-                None => self.base.bridge.datapath.as_str().to_owned(),
-            },
-            // ovs-vswitchd itself does not write it; its start script does.
-            ovs_version: snapshot.map_or_else(String::new, |s| {
-                s.root.ovs_version.clone().unwrap_or_else(|| "unknown".to_owned())
-            }),
-            uplink: self.base.uplink.clone().unwrap_or_default(),
-        }
+        self.base.facts(&self.ovs)
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
