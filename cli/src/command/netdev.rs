@@ -22,6 +22,8 @@ pub(crate) struct NetdevView {
     worker: Option<String>,
     /// `system` or `netdev`; nothing when the worker has not said yet.
     datapath: Option<String>,
+    /// False while the slice is a draft only: its TAPs are on no host yet.
+    deployed: bool,
     interfaces: Vec<NetdevInterfaceView>,
 }
 
@@ -37,7 +39,7 @@ struct NetdevInterfaceView {
 }
 
 impl NetdevView {
-    pub(crate) fn new(slice: &str, vm: &wire::Vm, datapath: String) -> Self {
+    pub(crate) fn new(slice: &wire::Slice, vm: &wire::Vm, datapath: String) -> Self {
         // Without offloads it works on both.
         let offloads = datapath == "system";
         let interface = |i: &wire::Interface| NetdevInterfaceView {
@@ -48,10 +50,11 @@ impl NetdevView {
             libvirt: libvirt(i, offloads),
         };
         Self {
-            slice: slice.to_owned(),
+            slice: slice.name.clone(),
             vm: vm.name.clone(),
             worker: Some(vm.worker.clone()).filter(|w| !w.is_empty()),
             datapath: Some(datapath).filter(|d| !d.is_empty()),
+            deployed: slice.deployed.is_some(),
             interfaces: vm.interfaces.iter().map(interface).collect(),
         }
     }
@@ -103,7 +106,11 @@ pub(crate) fn text(view: &NetdevView) -> String {
         Some(_) => "userspace datapath: offloads off",
         None => "datapath not known yet: offloads off, which works on both",
     };
-    let mut out = format!("{}/{} on {worker} ({datapath})\n\nqemu:\n", view.slice, view.vm);
+    let mut out = format!("{}/{} on {worker} ({datapath})\n", view.slice, view.vm);
+    if !view.deployed {
+        let _ = writeln!(out, "the TAPs come with `trunkctl slice deploy {}`", view.slice);
+    }
+    out += "\nqemu:\n";
     for interface in &view.interfaces {
         for pair in interface.qemu.chunks(2) {
             let _ = writeln!(out, "  {}", pair.join(" "));
@@ -146,7 +153,11 @@ mod tests {
             interfaces: vec![interface("eth0", 1500), interface("eth1", 1400)],
             ..wire::Vm::default()
         };
-        NetdevView::new("shop", &vm, datapath.to_owned())
+        let slice = wire::Slice {
+            name: "shop".to_owned(),
+            ..wire::Slice::default()
+        };
+        NetdevView::new(&slice, &vm, datapath.to_owned())
     }
 
     #[test]

@@ -46,11 +46,14 @@ async fn watch(session: &Session, args: &Status) -> Result<(), Failure> {
     let console = &session.console;
     let goal = goal(args);
     let mut said = std::collections::BTreeMap::new();
+    let mut lost = false;
     follow(session, &args.slices, |next| {
         let shown = match next {
             Next::Missing => return None,
             Next::Lost(why) => {
-                console.note(format!("lost the controller, trying again: {why}"));
+                if !std::mem::replace(&mut lost, true) {
+                    console.note(format!("lost the controller, trying again: {why}"));
+                }
                 return None;
             }
             Next::Status(status) if console.format != Format::Table => {

@@ -73,7 +73,7 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
             let slices = session.slices(of).await?;
             let (slice, vm) = resolve::vm(&slices, name)?;
             let datapath = datapath(session, &vm.worker).await?;
-            let view = netdev::NetdevView::new(&slice.name, vm, datapath);
+            let view = netdev::NetdevView::new(slice, vm, datapath);
             match (only, session.console.format) {
                 (Some(launcher), Format::Table) => session.console.print(&netdev::only(&view, *launcher)),
                 _ => session.console.show(&view, || netdev::text(&view)),

@@ -134,6 +134,17 @@ fn interfaces(vm: &VmAt, mistakes: &mut Vec<Mistake>) {
     for name in names {
         beyond(vm, &vm.name_text, name.value, &name.place, mistakes);
     }
+    let is_eth0 = |name: &At<InterfaceName>| name.value == InterfaceName::MANAGEMENT;
+    let eth0 = vm.interfaces.iter().find(|i| i.name.as_ref().is_some_and(is_eth0));
+    if let Some(address) = eth0.and_then(|i| i.address.as_ref())
+        && !vm.internet_enabled
+    {
+        mistakes.push(Mistake::new(
+            address.place.clone(),
+            "eth0 has no subnet without internet",
+            "set internet_enabled, or leave the address out",
+        ));
+    }
 }
 
 /// Says so when the VM has no such interface.

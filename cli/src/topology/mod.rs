@@ -121,9 +121,10 @@ impl Topology {
     }
 }
 
-/// `"x" is not a name: write ...` into what is wrong and what to do, as domain errors are written.
+/// `"x" is not a name: write ...` or `there is no eth3; raise ...` into what is wrong and what to do.
 fn split(description: &str) -> (&str, &str) {
-    description.split_once(": ").unwrap_or((description, ""))
+    let at = [": ", "; "].iter().filter_map(|mark| description.find(mark)).min();
+    at.map_or((description, ""), |at| (&description[..at], &description[at + 2..]))
 }
 
 /// Points at the first byte that is not UTF-8, in the text with such bytes replaced.

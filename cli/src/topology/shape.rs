@@ -69,6 +69,7 @@ pub(super) fn slices(root: &Node, reader: &mut Reader) -> Vec<SliceAt> {
         );
         return Vec::new();
     };
+    reader.places.insert("slices".to_owned(), node.place.clone());
     let items = reader.list(Some(node), "slices", "`- name: shop`");
     if items.is_empty() && (node.is_null() || matches!(node.value, Value::List(_))) {
         reader.mistake(
@@ -191,9 +192,19 @@ fn interface(node: &Node, reader: &mut Reader, path: &str) -> Option<InterfaceAt
     let name = fields
         .get("name")
         .and_then(|node| reader.parsed(node, "an interface", "eth1"));
-    let mac = present(fields.get("mac")).and_then(|node| reader.parsed(node, "a MAC address", "\"02:00:00:00:00:01\""));
+    let mac = present(fields.get("mac")).and_then(|node| mac(node, reader));
     let address = present(fields.get("address")).and_then(|node| address(node, reader));
     Some(InterfaceAt { name, mac, address })
+}
+
+fn mac(node: &Node, reader: &mut Reader) -> Option<At<Mac>> {
+    let read: At<Mac> = reader.parsed(node, "a MAC address", "\"02:00:00:00:00:01\"")?;
+    if read.value.is_derived() {
+        let what = format!("{} is of those that the controller makes", read.value);
+        reader.mistake(&read.place, what, "write one like 02:00:00:00:00:01, or leave mac out");
+        return None;
+    }
+    Some(read)
 }
 
 fn address(node: &Node, reader: &mut Reader) -> Option<At<Ipv4Addr>> {

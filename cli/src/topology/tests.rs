@@ -182,8 +182,15 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             &["4:114: two interfaces have the MAC 02:00:00:00:00:01: give each its own, or leave mac out"],
         ),
         vm(
-            "{name: web, data_interfaces_count: 1, interfaces: [{name: eth0, address: 10.0.0.10}, {name: eth1, address: 10.0.0.10}]}",
+            "{name: web, data_interfaces_count: 2, interfaces: [{name: eth2, address: 10.0.0.10}, {name: eth1, address: 10.0.0.10}]}",
             &["4:112: two interfaces have the address 10.0.0.10: give each its own, or leave address out"],
+        ),
+        vm(
+            "{name: web, interfaces: [{name: eth0, mac: \"52:54:00:00:00:01\", address: 10.60.7.10}]}",
+            &[
+                "4:48: 52:54:00:00:00:01 is of those that the controller makes: write one like 02:00:00:00:00:01, or leave mac out",
+                "4:78: eth0 has no subnet without internet: set internet_enabled, or leave the address out",
+            ],
         ),
         // links
         links(
@@ -345,6 +352,14 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn mistakes_are_shown_in_their_lines_on_a_terminal() {
+    let text = "slices:\n- name: Shop\n  vms:\n  - {name: web, wroker: w1}\n  links:\n  - [web.eth1, bd.eth1]\n  - {ends: [web.eth2], vlan: 400}\n";
+    let wrong = parse(text).expect_err("wrong");
+    insta::assert_snapshot!("pretty", wrong.pretty(false, 80));
+    assert!(wrong.pretty(true, 80).contains('\x1b'));
+}
+
+#[test]
 fn columns_count_characters_not_bytes() {
     assert_eq!(
         said("slices:\n- {name: \"ä\", vlan_pool_size: 0}\n"),
@@ -435,10 +450,10 @@ fn the_controllers_violations_are_shown_in_the_file() {
     let violations = [
         ("slices[0].vms[0].worker", "there is no worker w1: write one of w8, w9"),
         ("slices[0].links[1].vlan", "VLAN 110 is taken"),
-        ("slices[1].vms[0].data_interfaces_count", "too many"),
+        ("slices[1].vms[0].data_interfaces_count", "too many; write 16"),
         // not in the file: the VM that it belongs to is shown
         ("slices[1].vms[1].interfaces[4].mac", "taken"),
-        ("request_id", "unknown"),
+        ("request_id", "unknown; what?"),
     ];
     let wrong = topology.wrong(violations).unwrap();
     let at: Vec<_> = wrong
@@ -493,37 +508,36 @@ mod round_trip {
         }
     }
 
-    /// Links of two to four ends over the data interfaces that there are, each used once.
-    fn links(slice: usize, vms: &[VmSpec], choices: &[(u32, bool, bool, bool, bool)]) -> Vec<LinkSpec> {
+    /// What is given of a link: MTU, and whether name, VLAN, subnet and "no DHCP" are.
+    type Choice = (u32, bool, bool, bool, bool);
+
+    /// Links of two or three ends over the data interfaces that there are, each used once.
+    fn links(slice: usize, vms: &[VmSpec], choices: &[Choice]) -> Vec<LinkSpec> {
         let ends = vms
             .iter()
             .flat_map(|vm| (1..=vm.data_interfaces_count).map(|i| format!("{}.eth{i}", vm.name)));
         let ends: Vec<String> = ends.collect();
-        let groups = ends
-            .chunks(3)
-            .filter(|ends| ends.len() > 1)
-            .zip(choices.iter().cycle())
-            .enumerate();
-        let link = |(index, (ends, &(mtu, name, vlan, subnet, dhcp_off))): (
-            usize,
-            (&[String], &(u32, bool, bool, bool, bool)),
-        )| LinkSpec {
-            name: if name { format!("l{index}") } else { String::new() },
-            ends: ends.to_vec(),
-            vlan: if vlan {
-                u32::try_from(401 + slice * 300 + index).unwrap()
-            } else {
-                0
-            },
-            subnet: if subnet {
-                format!("10.{slice}.{index}.0/25")
-            } else {
-                String::new()
-            },
-            dhcp_off,
-            mtu,
-        };
-        groups.map(link).collect()
+        let groups = ends.chunks(3).filter(|ends| ends.len() > 1);
+        let mut links = Vec::new();
+        for (index, (ends, &(mtu, name, vlan, subnet, dhcp_off))) in groups.zip(choices.iter().cycle()).enumerate() {
+            links.push(LinkSpec {
+                name: if name { format!("l{index}") } else { String::new() },
+                ends: ends.to_vec(),
+                vlan: if vlan {
+                    u32::try_from(401 + slice * 300 + index).unwrap()
+                } else {
+                    0
+                },
+                subnet: if subnet {
+                    format!("10.{slice}.{index}.0/25")
+                } else {
+                    String::new()
+                },
+                dhcp_off,
+                mtu,
+            });
+        }
+        links
     }
 
     fn slice(index: usize) -> impl Strategy<Value = SliceSpec> {

@@ -33,7 +33,11 @@ async fn what_the_controller_says_has_its_exit_code() {
     for (code, exit) in table {
         let ran = refused(Status::new(code, "the slice is in the way")).await;
         assert_eq!(ran.code, exit, "{code:?}");
-        assert!(ran.stderr.starts_with("error: the slice is in the way\n"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.starts_with("error: the slice is in the way\n"),
+            "{}",
+            ran.stderr
+        );
         assert_eq!(ran.stdout, "", "{code:?}");
     }
 }
@@ -60,7 +64,10 @@ async fn violations_are_listed() {
 async fn violations_of_an_applied_file_are_shown_in_the_file() {
     let mut details = ErrorDetails::new();
     details.add_bad_request_violation("slices[0].vms[0].worker", "there is no worker w1: write one of w8, w9");
-    details.add_bad_request_violation("slices[0].links[1].vlan", "VLAN 110 is that of slice lab: choose another");
+    details.add_bad_request_violation(
+        "slices[0].links[1].vlan",
+        "VLAN 110 is that of slice lab: choose another",
+    );
     let fake = Fake::start(cluster()).await;
     let status = Status::with_error_details(Code::InvalidArgument, "the request has 2 mistakes", details);
     fake.script().refuse = Some(status);
@@ -120,7 +127,10 @@ async fn a_bundle_has_to_be_given() {
 async fn what_does_not_connect_is_5() {
     let fake = Fake::start(cluster()).await;
     // Nobody listens on a port that was just given back.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let ran = run(&fake, &["--controller", &format!("https://{free}"), "slice", "list"]).await;
     assert_eq!(ran.code, 5, "{}", ran.stderr);
     insta::assert_snapshot!("error-unreachable", ran.stderr.replace(&free.to_string(), "ADDRESS"));

@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) lose_answers: usize,
     /// One status stream each: a stream ends when another one is to come, and stays open otherwise.
     pub(crate) watches: VecDeque<Vec<wire::GetStatusResponse>>,
+    /// When no stream is left: refuse for good, so that a watch ends.
+    pub(crate) end_watches: bool,
     /// (what, request id, traceparent) of every mutation.
     pub(crate) asked: Vec<(String, String, String)>,
     pub(crate) applied: Vec<wire::ApplySlicesRequest>,
@@ -144,9 +146,14 @@ impl Controller {
         id: &str,
         answer: impl FnOnce(&mut Script) -> T,
     ) -> Answer<T> {
-        let traceparent = request.metadata().get("traceparent").map(|v| v.to_str().unwrap().to_owned());
+        let traceparent = request
+            .metadata()
+            .get("traceparent")
+            .map(|v| v.to_str().unwrap().to_owned());
         let mut script = self.script();
-        script.asked.push((what, id.to_owned(), traceparent.unwrap_or_default()));
+        script
+            .asked
+            .push((what, id.to_owned(), traceparent.unwrap_or_default()));
         if let Some(status) = &script.refuse {
             return Err(status.clone());
         }
@@ -181,7 +188,11 @@ impl SliceService for Controller {
         // A page each, so that paging is used.
         let at: usize = request.into_inner().page_token.parse().unwrap_or(0);
         let slices = &self.script().slices;
-        let next = if at + 1 < slices.len() { (at + 1).to_string() } else { String::new() };
+        let next = if at + 1 < slices.len() {
+            (at + 1).to_string()
+        } else {
+            String::new()
+        };
         Ok(Response::new(wire::ListSlicesResponse {
             slices: slices.get(at).cloned().into_iter().collect(),
             next_page_token: next,
@@ -191,10 +202,12 @@ impl SliceService for Controller {
 
     async fn delete_slice(&self, request: Request<wire::DeleteSliceRequest>) -> Answer<wire::DeleteSliceResponse> {
         let m = request.get_ref();
-        self.mutate(&request, format!("delete {}", m.name), &m.request_id, |_| wire::DeleteSliceResponse {
-            revision: 9,
-            term: 1,
-            generation: 6,
+        self.mutate(&request, format!("delete {}", m.name), &m.request_id, |_| {
+            wire::DeleteSliceResponse {
+                revision: 9,
+                term: 1,
+                generation: 6,
+            }
         })
     }
 
@@ -212,46 +225,65 @@ impl SliceService for Controller {
     async fn remove_vm(&self, request: Request<wire::RemoveVmRequest>) -> Answer<wire::RemoveVmResponse> {
         let m = request.get_ref();
         let what = format!("remove vm {}/{}", m.slice, m.name);
-        self.mutate(&request, what, &m.request_id, |_| wire::RemoveVmResponse { revision: 9 })
+        self.mutate(&request, what, &m.request_id, |_| wire::RemoveVmResponse {
+            revision: 9,
+        })
     }
 
     async fn add_link(&self, request: Request<wire::AddLinkRequest>) -> Answer<wire::AddLinkResponse> {
         let m = request.get_ref().clone();
-        self.mutate(&request, format!("add link to {}", m.slice), &m.request_id.clone(), |s| {
-            s.links.extend(m.link);
-            wire::AddLinkResponse {
-                revision: 9,
-                link: s.slices[0].links.first().cloned(),
-            }
-        })
+        self.mutate(
+            &request,
+            format!("add link to {}", m.slice),
+            &m.request_id.clone(),
+            |s| {
+                s.links.extend(m.link);
+                wire::AddLinkResponse {
+                    revision: 9,
+                    link: s.slices[0].links.first().cloned(),
+                }
+            },
+        )
     }
 
     async fn remove_link(&self, request: Request<wire::RemoveLinkRequest>) -> Answer<wire::RemoveLinkResponse> {
         let m = request.get_ref();
         let what = format!("remove link {}/{}", m.slice, m.name);
-        self.mutate(&request, what, &m.request_id, |_| wire::RemoveLinkResponse { revision: 9 })
+        self.mutate(&request, what, &m.request_id, |_| wire::RemoveLinkResponse {
+            revision: 9,
+        })
     }
 
     async fn deploy_slice(&self, request: Request<wire::DeploySliceRequest>) -> Answer<wire::DeploySliceResponse> {
         let m = request.get_ref();
-        self.mutate(&request, format!("deploy {}", m.name), &m.request_id, |_| wire::DeploySliceResponse {
-            revision: 9,
-            number: 3,
-            term: 1,
-            generation: 5,
+        self.mutate(&request, format!("deploy {}", m.name), &m.request_id, |_| {
+            wire::DeploySliceResponse {
+                revision: 9,
+                number: 3,
+                term: 1,
+                generation: 5,
+            }
         })
     }
 
-    async fn undeploy_slice(&self, request: Request<wire::UndeploySliceRequest>) -> Answer<wire::UndeploySliceResponse> {
+    async fn undeploy_slice(
+        &self,
+        request: Request<wire::UndeploySliceRequest>,
+    ) -> Answer<wire::UndeploySliceResponse> {
         let m = request.get_ref();
-        self.mutate(&request, format!("undeploy {}", m.name), &m.request_id, |_| wire::UndeploySliceResponse {
-            revision: 9,
-            term: 1,
-            generation: 6,
+        self.mutate(&request, format!("undeploy {}", m.name), &m.request_id, |_| {
+            wire::UndeploySliceResponse {
+                revision: 9,
+                term: 1,
+                generation: 6,
+            }
         })
     }
 
-    async fn rollback_slice(&self, request: Request<wire::RollbackSliceRequest>) -> Answer<wire::RollbackSliceResponse> {
+    async fn rollback_slice(
+        &self,
+        request: Request<wire::RollbackSliceRequest>,
+    ) -> Answer<wire::RollbackSliceResponse> {
         let m = request.get_ref();
         let what = format!("rollback {} to {}", m.name, m.number);
         self.mutate(&request, what, &m.request_id, |_| wire::RollbackSliceResponse {
@@ -309,8 +341,8 @@ impl FleetService for Controller {
 
     async fn remove_node(&self, request: Request<wire::RemoveNodeRequest>) -> Answer<wire::RemoveNodeResponse> {
         let m = request.get_ref();
-        self.mutate(&request, format!("remove node {}", m.name), &m.request_id, |_| wire::RemoveNodeResponse {
-            revision: 9,
+        self.mutate(&request, format!("remove node {}", m.name), &m.request_id, |_| {
+            wire::RemoveNodeResponse { revision: 9 }
         })
     }
 }
@@ -327,12 +359,19 @@ impl WatchService for Controller {
     async fn watch_status(&self, _: Request<wire::WatchStatusRequest>) -> Answer<Self::WatchStatusStream> {
         let mut script = self.script();
         let (said, last) = match script.watches.pop_front() {
-            Some(said) => (said, script.watches.is_empty()),
+            Some(said) => (said, script.watches.is_empty() && !script.end_watches),
+            None if script.end_watches => return Err(Status::permission_denied("that is enough for a test")),
             None => return Err(Status::unavailable("no stream is left")),
         };
-        let said = said.into_iter().map(|status| Ok(wire::WatchStatusResponse { status: Some(status) }));
+        let said = said
+            .into_iter()
+            .map(|status| Ok(wire::WatchStatusResponse { status: Some(status) }));
         let said = tokio_stream::iter(said);
-        Ok(Response::new(if last { Box::pin(said.chain(tokio_stream::pending())) } else { Box::pin(said) }))
+        Ok(Response::new(if last {
+            Box::pin(said.chain(tokio_stream::pending()))
+        } else {
+            Box::pin(said)
+        }))
     }
 }
 
@@ -350,13 +389,21 @@ impl EventService for Controller {
     async fn follow_events(&self, request: Request<wire::FollowEventsRequest>) -> Answer<Self::FollowEventsStream> {
         // Two events, then the stream is lost; asked again from there, the rest.
         let after = request.into_inner().after_sequence;
-        let events: Vec<_> = self.script().events.iter().filter(|e| e.sequence > after).cloned().collect();
+        let events: Vec<_> = self
+            .script()
+            .events
+            .iter()
+            .filter(|e| e.sequence > after)
+            .cloned()
+            .collect();
         let lost = after == 0;
         let most = if lost { 2 } else { events.len() };
         let said = tokio_stream::iter(events.into_iter().take(most).map(Ok));
         let end: Flow<wire::Event> = match lost {
             true => Box::pin(tokio_stream::once(Err(Status::unavailable("the controller stops")))),
-            false => Box::pin(tokio_stream::once(Err(Status::permission_denied("that is enough for a test")))),
+            false => Box::pin(tokio_stream::once(Err(Status::permission_denied(
+                "that is enough for a test",
+            )))),
         };
         Ok(Response::new(Box::pin(said.chain(end))))
     }

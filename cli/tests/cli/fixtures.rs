@@ -64,8 +64,20 @@ fn shop() -> wire::Slice {
             used: 1,
         }),
         vms: vec![
-            vm("shop", "web", 1002, "w1", vec![interface(1002, 0, 400, 10, ""), interface(1002, 1, 110, 10, link)]),
-            vm("shop", "db", 1003, "w2", vec![interface(1003, 0, 0, 0, ""), interface(1003, 1, 110, 11, link)]),
+            vm(
+                "shop",
+                "web",
+                1002,
+                "w1",
+                vec![interface(1002, 0, 400, 10, ""), interface(1002, 1, 110, 10, link)],
+            ),
+            vm(
+                "shop",
+                "db",
+                1003,
+                "w2",
+                vec![interface(1003, 0, 0, 0, ""), interface(1003, 1, 110, 11, link)],
+            ),
         ],
         links: vec![wire::Link {
             slice: "shop".to_owned(),
@@ -155,7 +167,14 @@ fn node_status(name: &str, connected: bool) -> wire::NodeStatus {
     }
 }
 
-fn resource(node: &str, kind: wire::Kind, name: &str, state: State, reason: &str, facts: Facts) -> wire::ResourceStatus {
+fn resource(
+    node: &str,
+    kind: wire::Kind,
+    name: &str,
+    state: State,
+    reason: &str,
+    facts: Facts,
+) -> wire::ResourceStatus {
     let key = wire::ResourceKey {
         kind: kind.into(),
         name: name.to_owned(),
@@ -188,9 +207,20 @@ fn port(tag: i32, ofport: i32) -> Facts {
 /// The slice shop: all ready, or with a port on w1 that is not.
 pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
     let state = if good { State::Ready } else { State::Failed };
-    let reason = if good { "" } else { "tap_1002_eth1 has no ofport: the switch did not take it" };
+    let reason = if good {
+        ""
+    } else {
+        "tap_1002_eth1 has no ofport: the switch did not take it"
+    };
     let resources = vec![
-        resource("w1", wire::Kind::Port, "tap_1002_eth1", state, reason, port(110, if good { 2 } else { -1 })),
+        resource(
+            "w1",
+            wire::Kind::Port,
+            "tap_1002_eth1",
+            state,
+            reason,
+            port(110, if good { 2 } else { -1 }),
+        ),
         resource(
             "w1",
             wire::Kind::Trunk,
@@ -248,7 +278,11 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
 pub(crate) fn status(generation: u64, slices: Vec<wire::SliceStatus>) -> wire::GetStatusResponse {
     wire::GetStatusResponse {
         slices,
-        nodes: vec![node_status("n1", true), node_status("w1", true), node_status("w2", false)],
+        nodes: vec![
+            node_status("n1", true),
+            node_status("w1", true),
+            node_status("w2", false),
+        ],
         revision: 12,
         term: 1,
         generation,
@@ -260,7 +294,12 @@ fn event(sequence: u64, kind: &str, slice: &str, node: &str, message: &str) -> w
         sequence,
         at: at(i64::try_from(sequence).unwrap()),
         r#type: kind.to_owned(),
-        actor: if node.is_empty() { "operator/alice" } else { "controller" }.to_owned(),
+        actor: if node.is_empty() {
+            "operator/alice"
+        } else {
+            "controller"
+        }
+        .to_owned(),
         slice: slice.to_owned(),
         node: node.to_owned(),
         vlan: 0,
@@ -290,7 +329,13 @@ pub(crate) fn cluster() -> Script {
             event(1, "slice.applied", "shop", "", "shop: 2 VMs and 1 link"),
             event(2, "slice.deployed", "shop", "", "shop is deployed as #3"),
             event(3, "node.connected", "", "w1", "w1 is connected"),
-            event(4, "resource.failed", "shop", "w1", "tap_1002_eth1: the switch did\nnot take it"),
+            event(
+                4,
+                "resource.failed",
+                "shop",
+                "w1",
+                "tap_1002_eth1: the switch did\nnot take it",
+            ),
         ],
         revisions: vec![deployment(3), deployment(2)],
         apply: wire::ApplySlicesResponse {

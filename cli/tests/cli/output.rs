@@ -1,8 +1,10 @@
 //! Golden files of everything that is printed. `INSTA_UPDATE=always` writes them anew.
 
+use trunkline_proto::wire;
+
 use crate::{
     fake::Fake,
-    fixtures::cluster,
+    fixtures::{cluster, shop_status, status},
     run::{run, run_alone, run_as},
 };
 
@@ -30,7 +32,10 @@ async fn reads_are_tables_for_people() {
         ("events", &["events", "--since", "10m"]),
         ("vm-netdev-userspace", &["vm", "netdev", "shop/web"]),
         ("vm-netdev-qemu", &["vm", "netdev", "db", "--only", "qemu"]),
-        ("vm-netdev-libvirt", &["vm", "netdev", "web", "--slice", "shop", "--only", "libvirt"]),
+        (
+            "vm-netdev-libvirt",
+            &["vm", "netdev", "web", "--slice", "shop", "--only", "libvirt"],
+        ),
     ])
     .await;
 }
@@ -60,7 +65,10 @@ async fn mutations_say_what_they_did() {
         ("slice-undeploy", &["slice", "undeploy", "shop", "-o", "json"]),
         ("slice-delete", &["slice", "delete", "shop"]),
         ("slice-rollback", &["slice", "rollback", "shop", "--to", "2"]),
-        ("vm-add", &["vm", "add", "shop/web", "--internet", "--data-interfaces", "1"]),
+        (
+            "vm-add",
+            &["vm", "add", "shop/web", "--internet", "--data-interfaces", "1"],
+        ),
         ("vm-remove", &["vm", "remove", "db"]),
         ("link-add", &["link", "add", "shop/web.eth1", "db.eth1"]),
         ("link-remove", &["link", "remove", "web-eth1--db-eth1"]),
@@ -76,7 +84,10 @@ async fn apply_lists_the_changes_and_says_when_there_are_none() {
     let apply = ["apply", "-f", "-", "--deploy"];
     insta::assert_snapshot!("apply", run_as(&fake, "alice", &apply, file).await.whole());
     let dry = ["apply", "-f", "-", "--dry-run", "--color", "always"];
-    insta::assert_snapshot!("apply-dry-run-in-colour", run_as(&fake, "alice", &dry, file).await.whole());
+    insta::assert_snapshot!(
+        "apply-dry-run-in-colour",
+        run_as(&fake, "alice", &dry, file).await.whole()
+    );
     fake.script().apply.changes.clear();
     let again = run_as(&fake, "alice", &apply, file).await;
     assert_eq!((again.code, again.stdout.as_str()), (0, "nothing changed\n"));
@@ -85,11 +96,50 @@ async fn apply_lists_the_changes_and_says_when_there_are_none() {
 }
 
 #[tokio::test]
+async fn status_names_what_is_not_ready() {
+    let fake = Fake::start(cluster()).await;
+    let leaving = wire::SliceStatus {
+        name: "old".to_owned(),
+        state: wire::State::Pending.into(),
+        reason: "w2 has not said yet that it is gone".to_owned(),
+        resources: 2,
+        removing: true,
+        ..wire::SliceStatus::default()
+    };
+    fake.script().status = status(43, vec![shop_status(false), leaving]);
+    insta::assert_snapshot!("status-not-ready", run(&fake, &["status"]).await.whole());
+}
+
+#[tokio::test]
+async fn a_watch_on_a_pipe_says_what_changed() {
+    let fake = Fake::start(cluster()).await;
+    let told = vec![
+        status(43, vec![shop_status(false)]),
+        status(43, vec![shop_status(false)]),
+        status(44, vec![shop_status(true)]),
+    ];
+    fake.script().watches = vec![told, vec![]].into();
+    fake.script().end_watches = true;
+    let ran = run(&fake, &["status", "--watch"]).await;
+    insta::assert_snapshot!("status-watch", ran.whole());
+}
+
+#[tokio::test]
 async fn colours_need_a_terminal_or_to_be_asked_for() {
     let fake = Fake::start(cluster()).await;
     assert!(!run(&fake, &["status"]).await.stdout.contains('\x1b'));
-    assert!(run(&fake, &["status", "--color", "always"]).await.stdout.contains("\x1b["));
-    assert!(!run(&fake, &["status", "--color", "never"]).await.stdout.contains('\x1b'));
+    assert!(
+        run(&fake, &["status", "--color", "always"])
+            .await
+            .stdout
+            .contains("\x1b[")
+    );
+    assert!(
+        !run(&fake, &["status", "--color", "never"])
+            .await
+            .stdout
+            .contains('\x1b')
+    );
 }
 
 #[tokio::test]
@@ -99,10 +149,18 @@ async fn followed_events_come_once_each_across_a_restart() {
     let sequences: Vec<u64> = ran
         .stdout
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"].as_u64().unwrap())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"]
+                .as_u64()
+                .unwrap()
+        })
         .collect();
     assert_eq!(sequences, [1, 2, 3, 4]);
-    assert!(ran.stderr.contains("lost the controller, trying again"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("lost the controller, trying again"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[tokio::test]
@@ -117,7 +175,10 @@ async fn completions_are_printed_without_a_controller() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = run_alone(&["completions", shell], "").await;
         assert_eq!(ran.code, 0);
-        assert!(ran.stdout.contains("trunkctl") && ran.stdout.contains("netdev"), "{shell}");
+        assert!(
+            ran.stdout.contains("trunkctl") && ran.stdout.contains("netdev"),
+            "{shell}"
+        );
     }
 }
 

@@ -16,12 +16,15 @@ pub(crate) struct Ran {
 impl Ran {
     /// All of it, for a golden file.
     pub(crate) fn whole(&self) -> String {
-        format!("exit {}\n--- stdout\n{}--- stderr\n{}", self.code, self.stdout, self.stderr)
+        format!(
+            "exit {}\n--- stdout\n{}--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
     }
 }
 
 /// The program, with nothing of ours in its environment.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkctl"));
     command.args(arguments).env_clear().kill_on_drop(true);
     command
@@ -34,10 +37,23 @@ pub(crate) async fn run(fake: &Fake, arguments: &[&str]) -> Ran {
 
 /// `trunkctl ARGUMENTS` with a bundle and this on standard input.
 pub(crate) async fn run_as(fake: &Fake, who: &str, arguments: &[&str], input: &str) -> Ran {
+    let bundle = fake.directory.path().join(who);
+    run_with(
+        fake,
+        arguments,
+        input,
+        &[("TRUNKLINE_BUNDLE", &bundle.display().to_string())],
+    )
+    .await
+}
+
+/// `trunkctl ARGUMENTS` as alice, with more in its environment.
+pub(crate) async fn run_with(fake: &Fake, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Ran {
     let mut command = program(arguments);
     command
         .env("TRUNKLINE_CONTROLLER", format!("https://{}", fake.address))
-        .env("TRUNKLINE_BUNDLE", fake.directory.path().join(who));
+        .env("TRUNKLINE_BUNDLE", fake.directory.path().join("alice"))
+        .envs(environment.iter().copied());
     finish(command, input).await
 }
 
@@ -47,7 +63,10 @@ pub(crate) async fn run_alone(arguments: &[&str], input: &str) -> Ran {
 }
 
 async fn finish(mut command: Command, input: &str) -> Ran {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // It may end without reading all of it.

@@ -71,7 +71,14 @@ async fn after_undeploy_and_delete_a_wait_ends_when_nothing_is_left() {
     for command in ["undeploy", "delete"] {
         let told = vec![
             status(6, vec![removing(true)]),
-            status(6, if command == "delete" { vec![] } else { vec![removing(false)] }),
+            status(
+                6,
+                if command == "delete" {
+                    vec![]
+                } else {
+                    vec![removing(false)]
+                },
+            ),
         ];
         let fake = with_watches(vec![told]).await;
         let ran = run(&fake, &["slice", command, "shop", "--wait"]).await;
@@ -99,7 +106,10 @@ async fn an_answer_that_was_lost_is_asked_for_again_with_the_same_request_id() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let asked = fake.script().asked.clone();
     assert_eq!(asked.len(), 3);
-    assert!(asked.iter().all(|(_, id, _)| *id == asked[0].1 && !id.is_empty()), "{asked:?}");
+    assert!(
+        asked.iter().all(|(_, id, _)| *id == asked[0].1 && !id.is_empty()),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
@@ -110,7 +120,12 @@ async fn a_mutation_carries_a_trace_even_when_nobody_exports_it() {
     let asked = fake.script().asked.clone();
     let traces: Vec<_> = asked.iter().map(|(_, _, traceparent)| traceparent.as_str()).collect();
     assert_eq!(traces.len(), 2);
-    assert!(traces.iter().all(|t| t.len() == 55 && t.starts_with("00-") && t.ends_with("-01")), "{traces:?}");
+    assert!(
+        traces
+            .iter()
+            .all(|t| t.len() == 55 && t.starts_with("00-") && t.ends_with("-01")),
+        "{traces:?}"
+    );
     assert_ne!(traces[0], traces[1]);
 }
 
@@ -120,9 +135,25 @@ async fn what_is_asked_for_arrives() {
     let apply = ["apply", "-f", "-", "--deploy", "--expect-revision", "shop=12"];
     run_as(&fake, "alice", &apply, include_str!("../../examples/topology.yaml")).await;
     let given = ["--mac", "eth1=02:00:00:00:00:07", "--address", "eth1=10.64.110.20"];
-    let vm = [&["vm", "add", "mail", "--slice", "shop", "--data-interfaces", "2"][..], &given].concat();
+    let vm = [
+        &["vm", "add", "mail", "--slice", "shop", "--data-interfaces", "2"][..],
+        &given,
+    ]
+    .concat();
     assert_eq!(run(&fake, &vm).await.code, 0);
-    let link = ["link", "add", "db.eth1", "web.eth1", "--vlan", "115", "--subnet", "10.1.0.0/24", "--no-dhcp", "--mtu", "1400"];
+    let link = [
+        "link",
+        "add",
+        "db.eth1",
+        "web.eth1",
+        "--vlan",
+        "115",
+        "--subnet",
+        "10.1.0.0/24",
+        "--no-dhcp",
+        "--mtu",
+        "1400",
+    ];
     let ran = run(&fake, &link).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
 
@@ -130,13 +161,19 @@ async fn what_is_asked_for_arrives() {
     let applied = &script.applied[0];
     assert!(applied.deploy && !applied.dry_run);
     assert_eq!(applied.expected_revisions["shop"], 12);
-    assert_eq!(applied.slices.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["shop", "lab"]);
+    assert_eq!(
+        applied.slices.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["shop", "lab"]
+    );
     let mail = &script.vms[0];
     assert_eq!((mail.name.as_str(), mail.data_interfaces_count), ("mail", 2));
     assert_eq!(mail.interfaces[0].mac, "02:00:00:00:00:07");
     assert_eq!(mail.interfaces[0].address, "10.64.110.20");
     let link = &script.links[0];
-    assert_eq!((link.vlan, link.subnet.as_str(), link.dhcp_off, link.mtu), (115, "10.1.0.0/24", true, 1400));
+    assert_eq!(
+        (link.vlan, link.subnet.as_str(), link.dhcp_off, link.mtu),
+        (115, "10.1.0.0/24", true, 1400)
+    );
     // Only shop has a VM named db.
     assert_eq!(script.asked[2].0, "add link to shop");
 }
