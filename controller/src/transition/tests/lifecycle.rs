@@ -68,6 +68,25 @@ fn a_report_about_an_earlier_generation_frees_nothing() {
 }
 
 #[test]
+fn a_node_that_a_vlan_left_earlier_is_waited_for_too() {
+    let mut world = narrow();
+    world.apply(vec![shop("a")], true).unwrap();
+    let mut moved = shop("a");
+    moved.vms[0].worker = "w2".into();
+    world.apply(vec![moved], true).unwrap();
+    world.delete("a");
+    world.clean("w2");
+    world.clean("n1");
+    world.wait(3600);
+    let mut b = shop("b");
+    b.links[0].vlan = 100;
+    assert!(!world.violations(vec![b.clone()]).is_empty(), "w1 may still forward it");
+    world.clean("w1");
+    world.wait(60);
+    world.apply(vec![b], true).unwrap();
+}
+
+#[test]
 fn a_node_declared_gone_is_not_waited_for() {
     let mut world = narrow();
     world.apply(vec![shop("a")], true).unwrap();

@@ -22,7 +22,8 @@ enum Op {
     Undeploy(usize),
     Rollback(usize, u32),
     RemoveLink(usize, usize),
-    Clean(usize),
+    /// Node, and by how many generations its report is late.
+    Clean(usize, u64),
     Wait(u64),
 }
 
@@ -42,7 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3usize).prop_map(Op::Undeploy),
         2 => (0..3usize, 1..4u32).prop_map(|(s, n)| Op::Rollback(s, n)),
         1 => (0..3usize, 0..2usize).prop_map(|(s, l)| Op::RemoveLink(s, l)),
-        5 => (0..3usize).prop_map(Op::Clean),
+        5 => (0..3usize, prop_oneof![3 => Just(0u64), 1 => 1..4u64]).prop_map(|(n, late)| Op::Clean(n, late)),
         2 => (20..90u64).prop_map(Op::Wait),
     ]
 }
@@ -113,12 +114,12 @@ fn intent(world: &World, op: &Op) -> Intent {
                 expected: 0,
             }
         }
-        Op::Clean(n) => {
+        Op::Clean(n, late) => {
             let position = world.state.cluster.position();
             Intent::NodeClean {
                 name: name(NODES[*n]),
                 term: position.term,
-                generation: position.generation,
+                generation: position.generation.saturating_sub(*late),
             }
         }
         Op::Wait(_) => Intent::Tick,
@@ -262,7 +263,7 @@ proptest! {
                 Err(_) => prop_assert_eq!(&world.state, &before),
             }
             let cleaned = match op {
-                Op::Clean(n) => Some(name(NODES[*n])),
+                Op::Clean(n, 0) => Some(name(NODES[*n])),
                 _ => None,
             };
             truth.see(&world, cleaned.as_ref());
