@@ -4,7 +4,8 @@ use trunkline_agent::node::{Desired, Item};
 use trunkline_agent::switch::{self, Judgement};
 use trunkline_proto::resource::{Dhcp, Facts, Gateway, Key, Nat, Observation, Spec, State};
 
-use super::{Acts, Look, NetworkNode, Wanted};
+use super::NetworkNode;
+use super::pass::{Acts, Look, Wanted};
 use crate::nat::{Filter, TableStep};
 use crate::{dhcp, gateway, nat};
 

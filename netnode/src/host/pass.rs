@@ -1,0 +1,331 @@
+//! One pass: look, act, look again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+use trunkline_agent::node::Desired;
+use trunkline_agent::switch::{self, ObservedPort, SwitchState};
+use trunkline_agent::{chain, netlink, ovsdb};
+use trunkline_proto::daemon::telemetry;
+use trunkline_proto::resource::{Gateway, Nat};
+use trunkline_proto::{PortName, VlanId};
+
+use super::{ALIVE_EVERY, NetworkNode};
+use crate::nat::{Filter, HostNetwork};
+use crate::{dhcp, gateway, nat, ports};
+
+/// How long Open vSwitch's database may be away before a pass goes without it.
+const OVS_WAIT: Duration = Duration::from_secs(2);
+/// How long ovs-vswitchd may take for one transaction.
+const SWITCH_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to answer when nothing is to be done.
+const ALIVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything that is wanted, in the forms that the plans take.
+pub(super) struct Wanted {
+    pub(super) switch: SwitchState,
+    pub(super) gateways: BTreeMap<VlanId, Gateway>,
+    pub(super) servers: BTreeMap<VlanId, dhcp::Wanted>,
+    pub(super) nats: Vec<Nat>,
+}
+
+/// One look at everything.
+pub(super) struct Look {
+    pub(super) switch: switch::Observed,
+    pub(super) gateways: gateway::Observed,
+    pub(super) servers: dhcp::Observed,
+    /// An error: nothing is known of the filter.
+    pub(super) nat: Result<nat::Observed, String>,
+    /// Gateway ports that carry our mark.
+    pub(super) gateway_ports: BTreeSet<PortName>,
+    /// Names of wanted ports that a device of somebody else has.
+    pub(super) taken: BTreeSet<String>,
+}
+
+/// What a pass could not do.
+#[derive(Debug, Default)]
+pub(super) struct Acts {
+    /// Why the bridge cannot be had at all.
+    pub(super) refused: Option<String>,
+    /// By port or resource name.
+    pub(super) troubles: BTreeMap<String, String>,
+    /// The filter could not be set.
+    pub(super) filter: Option<String>,
+    /// Something was done, so it has to be looked at again.
+    pub(super) acted: bool,
+    /// ovs-vswitchd gives no sign of life.
+    pub(super) silent: bool,
+}
+
+/// Why nothing is known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Blind {
+    #[error("Open vSwitch is not reachable")]
+    Ovs(#[from] ovsdb::Error),
+    #[error(transparent)]
+    Switch(#[from] switch::Error),
+    #[error("the host's network cannot be read")]
+    Netlink(#[from] netlink::Error),
+    #[error("the gateways' settings cannot be read")]
+    Settings(#[from] std::io::Error),
+    #[error("the DHCP servers cannot be looked at")]
+    Dhcp(#[from] dhcp::Error),
+}
+
+impl NetworkNode {
+    pub(super) fn wanted(&self, desired: &Desired) -> Wanted {
+        Wanted {
+            switch: ports::switch(&self.base, desired),
+            gateways: desired.gateways().map(|(_, _, g)| (g.vlan, g.clone())).collect(),
+            servers: desired
+                .dhcps()
+                .map(|(_, _, d)| (d.vlan, self.servers.wanted(d)))
+                .collect(),
+            nats: desired.nats().map(|(_, _, n)| n.clone()).collect(),
+        }
+    }
+
+    async fn look(&self, wanted: &Wanted) -> Result<Look, Blind> {
+        let switch = switch::observe(&self.ovs, &self.netlink).await?;
+        let (links, addresses, routes) =
+            tokio::try_join!(self.netlink.links(), self.netlink.addresses(), self.netlink.routes())?;
+        let host = HostNetwork {
+            links,
+            addresses,
+            routes,
+        };
+        let marked = switch.ports.iter().filter(|(_, row)| row.is_ours(&self.base.mark));
+        let marked: BTreeMap<PortName, &ObservedPort> = marked
+            .filter_map(|(name, row)| Some((name.parse().ok()?, row)))
+            .collect();
+        let ours = marked
+            .iter()
+            .filter_map(|(name, row)| Some((name.clone(), device_of(row)?)))
+            .collect();
+        let gateways = gateway::observe(&host, &ours)?;
+        let is_free = |name: &str| {
+            !host.links.iter().any(|link| link.name == name)
+                || gateways.orphans.contains_key(name)
+                || switch
+                    .port(name)
+                    .is_some_and(|row| row.is_ours(&self.base.mark) && row.ofport().is_some_and(|number| number > 0))
+        };
+        let taken = wanted
+            .switch
+            .ports
+            .keys()
+            .filter(|name| !is_free(name))
+            .cloned()
+            .collect();
+        Ok(Look {
+            gateway_ports: marked
+                .keys()
+                .filter(|port| port.as_str().starts_with("gw_vlan"))
+                .cloned()
+                .collect(),
+            servers: self
+                .servers
+                .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
+                .await?,
+            nat: self.nats.observe(&host).await.map_err(|error| chain(&error)),
+            gateways,
+            taken,
+            switch,
+        })
+    }
+
+    /// The filter: while gateways that are not wanted are still there they stay shut off.
+    pub(super) fn filter(&self, wanted: &Wanted, look: &Look) -> Filter {
+        let orphans = look
+            .gateways
+            .orphans
+            .keys()
+            .filter_map(|name| name.parse::<PortName>().ok());
+        // What somebody else's device of that name does is not ours to filter.
+        let ours = |port: &PortName| !look.taken.contains(port.as_str());
+        let leaving = look.gateway_ports.iter().cloned().chain(orphans).filter(ours).collect();
+        let gateways = wanted.gateways.values().filter(|gateway| ours(&gateway.port()));
+        let nats = wanted.nats.iter().filter(|nat| ours(&nat.gateway_port));
+        Filter::new(self.nats.uplink(), gateways, nats, &leaving)
+    }
+
+    /// Looks, acts, looks again. An error means that nothing is known.
+    pub(super) async fn realise(&mut self, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
+        self.ovs.ready(OVS_WAIT).await?;
+        let mut acts = Acts::default();
+        let mut look = self.look(wanted).await?;
+        self.set_filter(wanted, &look, &mut acts).await;
+        self.remove(wanted, &look, &mut acts).await;
+        if acts.acted {
+            look = self.look(wanted).await?;
+        }
+        if self.set_switch(wanted, &look, &mut acts).await {
+            look = self.look(wanted).await?;
+        }
+        let before = std::mem::take(&mut acts.acted);
+        self.set_up(wanted, &look, &mut acts).await;
+        self.prove_alive(&mut acts).await;
+        if acts.acted || before {
+            look = self.look(wanted).await?;
+            acts.acted = false;
+            // Without the gateways that are gone by now.
+            self.set_filter(wanted, &look, &mut acts).await;
+            if acts.acted {
+                look = self.look(wanted).await?;
+            }
+        }
+        Ok((look, acts))
+    }
+
+    async fn set_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        acts.filter = self.try_filter(wanted, look, acts).await.err();
+    }
+
+    async fn try_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> Result<(), String> {
+        let observed = look.nat.as_ref().map_err(Clone::clone)?;
+        let plan = nat::plan(&self.filter(wanted, look), observed);
+        if let Some(conflict) = &plan.conflict {
+            return Err(conflict.clone());
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        acts.acted = true;
+        let nats = wanted.nats.len();
+        tracing::info!(gateways = wanted.gateways.len(), nats, "setting the filter");
+        self.nats.execute(&plan, observed).await.map_err(|error| {
+            tracing::warn!(error = chain(&error), "the filter could not be set");
+            chain(&error)
+        })
+    }
+
+    /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
+    async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        let plan = dhcp::plan(&wanted.servers, &look.servers);
+        for (vlan, error) in self.servers.remove(&plan).await {
+            tracing::warn!(%vlan, error = chain(&error), "a DHCP server could not be removed");
+        }
+        let orphans = gateway::Plan {
+            orphans: look.gateways.orphans.clone(),
+            ..gateway::Plan::default()
+        };
+        if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
+            tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
+        }
+        acts.acted |= !plan.remove.is_empty() || !orphans.is_empty();
+    }
+
+    /// Brings the switch where it is to be, in one transaction. True when it was changed.
+    async fn set_switch(&mut self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
+        let mut state = wanted.switch.clone();
+        state.ports.retain(|name, _| !look.taken.contains(name));
+        let theirs = |name: &String| {
+            (
+                name.clone(),
+                format!("a device {name} is there and was not made by this program"),
+            )
+        };
+        acts.troubles.extend(look.taken.iter().map(theirs));
+        let plan = match switch::plan(&state, &look.switch) {
+            Ok(plan) => plan,
+            Err(reason) => {
+                acts.refused = Some(reason);
+                return false;
+            }
+        };
+        acts.troubles.extend(plan.conflicts.clone());
+        if plan.is_empty() {
+            return false;
+        }
+        let (add, modify, remove) = (plan.add.len(), plan.modify.len(), plan.remove.len());
+        let span = tracing::info_span!("ovs transaction", add, modify, remove);
+        let act = async {
+            let trace = telemetry::current_traceparent();
+            let trace = (!trace.is_empty()).then_some(&*trace);
+            switch::execute(&plan, &self.ovs, &self.netlink, trace, SWITCH_LIMIT).await
+        };
+        match act.instrument(span).await {
+            Ok(()) => {
+                tracing::info!(add, modify, remove, "switch ports set");
+                if switch::transaction(&plan, None).is_some() {
+                    self.alive = Some(Instant::now());
+                }
+            }
+            Err(error) => {
+                let text = chain(&error);
+                tracing::warn!(error = text, "switch ports could not be set");
+                let changed = plan
+                    .add
+                    .iter()
+                    .map(|a| &a.name)
+                    .chain(plan.modify.iter().map(|m| &m.name));
+                acts.troubles.extend(changed.map(|name| (name.clone(), text.clone())));
+            }
+        }
+        acts.acted = true;
+        true
+    }
+
+    /// Gateways and DHCP servers. A gateway gets no address while nothing filters it.
+    async fn set_up(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        let gateways = gateway::plan(&wanted.gateways, &look.gateways);
+        let servers = dhcp::plan(&wanted.servers, &look.servers);
+        if acts.filter.is_none() && !gateways.is_empty() {
+            acts.acted = true;
+            for (vlan, error) in gateway::execute(&gateways, &self.netlink).await.gateways {
+                self.trouble(acts, PortName::gateway(vlan), vlan, chain(&error));
+            }
+        }
+        if !servers.change.is_empty() {
+            acts.acted = true;
+            for (vlan, error) in self.servers.change(&servers, &wanted.servers).await {
+                self.trouble(acts, PortName::dhcp(vlan), vlan, chain(&error));
+            }
+        }
+    }
+
+    fn trouble(&self, acts: &mut Acts, port: PortName, vlan: VlanId, error: String) {
+        tracing::warn!(%vlan, %port, error, "a port could not be set up");
+        acts.troubles.insert(port.to_string(), error);
+    }
+
+    async fn prove_alive(&mut self, acts: &mut Acts) {
+        if self.alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+            return;
+        }
+        match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
+            Ok(()) => self.alive = Some(Instant::now()),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "no sign of life from ovs-vswitchd");
+                acts.silent = true;
+            }
+        }
+    }
+
+    /// Whether a second look finds nothing that should not be there.
+    pub(super) fn is_clean(&self, wanted: &Wanted, look: &Look, acts: &Acts) -> bool {
+        let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
+        let servers = dhcp::plan(&wanted.servers, &look.servers);
+        let unknown = look
+            .servers
+            .unknown
+            .keys()
+            .any(|vlan| !wanted.servers.contains_key(vlan));
+        let filter = |nat: &nat::Observed| nat::plan(&self.filter(wanted, look), nat).is_empty();
+        switch::plan(&wanted.switch, &look.switch).is_ok_and(tidy)
+            && !look.switch.behind
+            && !acts.silent
+            && servers.remove.is_empty()
+            && !unknown
+            && look.gateways.orphans.is_empty()
+            && look.nat.as_ref().is_ok_and(filter)
+    }
+}
+
+/// The device that ovs-vswitchd says it made for a port: one that only has its name is somebody else's.
+fn device_of(row: &ObservedPort) -> Option<u32> {
+    let interface = row.interfaces.first()?;
+    interface.ofport.filter(|number| *number > 0)?;
+    u32::try_from(interface.ifindex?).ok()
+}
