@@ -1,6 +1,7 @@
 //! The reconcile loop: owns the host, compares the whole again whenever something may have changed.
 //!
-//! Triggers only wake it. Whatever comes while a pass runs is one more pass after it. There is no debounce: it starts at once.
+//! Triggers only wake it. Whatever comes while a pass runs is one more pass after it. There is no debounce: it starts at once. Only
+//! when the host wakes it without end, because somebody undoes what we do, are such passes spaced out.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -29,6 +30,10 @@ const REREAD_EVERY: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
+/// How many passes the host may cause at once, and how often one more is allowed when they are used up.
+const BURST: u32 = 20;
+const BURST_REFILL: Duration = Duration::from_millis(250);
+
 /// The loop's parts.
 pub(crate) struct Reconcile<H> {
     pub(crate) host: H,
@@ -50,6 +55,13 @@ struct Memory {
     retries: ExponentialBackoff,
     troubled: bool,
     next: Instant,
+    pace: Pace,
+}
+
+/// Spaces out the passes that the host causes.
+struct Pace {
+    left: u32,
+    refilled: Instant,
 }
 
 impl<H: Host> Reconcile<H> {
@@ -61,18 +73,23 @@ impl<H: Host> Reconcile<H> {
             retries: retries(),
             troubled: false,
             next: Instant::now(),
+            pace: Pace {
+                left: BURST,
+                refilled: Instant::now(),
+            },
         };
         let mut counters = interval_at(Instant::now() + COUNTERS_EVERY, COUNTERS_EVERY);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.turn(&mut memory).await;
             self.tried.send_replace(true);
+            let not_before = memory.pace.next(Instant::now());
             loop {
                 tokio::select! {
                     // Between passes nothing is half done.
                     () = self.cancel.cancelled() => return,
                     // A permit that was taken leads to a pass at once.
-                    () = self.wake.woken() => break,
+                    () = woken(&self.wake, not_before) => break,
                     // The value stays; only "seen" is marked.
                     changed = self.held.changed() => if changed.is_err() { return } else { break },
                     () = sleep_until(memory.next) => break,
@@ -144,6 +161,32 @@ impl<H: Host> Reconcile<H> {
             *old = facts;
             changed
         });
+    }
+}
+
+/// Waits for a wake, and for the time when one may be heard.
+async fn woken(wake: &Wake, not_before: Instant) {
+    sleep_until(not_before).await;
+    wake.woken().await;
+}
+
+impl Pace {
+    /// A pass was run: the earliest time of the next one that the host may cause.
+    fn next(&mut self, now: Instant) -> Instant {
+        while self.left < BURST && now.duration_since(self.refilled) >= BURST_REFILL {
+            self.left += 1;
+            self.refilled += BURST_REFILL;
+        }
+        if self.left == BURST {
+            self.refilled = now;
+        }
+        if self.left == 0 {
+            // This one is paid for in advance.
+            self.refilled += BURST_REFILL;
+            return self.refilled;
+        }
+        self.left -= 1;
+        now
     }
 }
 

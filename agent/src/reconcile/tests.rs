@@ -25,6 +25,8 @@ struct Record {
     passes: Mutex<Vec<(Instant, String)>>,
     counts: AtomicUsize,
     broken: std::sync::atomic::AtomicBool,
+    /// Somebody undoes what a pass did, so each pass causes another.
+    undone: Mutex<Option<Wake>>,
 }
 
 struct Fake(Arc<Record>);
@@ -37,6 +39,9 @@ impl Host for Fake {
     async fn pass(&mut self, desired: &Desired) -> Pass {
         let mut passes = self.0.passes.lock().unwrap();
         passes.push((Instant::now(), telemetry::current_traceparent()));
+        if let Some(wake) = &*self.0.undone.lock().unwrap() {
+            wake.now();
+        }
         let broken = self.0.broken.load(Ordering::SeqCst);
         Pass {
             observations: desired.all(if broken { State::Failed } else { State::Ready }, ""),
@@ -231,4 +236,30 @@ async fn a_resource_that_the_host_forgot_is_failed() {
     let seen = judge(&held, &held.desired(), Pass::default());
     assert_eq!(seen.observations.len(), 1);
     assert_eq!(seen.observations[0].state, State::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_undoes_everything_does_not_keep_the_loop_busy() {
+    let stand = Stand::start(held(1, 110, ""));
+    stand.settle().await;
+    *stand.record.undone.lock().unwrap() = Some(stand.wake.clone());
+    stand.wake.now();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let busy = stand.passes();
+    assert!((100..300).contains(&busy), "{busy} passes in a minute");
+
+    // The controller is heard at once all the same.
+    let before = Instant::now();
+    stand.held.send_replace(Arc::new(held(2, 111, "")));
+    stand.settle().await;
+    assert_eq!((stand.passes(), Instant::now()), (busy + 1, before));
+
+    // Once that has ended, the host is heard at once again.
+    *stand.record.undone.lock().unwrap() = None;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let (passes, before) = (stand.passes(), Instant::now());
+    stand.wake.now();
+    stand.settle().await;
+    assert_eq!((stand.passes(), Instant::now()), (passes + 1, before));
+    stand.end().await;
 }
