@@ -39,6 +39,14 @@ pub(crate) enum Failure {
     /// The topology file has mistakes.
     #[error("{0}")]
     Topology(Box<Wrong>),
+    /// The controller said no, and where in the topology file.
+    #[error("{wrong}")]
+    Refused {
+        /// Its violations, as mistakes of the file.
+        wrong: Box<Wrong>,
+        /// As it came.
+        error: ApiError,
+    },
     /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -91,7 +99,7 @@ impl Failure {
             Self::NotFound { .. } => 3,
             Self::NotReady { .. } => 6,
             Self::Output(_) | Self::Json(_) | Self::Yaml(_) => 1,
-            Self::Api(error) => match error.code {
+            Self::Api(error) | Self::Refused { error, .. } => match error.code {
                 Code::InvalidArgument | Code::OutOfRange => 2,
                 Code::NotFound => 3,
                 Code::Aborted | Code::AlreadyExists => 4,
@@ -135,7 +143,7 @@ impl Failure {
     /// For standard error.
     pub(crate) fn render(&self, console: &Console) -> String {
         use crate::console::Tone;
-        if let Self::Topology(wrong) = self {
+        if let Self::Topology(wrong) | Self::Refused { wrong, .. } = self {
             return if console.terminal_errors {
                 wrong.pretty(console.paint_errors.0, 100)
             } else {

@@ -78,13 +78,16 @@ pub(super) async fn run(session: &Session, args: &Apply, topology: &Topology) ->
 
 /// What the controller finds wrong with the file is shown in the file.
 fn in_file(failure: Failure, topology: &Topology) -> Failure {
-    let Failure::Api(error) = &failure else { return failure };
+    let Failure::Api(error) = failure else { return failure };
     let violations = error
         .violations
         .iter()
         .map(|v| (v.field.as_str(), v.description.as_str()));
     match topology.wrong(violations) {
-        Some(wrong) => Failure::Topology(Box::new(wrong)),
-        None => failure,
+        Some(wrong) => Failure::Refused {
+            wrong: Box::new(wrong),
+            error,
+        },
+        None => Failure::Api(error),
     }
 }

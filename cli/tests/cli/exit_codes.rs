@@ -77,6 +77,27 @@ async fn violations_of_an_applied_file_are_shown_in_the_file() {
 }
 
 #[tokio::test]
+async fn a_refused_file_keeps_the_exit_code_of_the_refusal() {
+    let mut details = ErrorDetails::new();
+    details.add_bad_request_violation(
+        "slices[0].vlan_pool_size",
+        "no 20 VLANs in a row are free; write a smaller number",
+    );
+    let fake = Fake::start(cluster()).await;
+    fake.script().refuse = Some(Status::with_error_details(Code::ResourceExhausted, "no room", details));
+    let ran = run_as(
+        &fake,
+        "alice",
+        &["apply", "-f", "-"],
+        "slices: [{name: a, vlan_pool_size: 20}]",
+    )
+    .await;
+    assert_eq!(ran.code, 1);
+    let said = "standard input:1:36: no 20 VLANs in a row are free: write a smaller number\n";
+    assert!(ran.stderr.starts_with(said), "{}", ran.stderr);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_3() {
     let fake = Fake::start(cluster()).await;
     for arguments in [
