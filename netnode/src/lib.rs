@@ -34,6 +34,7 @@ use trunkline_proto::Cidr;
 
 pub use boot::BootId;
 pub use fingerprint::Fingerprint;
+pub use ports::{Made, Ours};
 
 /// An address with its prefix length, as netlink has it.
 pub(crate) fn ip_net(cidr: Cidr) -> IpNet {

@@ -108,18 +108,26 @@ fn guests_get_leases_and_the_internet_and_all_of_it_goes_again() {
             let before = table_handle();
             let seen = node.until_ready(&everything()).await;
             assert_eq!(table_handle(), before, "written again though nothing differed");
-            let counted = node.host.counters(&everything()).await;
-            let Some(Facts::Nat(facts)) = &seen.of("nat_vlan400").facts else {
-                panic!("{counted:?}")
+            let Some(Facts::Nat(facts)) = seen.of("nat_vlan400").facts.clone() else {
+                panic!()
             };
             assert!(facts.packets > 0 && facts.forwarding, "{facts:?}");
-            let Some(Facts::Dhcp(facts)) = &seen.of("dhcp_v110").facts else {
-                panic!("{counted:?}")
+            let Some(Facts::Dhcp(served)) = seen.of("dhcp_v110").facts.clone() else {
+                panic!()
             };
-            assert!(facts.leases == 3 && facts.current, "{facts:?}");
+            assert!(served.leases == 3 && served.current, "{served:?}");
+            let uid = run(&["ps", "-o", "uid=", "-p", &served.pid.to_string()]);
+            assert_ne!(uid.trim(), "0", "dnsmasq has a user of its own");
 
             let mut open = web0.connect("203.0.113.1:80").await.unwrap();
             assert_eq!(read_line(&mut open).as_deref(), Some("203.0.113.2"));
+            let counted = node.host.counters(&everything()).await;
+            let nat = counted
+                .iter()
+                .find(|seen| seen.key.name.as_str() == "nat_vlan400")
+                .unwrap();
+            let more = matches!(&nat.facts, Some(Facts::Nat(now)) if now.packets > facts.packets);
+            assert!(more && nat.state == State::Ready, "{nat:?}");
             let link = desired([
                 trunk(&[110]),
                 gateway(110),

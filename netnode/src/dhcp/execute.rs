@@ -151,15 +151,9 @@ impl Servers {
         &self.namespaces
     }
 
-    /// The VLAN of a process with these arguments, if it is a dnsmasq with a configuration file of ours.
+    /// The VLAN of a process with these arguments, if it is a dnsmasq of ours.
     pub(super) fn vlan_of(&self, argv: &[String]) -> Option<VlanId> {
-        let (program, args) = argv.split_first()?;
-        if Path::new(program).file_name() != self.program.file_name() {
-            return None;
-        }
-        let config = args.iter().find_map(|arg| arg.strip_prefix("--conf-file="))?;
-        let within = Path::new(config).strip_prefix(&self.directory).ok()?.to_str()?;
-        within.strip_prefix("vlan")?.strip_suffix("/dnsmasq.conf")?.parse().ok()
+        vlan_of(argv, &self.program, &self.directory)
     }
 
     /// Takes away what is not wanted, each server for itself.
@@ -413,4 +407,42 @@ fn last_words(log: &Path) -> String {
         .skip(skip)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// The VLAN of a process with these arguments, if it is a dnsmasq with a configuration file below `directory`.
+fn vlan_of(argv: &[String], program: &Path, directory: &Path) -> Option<VlanId> {
+    let (started, args) = argv.split_first()?;
+    if Path::new(started).file_name() != program.file_name() {
+        return None;
+    }
+    let config = args.iter().find_map(|arg| arg.strip_prefix("--conf-file="))?;
+    let within = Path::new(config).strip_prefix(directory).ok()?.to_str()?;
+    within.strip_prefix("vlan")?.strip_suffix("/dnsmasq.conf")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dnsmasq_with_a_configuration_file_of_ours_is_ours() {
+        let vlan = |argv: &[&str]| {
+            let argv: Vec<String> = argv.iter().map(|arg| (*arg).to_owned()).collect();
+            vlan_of(&argv, "dnsmasq".as_ref(), "/var/lib/t/dhcp".as_ref())
+        };
+        let ours = "--conf-file=/var/lib/t/dhcp/vlan110/dnsmasq.conf";
+        assert_eq!(
+            vlan(&["/usr/sbin/dnsmasq", "--keep-in-foreground", ours]),
+            VlanId::try_from(110).ok()
+        );
+        assert_eq!(vlan(&["dnsmasq"]), None);
+        assert_eq!(vlan(&["vim", ours]), None);
+        for theirs in [
+            "/etc/dnsmasq.conf",
+            "/var/lib/t2/dhcp/vlan110/dnsmasq.conf",
+            "/var/lib/t/dhcp/vlan0/dnsmasq.conf",
+        ] {
+            assert_eq!(vlan(&["dnsmasq", &format!("--conf-file={theirs}")]), None, "{theirs}");
+        }
+    }
 }

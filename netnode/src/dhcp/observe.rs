@@ -16,8 +16,8 @@ use trunkline_proto::{PortName, VlanId};
 
 use super::execute::{Error, Paths, Servers};
 use super::leases::{self, Lease};
-use crate::Fingerprint;
 use crate::nat::HostNetwork;
+use crate::{Fingerprint, Made, Ours};
 
 /// Namespaces looked into at once.
 const AT_ONCE: usize = 16;
@@ -118,7 +118,7 @@ impl Site {
 }
 
 impl Servers {
-    /// Looks. `ours` are the ports that the switch holds with our mark, each with the index of the device that it made.
+    /// Looks. `ours` are the ports that the switch holds with our mark, each with the device that it made.
     ///
     /// # Errors
     /// When anything cannot be read: then nothing is known.
@@ -126,7 +126,7 @@ impl Servers {
         &self,
         wanted: impl IntoIterator<Item = &Dhcp>,
         host: &HostNetwork,
-        ours: &BTreeMap<PortName, u32>,
+        ours: &Ours,
     ) -> Result<Observed, Error> {
         let processes = self.processes()?;
         let mut vlans: BTreeSet<VlanId> = wanted.into_iter().map(|dhcp| dhcp.vlan).collect();
@@ -141,7 +141,7 @@ impl Servers {
         let look = |vlan: VlanId| {
             let running = processes.get(&vlan).cloned().unwrap_or_default();
             let port = PortName::dhcp(vlan);
-            let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&link.index);
+            let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&Made::Device(link.index));
             let index = host.links.iter().find(is_it).map(|link| link.index);
             async move { (vlan, self.site(vlan, running, index).await) }
         };

@@ -9,6 +9,7 @@ use trunkline_proto::PortName;
 
 use super::plan::ALIAS;
 use crate::nat::HostNetwork;
+use crate::{Made, Ours};
 
 /// Everything that a plan and a verdict need.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,23 +52,30 @@ pub struct ForeignRoute {
     pub device: String,
 }
 
-/// Looks. `ours` are the ports that the switch holds with our mark, each with the index of the device that it made.
+/// Looks. `ours` are the ports that the switch holds with our mark, each with the device that it made.
 ///
 /// # Errors
 /// When a setting of a device cannot be read.
-pub fn observe(host: &HostNetwork, ours: &BTreeMap<PortName, u32>) -> io::Result<Observed> {
+pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
     let mut observed = Observed::default();
     let mut own = BTreeSet::new();
     for link in &host.links {
         if !link.name.starts_with("gw_vlan") {
             continue;
         }
-        let name = link
+        let is_marked = link.alias.as_deref() == Some(ALIAS);
+        if is_marked {
+            own.insert(link.index);
+        }
+        let port = link
             .name
-            .parse::<PortName>()
+            .parse()
             .ok()
-            .filter(|name| ours.get(name) == Some(&link.index));
-        if let Some(name) = name {
+            .and_then(|name: PortName| ours.get_key_value(&name));
+        if let Some((name, made)) = port {
+            if *made != Made::Device(link.index) {
+                continue;
+            }
             own.insert(link.index);
             let addresses = host.addresses.iter().filter(|a| a.index == link.index && !a.link_local);
             let device = Device {
@@ -81,9 +89,8 @@ pub fn observe(host: &HostNetwork, ours: &BTreeMap<PortName, u32>) -> io::Result
                 // A kernel without IPv6 has no such setting.
                 ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
             };
-            observed.devices.insert(name, device);
-        } else if link.alias.as_deref() == Some(ALIAS) {
-            own.insert(link.index);
+            observed.devices.insert(name.clone(), device);
+        } else if is_marked {
             observed.orphans.insert(link.name.clone(), link.index);
         }
     }
@@ -144,6 +151,7 @@ mod tests {
                 link(3, "gw_vlan111", None),
                 link(4, "gw_vlan112", Some(ALIAS)),
                 link(5, "mine", Some(ALIAS)),
+                link(6, "gw_vlan113", Some(ALIAS)),
             ],
             routes: [
                 (2, "10.64.110.0/24"),
@@ -155,7 +163,11 @@ mod tests {
             .into(),
             addresses: Vec::new(),
         };
-        let ours = BTreeMap::from([("gw_vlan110".parse().unwrap(), 2), ("gw_vlan111".parse().unwrap(), 99)]);
+        let ours = Ours::from([
+            ("gw_vlan110".parse().unwrap(), Made::Device(2)),
+            ("gw_vlan111".parse().unwrap(), Made::Device(99)),
+            ("gw_vlan113".parse().unwrap(), Made::Unknown),
+        ]);
         let observed = observe(&host, &ours).unwrap();
         assert_eq!(
             observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 use trunkline_agent::node::Desired;
-use trunkline_agent::switch::{self, ObservedPort, SwitchState};
+use trunkline_agent::switch::{self, SwitchState};
 use trunkline_agent::{chain, netlink, ovsdb};
 use trunkline_proto::daemon::telemetry;
 use trunkline_proto::resource::{Gateway, Nat};
@@ -95,31 +95,13 @@ impl NetworkNode {
             addresses,
             routes,
         };
-        let marked = switch.ports.iter().filter(|(_, row)| row.is_ours(&self.base.mark));
-        let marked: BTreeMap<PortName, &ObservedPort> = marked
-            .filter_map(|(name, row)| Some((name.parse().ok()?, row)))
-            .collect();
-        let ours = marked
-            .iter()
-            .filter_map(|(name, row)| Some((name.clone(), device_of(row)?)))
-            .collect();
+        let ours = ports::ours(&switch, &self.base.mark);
         let gateways = gateway::observe(&host, &ours)?;
-        let is_free = |name: &str| {
-            !host.links.iter().any(|link| link.name == name)
-                || gateways.orphans.contains_key(name)
-                || switch
-                    .port(name)
-                    .is_some_and(|row| row.is_ours(&self.base.mark) && row.ofport().is_some_and(|number| number > 0))
-        };
-        let taken = wanted
-            .switch
-            .ports
-            .keys()
-            .filter(|name| !is_free(name))
-            .cloned()
-            .collect();
+        let devices = host.links.iter().map(|link| link.name.as_str());
+        let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
+        let taken = ports::taken(&wanted.switch, &ours, &devices);
         Ok(Look {
-            gateway_ports: marked
+            gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
                 .cloned()
@@ -155,6 +137,11 @@ impl NetworkNode {
         self.ovs.ready(OVS_WAIT).await?;
         let mut acts = Acts::default();
         let mut look = self.look(wanted).await?;
+        if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
+            // Without the bridge nothing can work, so nothing is begun.
+            acts.refused = Some(reason);
+            return Ok((look, acts));
+        }
         self.set_filter(wanted, &look, &mut acts).await;
         self.remove(wanted, &look, &mut acts).await;
         if acts.acted {
@@ -321,11 +308,4 @@ impl NetworkNode {
             && look.gateways.orphans.is_empty()
             && look.nat.as_ref().is_ok_and(filter)
     }
-}
-
-/// The device that ovs-vswitchd says it made for a port: one that only has its name is somebody else's.
-fn device_of(row: &ObservedPort) -> Option<u32> {
-    let interface = row.interfaces.first()?;
-    interface.ofport.filter(|number| *number > 0)?;
-    u32::try_from(interface.ifindex?).ok()
 }
