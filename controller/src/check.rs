@@ -8,7 +8,7 @@ use std::{
 
 use trunkline_proto::{
     LinkSubnet, Mac, Name, VlanId,
-    resource::{Spec, Trunk},
+    resource::{Kind, Spec, Trunk},
 };
 
 use crate::{
@@ -87,10 +87,12 @@ pub enum CheckError {
     },
 }
 
-/// Checks all deployed revisions, and the compiled resources of the nodes that a change touched.
+/// Checks all deployed revisions, and on the nodes that a change touched the trunk and every resource that was not there
+/// `before`.
 pub fn check<'a>(
     cluster: &Cluster,
     desired: &Desired,
+    before: &Desired,
     touched: impl IntoIterator<Item = &'a Name>,
     settings: &Settings,
 ) -> Result<(), CheckError> {
@@ -112,7 +114,10 @@ pub fn check<'a>(
     seen.subnets()?;
     for name in touched {
         if let Some(node) = desired.node(name) {
-            trunk(name, node)?;
+            let carried = readable(name, node, before.node(name).map(AsRef::as_ref))?;
+            if carried != needed(cluster, name) {
+                return Err(CheckError::Trunk { node: name.clone() });
+            }
         }
     }
     Ok(())
@@ -181,21 +186,31 @@ impl Seen<'_> {
     }
 }
 
-fn trunk(name: &Name, node: &NodeDesired) -> Result<(), CheckError> {
-    let (mut needed, mut carried) = (BTreeSet::new(), None);
-    for envelope in node.resources.values() {
+/// Opens the trunk and what is new, and gives back the VLANs that the trunk carries.
+fn readable(name: &Name, node: &NodeDesired, before: Option<&NodeDesired>) -> Result<BTreeSet<VlanId>, CheckError> {
+    let mut carried = None;
+    for (key, envelope) in &node.resources {
+        let old = before.and_then(|b| b.resources.get(key));
+        // The trunk is looked at in any case: what it carries must follow what the rest needs.
+        if key.kind != Kind::Trunk && old.is_some_and(|o| o.hash == envelope.hash) {
+            continue;
+        }
         let spec = envelope.open().map_err(|problem| CheckError::Unreadable {
             node: name.clone(),
             reason: problem.to_string(),
         })?;
-        match spec {
-            Spec::Trunk(Trunk { vlans }) => carried = Some(vlans),
-            other => needed.extend(other.vlan()),
+        if let Spec::Trunk(Trunk { vlans }) = spec {
+            carried = Some(vlans);
         }
     }
-    if carried.is_some_and(|vlans| vlans == needed) {
-        Ok(())
-    } else {
-        Err(CheckError::Trunk { node: name.clone() })
-    }
+    carried.ok_or_else(|| CheckError::Trunk { node: name.clone() })
+}
+
+/// The VLANs of a node, from the deployed revisions alone.
+fn needed(cluster: &Cluster, node: &Name) -> BTreeSet<VlanId> {
+    let all = cluster.meta.netnode.as_ref() == Some(node);
+    let vms = cluster.deployed().flat_map(|(_, frozen)| frozen.vms.values());
+    let here = vms.filter(|vm| all || vm.worker == *node);
+    here.flat_map(|vm| vm.interfaces.iter().filter_map(|i| i.vlan))
+        .collect()
 }

@@ -7,7 +7,7 @@
 //! 3. the node observed this version: what it said. An observation of another version is ignored;
 //! 4. otherwise: `pending`, and what is being waited for.
 //!
-//! A link, VM or slice is as bad as its worst part ([`State::worst`]). A link without probe results is ready when all its
+//! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link without probe results is ready when all its
 //! resources are.
 
 mod resource;

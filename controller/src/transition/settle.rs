@@ -36,7 +36,7 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     }
     mark(&old.cluster, &mut cluster, position);
     depart::begin(old, &mut cluster, &desired, cx);
-    check(&cluster, &desired, &touched, cx.settings).map_err(Rejection::Internal)?;
+    check(&cluster, &desired, &old.desired, &touched, cx.settings).map_err(Rejection::Internal)?;
     let batch = rows::diff(&old.cluster, &cluster);
     let revision = cluster.meta.revision;
     let mut events = draft.events;

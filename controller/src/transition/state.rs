@@ -72,7 +72,7 @@ impl State {
     pub fn load(cluster: Cluster, settings: &Settings) -> Result<Self, LoadError> {
         let desired = Desired::compile(&cluster, settings);
         let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
-        check(&cluster, &desired, &all, settings)?;
+        check(&cluster, &desired, &Desired::default(), &all, settings)?;
         Ok(Self { cluster, desired })
     }
 
