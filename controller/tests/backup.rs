@@ -1,5 +1,7 @@
 //! The way back after the database is lost.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::{error::Error as _, fs};

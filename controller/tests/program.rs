@@ -1,5 +1,7 @@
 //! The program itself: its commands, its end, and what every gRPC tool expects of a server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The store as an operator meets it: killed, damaged, foreign, half-made.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{
     fs,
     io::{BufRead, BufReader},

@@ -1,5 +1,7 @@
 //! The way between controller and node, over real mutual TLS.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -12,6 +12,9 @@ use crate::model::Slice;
 /// What a commit did to a slice: its new state, or nothing when it is gone.
 pub type SliceChange = (Name, Option<Arc<Slice>>);
 
+/// A commit that touched slices: its revision, and what it did.
+pub type Commit = (u64, Arc<Vec<SliceChange>>);
+
 /// A bounded list of commits.
 #[derive(Debug)]
 pub(super) struct History {
@@ -20,7 +23,7 @@ pub(super) struct History {
     floor: u64,
     /// The last commit, whether it touched a slice or not.
     newest: u64,
-    commits: VecDeque<(u64, Arc<Vec<SliceChange>>)>,
+    commits: VecDeque<Commit>,
 }
 
 /// The revision is older than what is kept, or was never reached: list again.
@@ -54,7 +57,7 @@ impl History {
     }
 
     /// Commits after `revision`, oldest first, at most `most`.
-    pub(super) fn after(&self, revision: u64, most: usize) -> Result<Vec<(u64, Arc<Vec<SliceChange>>)>, Compacted> {
+    pub(super) fn after(&self, revision: u64, most: usize) -> Result<Vec<Commit>, Compacted> {
         if revision < self.floor || revision > self.newest {
             return Err(Compacted { oldest: self.floor });
         }

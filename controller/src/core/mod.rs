@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::Name;
 
-pub use history::{Compacted, SliceChange};
+pub use history::{Commit, Compacted, SliceChange};
 pub use live::{Live, NewSession, SessionId, SessionInfo, Taken};
 pub use writer::{CoreError, Mutation};
 
@@ -192,7 +192,7 @@ impl Core {
     ///
     /// # Errors
     /// They are no longer kept.
-    pub fn commits_after(&self, revision: u64, most: usize) -> Result<Vec<(u64, Arc<Vec<SliceChange>>)>, Compacted> {
+    pub fn commits_after(&self, revision: u64, most: usize) -> Result<Vec<Commit>, Compacted> {
         self.history
             .read()
             .unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,7 @@
 //! Sessions of nodes.
 //!
 //! ```text
-//!   Sync --> hello (who, what it holds) --> Live (one session per node)
+//!   Sync --> greet, hello (who, what it holds) --> Live (one session per node)
 //!              |
 //!              v
 //!        session (I/O: one task per stream) <--> protocol (what to send, no I/O) <-- difference (held vs desired)
@@ -13,6 +13,7 @@
 //! the newest desired state is made. So a node that reads slowly costs its own session's memory and nothing else.
 
 mod difference;
+mod greet;
 mod hello;
 mod protocol;
 mod report;

@@ -18,20 +18,17 @@ use trunkline_proto::{
 
 use super::{
     Timing,
-    hello::{self, Greeting, Refused},
+    greet::{self, Greeted, journal},
+    hello::{Greeting, Refused},
     protocol::{Next, Protocol, Target},
     report,
 };
 use crate::{
     api::errors,
     compile::NodeDesired,
-    core::{Core, NewSession, SessionId, SessionInfo, now},
+    core::{Core, SessionId, now},
     listener::PeerInfo,
-    transition::{Intent, NewEvent},
 };
-
-/// Longest wait for the first message.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for room to say why a session ended.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,9 +62,10 @@ pub(super) async fn run(
     mut inbound: Streaming<NodeMessage>,
     out: Outbound,
 ) {
-    let greeted = greet(&core, timing, &peer, &mut inbound).await;
+    let greeted = greet::greet(&core, timing, &peer, &mut inbound).await;
     let status = match greeted {
-        Ok(mut session) => {
+        Ok(Greeted { greeting, id, cancel }) => {
+            let mut session = Session::new(core, timing, greeting, id, cancel);
             let ended = session.run(&mut inbound, &out).await;
             session.close(&ended).await;
             ended
@@ -86,107 +84,6 @@ pub(super) async fn run(
     if status.code() != Code::Ok {
         // The stream may be stuck: then the connection ends without our last word.
         let _ = timeout(FAREWELL_TIMEOUT, out.send(Err(status))).await;
-    }
-}
-
-async fn greet(
-    core: &Arc<Core>,
-    timing: Timing,
-    peer: &PeerInfo,
-    inbound: &mut Streaming<NodeMessage>,
-) -> Result<Session, Refused> {
-    let late = || {
-        Refused::new(
-            Code::DeadlineExceeded,
-            "HELLO_MISSING",
-            "the first message did not come within 10 s",
-        )
-    };
-    let broken = |message: &str| Refused::new(Code::InvalidArgument, "HELLO_INVALID", message);
-    let first = timeout(HELLO_TIMEOUT, inbound.message()).await.map_err(|_| late())?;
-    let first = first.map_err(|status| Refused {
-        reason: "HELLO_INVALID",
-        status,
-    })?;
-    let Some(FromNode::Hello(hello)) = first.and_then(|message| message.message) else {
-        return Err(broken("the first message must be Hello"));
-    };
-    let cluster_id = hello.cluster_id.clone();
-    let greeting = hello::parse(hello, &peer.identity)?;
-    hello::check_origin(&cluster_id, greeting.position, &core.state().cluster)?;
-    telemetry::set_parent(&tracing::Span::current(), &greeting.traceparent);
-    let cancel = core.stopping().child_token();
-    let id = begin(core, timing, peer, &greeting, &cancel)?;
-    join(core, &greeting, id, peer).await?;
-    Ok(Session::new(core.clone(), timing, greeting, id, cancel))
-}
-
-fn begin(
-    core: &Core,
-    timing: Timing,
-    peer: &PeerInfo,
-    greeting: &Greeting,
-    cancel: &CancellationToken,
-) -> Result<SessionId, Refused> {
-    let session = NewSession {
-        node: greeting.node.clone(),
-        instance: greeting.instance.clone(),
-        info: SessionInfo {
-            facts: greeting.facts.clone(),
-            certificate_expires: peer.certificate_expires,
-        },
-        position: greeting.position,
-        digest: greeting.digest,
-        patience: timing.patience(),
-        cancel: cancel.clone(),
-    };
-    core.live().begin(session, now()).map_err(|_| {
-        let message = format!(
-            "{} is connected already, from another process: stop one of the two, or give this one a certificate of its own",
-            peer.identity
-        );
-        Refused::new(Code::AlreadyExists, "IDENTITY_IN_USE", message)
-    })
-}
-
-async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
-    let actor = peer.identity.to_string();
-    let intent = Intent::NodeJoined {
-        name: greeting.node.clone(),
-        role: greeting.role,
-    };
-    if let Err(error) = core.system(intent, &actor).await {
-        core.live().end(&greeting.node, id);
-        return Err(Refused {
-            reason: "JOIN_REJECTED",
-            status: errors::of_core(error),
-        });
-    }
-    let state = core.state();
-    let desired = state.node_desired(&greeting.node);
-    core.live()
-        .holds(&greeting.node, id, (greeting.position, greeting.digest), &[], &desired);
-    let message = format!("{actor} connected from {}", peer.address);
-    journal(core, "node.connected", actor, &greeting.node, message).await;
-    tracing::info!(node = %greeting.node, generation = greeting.position.generation, "session began");
-    Ok(())
-}
-
-async fn journal(core: &Arc<Core>, kind: &'static str, actor: String, node: &Name, message: String) {
-    let connected = core.live().connected().len();
-    core.metrics().of_sessions(connected);
-    core.touch_status();
-    let event = NewEvent {
-        kind,
-        actor,
-        slice: None,
-        node: Some(node.clone()),
-        vlan: None,
-        revision: 0,
-        message,
-    };
-    if let Err(error) = core.record(vec![event]).await {
-        tracing::warn!(%error, "the journal could not be written");
     }
 }
 

@@ -1,0 +1,137 @@
+//! The beginning of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Streaming};
+use trunkline_proto::{
+    Name,
+    daemon::telemetry,
+    wire::{NodeMessage, node_message::Message as FromNode},
+};
+
+use super::{
+    Timing,
+    hello::{self, Greeting, Refused},
+};
+use crate::{
+    api::errors,
+    core::{Core, NewSession, SessionId, SessionInfo, now},
+    listener::PeerInfo,
+    transition::{Intent, NewEvent},
+};
+
+/// Longest wait for the first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A node that was let in.
+pub(super) struct Greeted {
+    pub(super) greeting: Greeting,
+    pub(super) id: SessionId,
+    /// Cancelled when a newer session takes over, and when the controller stops.
+    pub(super) cancel: CancellationToken,
+}
+
+/// Lets a node in: its Hello is right, it comes from this cluster, and no other process has its name.
+pub(super) async fn greet(
+    core: &Arc<Core>,
+    timing: Timing,
+    peer: &PeerInfo,
+    inbound: &mut Streaming<NodeMessage>,
+) -> Result<Greeted, Refused> {
+    let late = || {
+        Refused::new(
+            Code::DeadlineExceeded,
+            "HELLO_MISSING",
+            "the first message did not come within 10 s",
+        )
+    };
+    let broken = |message: &str| Refused::new(Code::InvalidArgument, "HELLO_INVALID", message);
+    let first = timeout(HELLO_TIMEOUT, inbound.message()).await.map_err(|_| late())?;
+    let first = first.map_err(|status| Refused {
+        reason: "HELLO_INVALID",
+        status,
+    })?;
+    let Some(FromNode::Hello(hello)) = first.and_then(|message| message.message) else {
+        return Err(broken("the first message must be Hello"));
+    };
+    let cluster_id = hello.cluster_id.clone();
+    let greeting = hello::parse(hello, &peer.identity)?;
+    hello::check_origin(&cluster_id, greeting.position, &core.state().cluster)?;
+    telemetry::set_parent(&tracing::Span::current(), &greeting.traceparent);
+    let cancel = core.stopping().child_token();
+    let id = begin(core, timing, peer, &greeting, &cancel)?;
+    join(core, &greeting, id, peer).await?;
+    Ok(Greeted { greeting, id, cancel })
+}
+
+fn begin(
+    core: &Core,
+    timing: Timing,
+    peer: &PeerInfo,
+    greeting: &Greeting,
+    cancel: &CancellationToken,
+) -> Result<SessionId, Refused> {
+    let session = NewSession {
+        node: greeting.node.clone(),
+        instance: greeting.instance.clone(),
+        info: SessionInfo {
+            facts: greeting.facts.clone(),
+            certificate_expires: peer.certificate_expires,
+        },
+        position: greeting.position,
+        digest: greeting.digest,
+        patience: timing.patience(),
+        cancel: cancel.clone(),
+    };
+    core.live().begin(session, now()).map_err(|_| {
+        let message = format!(
+            "{} is connected already, from another process: stop one of the two, or give this one a certificate of its own",
+            peer.identity
+        );
+        Refused::new(Code::AlreadyExists, "IDENTITY_IN_USE", message)
+    })
+}
+
+async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
+    let actor = peer.identity.to_string();
+    let intent = Intent::NodeJoined {
+        name: greeting.node.clone(),
+        role: greeting.role,
+    };
+    if let Err(error) = core.system(intent, &actor).await {
+        core.live().end(&greeting.node, id);
+        return Err(Refused {
+            reason: "JOIN_REJECTED",
+            status: errors::of_core(error),
+        });
+    }
+    let state = core.state();
+    let desired = state.node_desired(&greeting.node);
+    core.live()
+        .holds(&greeting.node, id, (greeting.position, greeting.digest), &[], &desired);
+    let message = format!("{actor} connected from {}", peer.address);
+    journal(core, "node.connected", actor, &greeting.node, message).await;
+    tracing::info!(node = %greeting.node, generation = greeting.position.generation, "session began");
+    Ok(())
+}
+
+/// A session began or ended: the journal, the gauge, and whoever watches the status.
+pub(super) async fn journal(core: &Arc<Core>, kind: &'static str, actor: String, node: &Name, message: String) {
+    let connected = core.live().connected().len();
+    core.metrics().of_sessions(connected);
+    core.touch_status();
+    let event = NewEvent {
+        kind,
+        actor,
+        slice: None,
+        node: Some(node.clone()),
+        vlan: None,
+        revision: 0,
+        message,
+    };
+    if let Err(error) = core.record(vec![event]).await {
+        tracing::warn!(%error, "the journal could not be written");
+    }
+}
