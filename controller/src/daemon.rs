@@ -3,7 +3,12 @@
 //! Tasks: the API's server and the listener's accept loop; one per node's session and per watch; the timer of departures; the
 //! look-out for convergence; the periodic export; the check of the certificate's files; the metrics port. One token ends them all.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::MissedTickBehavior;
 use trunkline_certs::{Reloader, TlsError};
@@ -25,7 +30,7 @@ use crate::{
     stream::Timing,
 };
 
-/// The periodic export's name, in the state directory's parent or beside the database.
+/// The periodic export's name, beside the database.
 const EXPORT: &str = "export.jsonl";
 
 /// How long everything may take to end.
@@ -159,7 +164,8 @@ fn open_store(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(store))
 }
 
-async fn run_exports(core: Arc<Core>, dir: std::path::PathBuf, every: Duration) {
+/// Now and then, when something changed, and once more at the end.
+async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     if every.is_zero() {
         return;
     }
@@ -168,20 +174,32 @@ async fn run_exports(core: Arc<Core>, dir: std::path::PathBuf, every: Duration) 
     let mut last = None;
     loop {
         // Either arm may be cancelled: a tick is not lost.
-        tokio::select! {
-            () = core.stopping().cancelled() => return,
-            _ = timer.tick() => {}
-        }
-        let (source, file) = (core.clone(), dir.join(EXPORT));
+        let stopping = tokio::select! {
+            () = core.stopping().cancelled() => true,
+            _ = timer.tick() => false,
+        };
         let revision = core.state().cluster.meta.revision;
-        if last == Some(revision) {
-            continue;
+        if last != Some(revision) && export(&core, &dir).await {
+            last = Some(revision);
         }
-        let work = move || backup::write(&file, &backup::render(&export_rows(&source), now())?);
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => last = Some(revision),
-            Ok(Err(error)) => tracing::warn!(%error, source = ?error, "the periodic export failed"),
-            Err(error) => tracing::error!(%error, "the periodic export ended badly"),
+        if stopping {
+            return;
+        }
+    }
+}
+
+async fn export(core: &Arc<Core>, dir: &Path) -> bool {
+    let (source, file) = (core.clone(), dir.join(EXPORT));
+    let work = move || backup::write(&file, &backup::render(&export_rows(&source), now())?);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, source = ?error, "the periodic export failed");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "the periodic export ended badly");
+            false
         }
     }
 }

@@ -31,7 +31,7 @@ pub mod requests;
 pub mod settings;
 pub mod store;
 pub mod stream;
-pub mod transition;
-pub mod view;
 #[cfg(test)]
 mod testing;
+pub mod transition;
+pub mod view;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::Controller;
+use common::{Controller, apply};
 use tokio_stream::iter;
 use tonic_reflection::pb::{
     v1::{
@@ -21,6 +21,10 @@ use tonic_reflection::pb::{
     v1alpha,
 };
 use trunkline_certs::Role;
+use trunkline_proto::{
+    client::{Client, ClientConfig},
+    wire,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_trunkline-controller");
 
@@ -81,6 +85,51 @@ async fn it_serves_until_sigterm_and_ends_well() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(status.success(), "{status}");
+}
+
+/// Starts it, and says where it listens.
+fn start(file: &std::path::Path) -> (Running, String) {
+    let child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(file)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let log = BufReader::new(running.0.stderr.take().unwrap());
+    let ready = log
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("\"ready\""))
+        .expect("it never was ready");
+    let (_, rest) = ready.split_once("127.0.0.1:").expect("the log names the address");
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (running, format!("https://127.0.0.1:{port}"))
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_kill_9_of_the_program() {
+    let (controller, file) = configured("telemetry = { log_format = \"json\" }").await;
+    let bundle = controller.bundle(Role::Operator, "alice");
+    let mut names = Vec::new();
+    for round in 0..3 {
+        let (mut running, endpoint) = start(&file);
+        let operator = Client::connect(ClientConfig::new(endpoint, &bundle)).await.unwrap();
+        let list = wire::ListSlicesRequest::default();
+        let slices = operator.slices().list_slices(list).await.unwrap().into_inner().slices;
+        assert_eq!(slices.into_iter().map(|slice| slice.name).collect::<Vec<_>>(), names);
+        for n in 0..5 {
+            let name = format!("s{round}-{n}");
+            let slice = wire::SliceSpec {
+                name: name.clone(),
+                ..wire::SliceSpec::default()
+            };
+            operator.slices().apply_slices(apply(vec![slice], true)).await.unwrap();
+            names.push(name);
+        }
+        running.0.kill().unwrap();
+        running.0.wait().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -214,7 +214,7 @@ async fn a_refused_version_counts_as_held_and_is_not_sent_again() {
 
 #[tokio::test]
 async fn what_changes_while_a_node_takes_its_time_is_coalesced() {
-    let (controller, operator, [mut w1, ..]) = fleet().await;
+    let (controller, operator, [mut w1, mut w2, _n1]) = fleet().await;
     operator
         .slices()
         .apply_slices(apply(vec![pair("shop")], true))
@@ -222,6 +222,7 @@ async fn what_changes_while_a_node_takes_its_time_is_coalesced() {
         .unwrap();
     let update = w1.update().await;
     w1.apply(&update);
+    w2.take().await;
     let mut generation = 0;
     for n in 0..30 {
         let mut more = pair("shop");
@@ -235,6 +236,14 @@ async fn what_changes_while_a_node_takes_its_time_is_coalesced() {
             .generation;
     }
     w1.expect_nothing().await;
+    // Nobody else waits for it.
+    let other = wire::SliceSpec {
+        name: "other".into(),
+        vms: vec![vm("a", "w2", 0)],
+        ..wire::SliceSpec::default()
+    };
+    operator.slices().apply_slices(apply(vec![other], true)).await.unwrap();
+    w2.take().await;
     w1.ack(Vec::new()).await;
     let update = w1.take().await;
     assert_eq!(update.generation, generation, "one update with the newest, not thirty");

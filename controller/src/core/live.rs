@@ -9,7 +9,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     Digest, Name,
-    resource::{Key, Observation, State as ResourceState},
+    resource::{Envelope, Key, Observation, Spec, State as ResourceState},
     wire,
 };
 
@@ -182,7 +182,14 @@ impl Live {
     }
 
     /// Takes a report in. Only what is about something that the node should have is kept, so a node cannot fill the memory.
-    pub fn observe(&mut self, node: &Name, id: SessionId, items: Vec<Observation>, desired: &NodeDesired) -> Observed {
+    pub fn observe(
+        &mut self,
+        node: &Name,
+        id: SessionId,
+        actor: &str,
+        items: Vec<Observation>,
+        desired: &NodeDesired,
+    ) -> Observed {
         let mut observed = Observed::default();
         if !self.is_current(node, id) {
             return observed;
@@ -204,7 +211,7 @@ impl Live {
             }
             if wanted.hash == item.hash && observed.events.len() < EVENTS_PER_REPORT {
                 let before = view.observations.get(&item.key).map(|before| before.state);
-                observed.events.extend(event(node, before, &item));
+                observed.events.extend(event(node, actor, before, &item, wanted));
             }
             view.observations.insert(item.key.clone(), item);
         }
@@ -270,7 +277,13 @@ fn settle(view: &mut NodeView, held: Digest, desired: &NodeDesired) {
     });
 }
 
-fn event(node: &Name, before: Option<ResourceState>, item: &Observation) -> Option<NewEvent> {
+fn event(
+    node: &Name,
+    actor: &str,
+    before: Option<ResourceState>,
+    item: &Observation,
+    wanted: &Envelope,
+) -> Option<NewEvent> {
     let failed = item.state == ResourceState::Failed;
     let (kind, message) = match (before == Some(ResourceState::Failed), failed) {
         (false, true) => ("resource.failed", format!("{} on {node}: {}", item.key, item.reason)),
@@ -280,13 +293,18 @@ fn event(node: &Name, before: Option<ResourceState>, item: &Observation) -> Opti
         ),
         (true, true) | (false, false) => return None,
     };
-    let actor = format!("node/{node}");
+    let spec = wanted.open().ok();
+    let slice = spec.as_ref().and_then(|spec| match spec {
+        Spec::Port(port) => port.owner.slice.parse().ok(),
+        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => None,
+    });
+    let vlan = spec.and_then(|spec| spec.vlan());
     Some(NewEvent {
         kind,
-        actor,
-        slice: None,
+        actor: actor.to_owned(),
+        slice,
         node: Some(node.clone()),
-        vlan: None,
+        vlan,
         revision: 0,
         message,
     })

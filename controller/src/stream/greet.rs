@@ -28,6 +28,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that was let in.
 pub(super) struct Greeted {
     pub(super) greeting: Greeting,
+    /// Its identity, `worker/w1`.
+    pub(super) actor: String,
     pub(super) id: SessionId,
     /// Cancelled when a newer session takes over, and when the controller stops.
     pub(super) cancel: CancellationToken,
@@ -63,7 +65,13 @@ pub(super) async fn greet(
     let cancel = core.stopping().child_token();
     let id = begin(core, timing, peer, &greeting, &cancel)?;
     join(core, &greeting, id, peer).await?;
-    Ok(Greeted { greeting, id, cancel })
+    let actor = peer.identity.to_string();
+    Ok(Greeted {
+        greeting,
+        actor,
+        id,
+        cancel,
+    })
 }
 
 fn begin(

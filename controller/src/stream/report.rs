@@ -13,7 +13,25 @@ use crate::{
 /// Most items of one report that are looked at.
 const ITEMS: usize = 20_000;
 
-pub(super) async fn take(core: &Arc<Core>, node: &Name, id: SessionId, held: Position, report: wire::Report) {
+/// Whose report it is.
+pub(super) struct Reporter<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) node: &'a Name,
+    pub(super) id: SessionId,
+    /// Its identity, `worker/w1`.
+    pub(super) actor: &'a str,
+    /// What it acknowledged last.
+    pub(super) held: Position,
+}
+
+pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
+    let Reporter {
+        core,
+        node,
+        id,
+        actor,
+        held: _,
+    } = from;
     let wire::Report {
         mut items,
         complete,
@@ -35,7 +53,7 @@ pub(super) async fn take(core: &Arc<Core>, node: &Name, id: SessionId, held: Pos
     let observed = {
         // Live before state, as everywhere; the state is a pointer that is read.
         let mut live = core.live();
-        let observed = live.observe(node, id, items, &core.state().node_desired(node));
+        let observed = live.observe(node, id, actor, items, &core.state().node_desired(node));
         if complete {
             live.complete(node, id);
         }
@@ -50,12 +68,19 @@ pub(super) async fn take(core: &Arc<Core>, node: &Name, id: SessionId, held: Pos
         generation: clean_generation,
     };
     if clean != Position::default() {
-        take_clean(core, node, id, held, clean).await;
+        take_clean(&from, clean).await;
     }
     core.touch_status();
 }
 
-async fn take_clean(core: &Arc<Core>, node: &Name, id: SessionId, held: Position, clean: Position) {
+async fn take_clean(from: &Reporter<'_>, clean: Position) {
+    let Reporter {
+        core,
+        node,
+        id,
+        actor,
+        held,
+    } = *from;
     if clean > held {
         // It cannot have cleaned up after what it was never told.
         core.metrics().drop_items("clean_ahead", 1);
@@ -76,7 +101,7 @@ async fn take_clean(core: &Arc<Core>, node: &Name, id: SessionId, held: Position
         term: clean.term,
         generation: clean.generation,
     };
-    if let Err(error) = core.system(intent, &format!("node/{node}")).await {
+    if let Err(error) = core.system(intent, actor).await {
         tracing::warn!(%error, "what the node no longer has could not be recorded");
     }
 }

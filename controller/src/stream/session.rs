@@ -19,9 +19,9 @@ use trunkline_proto::{
 use super::{
     Timing,
     greet::{self, Greeted, journal},
-    hello::{Greeting, Refused},
+    hello::Refused,
     protocol::{Next, Protocol, Target},
-    report,
+    report::{self, Reporter},
 };
 use crate::{
     api::errors,
@@ -40,6 +40,8 @@ struct Session {
     timing: Timing,
     node: Name,
     id: SessionId,
+    /// Its identity, `worker/w1`.
+    actor: String,
     protocol: Protocol,
     desired: watch::Receiver<Arc<NodeDesired>>,
     /// Parts of one update, or one other message: never more.
@@ -64,8 +66,8 @@ pub(super) async fn run(
 ) {
     let greeted = greet::greet(&core, timing, &peer, &mut inbound).await;
     let status = match greeted {
-        Ok(Greeted { greeting, id, cancel }) => {
-            let mut session = Session::new(core, timing, greeting, id, cancel);
+        Ok(greeted) => {
+            let mut session = Session::new(core, timing, greeted);
             let ended = session.run(&mut inbound, &out).await;
             session.close(&ended).await;
             ended
@@ -88,7 +90,13 @@ pub(super) async fn run(
 }
 
 impl Session {
-    fn new(core: Arc<Core>, timing: Timing, greeting: Greeting, id: SessionId, cancel: CancellationToken) -> Self {
+    fn new(core: Arc<Core>, timing: Timing, greeted: Greeted) -> Self {
+        let Greeted {
+            greeting,
+            actor,
+            id,
+            cancel,
+        } = greeted;
         let state = core.state();
         let meta = &state.cluster.meta;
         let welcome = wire::Welcome {
@@ -108,6 +116,7 @@ impl Session {
             answer: None,
             push: None,
             node: greeting.node,
+            actor,
             core,
             timing,
             id,
@@ -218,7 +227,16 @@ impl Session {
         match received.message {
             Some(FromNode::Heartbeat(_)) => {}
             Some(FromNode::Report(report)) => {
-                report::take(&self.core, &self.node, self.id, self.protocol.position(), report).await;
+                let (core, node) = (&self.core, &self.node);
+                let held = self.protocol.position();
+                let from = Reporter {
+                    core,
+                    node,
+                    id: self.id,
+                    actor: &self.actor,
+                    held,
+                };
+                report::take(from, report).await;
                 // What was stored for it takes time that is ours, not the node's.
                 self.silence = Instant::now() + self.timing.patience();
             }
