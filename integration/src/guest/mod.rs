@@ -11,7 +11,7 @@ mod namespace;
 pub mod pump;
 mod tun;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ use namespace::Namespace;
 
 /// A command in a guest that takes longer than this is ended.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
@@ -221,6 +223,26 @@ impl Guest {
         // A serial console leaves no carriage return as it was.
         let answer = self.shell(&line)?.stdout.replace('\r', "");
         Ok(answer.split_once("\n\n").map(|(_, body)| body.trim().to_owned()))
+    }
+
+    /// A connection made inside a namespace guest and held by us.
+    pub fn tcp_open(&self, address: Ipv4Addr, port: u16) -> Result<TcpStream, LabError> {
+        let to = SocketAddr::from((address, port));
+        self.inside(move || TcpStream::connect_timeout(&to, CONNECT_LIMIT))?
+            .map_err(LabError::io(format!("{} cannot connect to {to}", self.spec.name)))
+    }
+
+    /// A server's socket inside a namespace guest, held by us.
+    pub fn tcp_listen(&self, port: u16) -> Result<TcpListener, LabError> {
+        self.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?
+            .map_err(LabError::io(format!("{} cannot listen on port {port}", self.spec.name)))
+    }
+
+    fn inside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, LabError> {
+        match &self.inner {
+            Inner::Namespace(namespace) => namespace.run(job),
+            Inner::Machine(_) => Err(LabError::Other("sockets of a real machine are its own".to_owned())),
+        }
     }
 
     fn must_shell(&self, line: &str) -> Result<(), LabError> {

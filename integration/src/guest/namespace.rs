@@ -97,6 +97,10 @@ impl Namespace {
         self.worker.exec_for(&self.inside(argv), limit)
     }
 
+    pub(super) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, LabError> {
+        self.worker.run_in_netns(&self.netns, job)
+    }
+
     pub(super) fn lease_text(&self, interface: &str) -> String {
         std::fs::read_to_string(self.leases.join(interface)).unwrap_or_default()
     }

@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test program uses a part of it.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -98,6 +100,30 @@ pub(crate) fn await_ready(lab: &Lab, slice: &str) {
         }
     })
     .unwrap();
+}
+
+/// The metrics of the daemon on a host, read over its loopback.
+pub(crate) fn scrape(lab: &Lab, host: &str) -> String {
+    let port = match host {
+        "ctl" => 9464,
+        "nn" => 9466,
+        _ => 9465,
+    };
+    let read = move || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let answer = lab.host(host).unwrap().run(read).unwrap().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("200 OK") && !head.to_lowercase().contains("chunked"),
+        "{head}"
+    );
+    body.to_owned()
 }
 
 /// What a node has that the fleet could have made: ports of the bridge, TAPs and gateway ports, namespaces, our tables,
