@@ -1,18 +1,13 @@
 //! The way between controller and node, over real mutual TLS.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::collections::BTreeSet;
 
-mod common;
-
-use std::{collections::BTreeSet, time::Duration};
-
-use common::{
-    Controller, DEADLINE, apply, eventually,
+use crate::common::{
+    Controller, apply, eventually,
     node::{Disk, Node},
     pair, vm,
 };
 use tonic::Code;
-use trunkline_certs::Role;
 use trunkline_proto::{
     client::{ApiError, Client},
     wire::{self, node_message::Message as Up},
@@ -252,136 +247,6 @@ async fn what_changes_while_a_node_takes_its_time_is_coalesced() {
 }
 
 #[tokio::test]
-async fn one_identity_twice_the_newest_of_one_process_wins_and_another_process_is_refused() {
-    let controller = Controller::start().await;
-    let mut first = Node::up(&controller, Disk::worker("w1")).await;
-    let other = Disk {
-        instance: "another process".into(),
-        ..Disk::worker("w1")
-    };
-    let refused = Node::connect(&controller, other.clone()).await.err().unwrap();
-    assert_eq!(reason(refused), (Code::AlreadyExists, "IDENTITY_IN_USE".into()));
-    // A newer session of the same process.
-    let mut second = Node::connect(&controller, first.disk.clone()).await.unwrap();
-    let ended = first.next().await.unwrap_err();
-    assert_eq!(reason(ended), (Code::Aborted, "SESSION_REPLACED".into()));
-    second.expect_nothing().await;
-    // It falls silent without closing: after three heartbeats another process may have its place.
-    second.fall_silent();
-    let third = || async {
-        Node::connect(&controller, other.clone())
-            .await
-            .map_err(reason)
-            .map(|_| ())
-    };
-    eventually("the place is free", third, Result::is_ok).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_silent_node_is_given_up_and_shown_as_not_connected() {
-    let controller = Controller::start().await;
-    let operator = controller.operator().await;
-    let mut w1 = Node::up(&controller, Disk::worker("w1")).await;
-    w1.fall_silent();
-    let ended = w1.next().await.unwrap_err();
-    assert_eq!(reason(ended), (Code::DeadlineExceeded, "NODE_SILENT".into()));
-    let list = || async {
-        operator
-            .fleet()
-            .list_nodes(wire::ListNodesRequest::default())
-            .await
-            .unwrap()
-            .into_inner()
-            .nodes
-    };
-    let nodes = eventually("not connected", list, |nodes| !nodes[0].connected).await;
-    assert!(nodes[0].last_seen.is_some());
-}
-
-#[tokio::test]
-async fn a_node_of_another_cluster_or_from_the_future_is_refused_with_what_to_do() {
-    let controller = Controller::start().await;
-    let w1 = Node::up(&controller, Disk::worker("w1")).await;
-    let disk = w1.disk.clone();
-    drop(w1);
-    let foreign = Disk {
-        cluster_id: "another".into(),
-        ..disk.clone()
-    };
-    let status = Node::connect(&controller, foreign).await.err().unwrap();
-    assert!(status.message().contains("state directory"), "{status:?}");
-    assert_eq!(reason(status), (Code::FailedPrecondition, "OTHER_CLUSTER".into()));
-    let ahead = Disk {
-        generation: 1000,
-        ..disk.clone()
-    };
-    let status = Node::connect(&controller, ahead).await.err().unwrap();
-    assert!(status.message().contains("restore"), "{status:?}");
-    assert_eq!(reason(status), (Code::FailedPrecondition, "NODE_AHEAD".into()));
-    Node::connect(&controller, disk).await.unwrap().expect_nothing().await;
-}
-
-#[tokio::test]
-async fn what_a_node_says_of_itself_must_agree_with_its_certificate() {
-    let controller = Controller::start().await;
-    let disk = Disk::worker("w1");
-    let name = wire::Hello {
-        node: "w2".into(),
-        ..disk.hello()
-    };
-    let role = wire::Hello {
-        role: wire::NodeRole::Netnode.into(),
-        ..disk.hello()
-    };
-    for hello in [name, role] {
-        let status = Node::connect_saying(&controller, disk.clone(), hello)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(reason(status), (Code::PermissionDenied, "IDENTITY_MISMATCH".into()));
-    }
-    for hello in [
-        wire::Hello {
-            node: "../etc".into(),
-            ..disk.hello()
-        },
-        wire::Hello {
-            instance_id: String::new(),
-            ..disk.hello()
-        },
-        wire::Hello {
-            digest: vec![1, 2, 3],
-            ..disk.hello()
-        },
-        wire::Hello {
-            role: 0,
-            ..disk.hello()
-        },
-    ] {
-        let status = Node::connect_saying(&controller, disk.clone(), hello)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(reason(status), (Code::InvalidArgument, "HELLO_INVALID".into()));
-    }
-    // And no operator may call it at all.
-    let operator = Disk {
-        role: Role::Operator,
-        ..Disk::worker("alice")
-    };
-    let status = Node::connect(&controller, operator).await.err().unwrap();
-    assert_eq!(status.code(), Code::PermissionDenied);
-    let nodes = controller
-        .operator()
-        .await
-        .fleet()
-        .list_nodes(wire::ListNodesRequest::default())
-        .await
-        .unwrap();
-    assert!(nodes.into_inner().nodes.is_empty(), "nobody joined");
-}
-
-#[tokio::test]
 async fn garbage_in_a_report_is_dropped_and_counted() {
     let (controller, operator, [mut w1, ..]) = fleet().await;
     operator
@@ -524,16 +389,4 @@ async fn an_undeployed_slice_leaves_its_nodes_and_its_vlan_only_then_is_free() {
         events.iter().any(|e| e.r#type == "vlan.freed")
     })
     .await;
-}
-
-#[tokio::test]
-async fn an_update_that_is_never_acknowledged_ends_the_session() {
-    let controller = Controller::start_with(|config| {
-        config.nodes.ack_timeout = trunkline_proto::daemon::DurationText(Duration::from_secs(1));
-    })
-    .await;
-    let mut w1 = Node::connect(&controller, Disk::worker("w1")).await.unwrap();
-    w1.update().await;
-    let ended = tokio::time::timeout(DEADLINE, w1.next()).await.unwrap().unwrap_err();
-    assert_eq!(reason(ended), (Code::DeadlineExceeded, "NO_ANSWER".into()));
 }

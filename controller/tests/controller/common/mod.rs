@@ -1,7 +1,5 @@
 //! A controller in this process, over real mutual TLS, and what talks to it.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
-
 pub mod node;
 
 use std::{

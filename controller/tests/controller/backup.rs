@@ -1,12 +1,8 @@
 //! The way back after the database is lost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
-
 use std::{error::Error as _, fs};
 
-use common::{
+use crate::common::{
     Controller, apply, eventually,
     node::{Disk, Node},
     pair, vm,

@@ -1,12 +1,9 @@
 //! Watches and the journal, over real mutual TLS.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{
+use crate::api::{error, with_workers};
+use crate::common::{
     Controller, DEADLINE, apply, eventually,
     node::{Disk, Node},
     pair, vm,
@@ -14,23 +11,9 @@ use common::{
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 use trunkline_proto::{
-    client::{ApiError, Client},
+    client::ApiError,
     wire::{self, watch_slices_response::Change},
 };
-
-fn error(status: tonic::Status) -> (Code, String) {
-    let error = ApiError::from(status);
-    (error.code, error.reason.unwrap_or_default())
-}
-
-async fn with_workers() -> (Controller, Client) {
-    let controller = Controller::start().await;
-    for name in ["w1", "w2"] {
-        drop(Node::up(&controller, Disk::worker(name)).await);
-    }
-    let operator = controller.operator().await;
-    (controller, operator)
-}
 
 async fn next(stream: &mut Streaming<wire::WatchSlicesResponse>) -> (u64, Change) {
     let message = timeout(DEADLINE, stream.message())

@@ -1,9 +1,5 @@
 //! The program itself: its commands, its end, and what every gRPC tool expects of a server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -11,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Controller, apply};
+use crate::common::{Controller, apply};
 use tokio_stream::iter;
 use tonic_reflection::pb::{
     v1::{

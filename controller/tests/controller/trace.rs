@@ -1,15 +1,11 @@
 //! One trace from the caller's to "converged", as a collector sees it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use common::{
+use crate::common::{
     Controller, apply, eventually,
     node::{Disk, Node},
     vm,

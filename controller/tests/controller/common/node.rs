@@ -78,7 +78,6 @@ impl Disk {
 
 pub struct Node {
     pub disk: Disk,
-    pub welcome: wire::Welcome,
     out: mpsc::Sender<wire::NodeMessage>,
     inbound: Streaming<wire::ControllerMessage>,
     beats: JoinHandle<()>,
@@ -115,7 +114,6 @@ impl Node {
         ));
         Ok(Self {
             disk,
-            welcome,
             out,
             inbound,
             beats,

@@ -1,7 +1,5 @@
 //! The store as an operator meets it: killed, damaged, foreign, half-made.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -194,7 +192,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let mut least = 0;
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_commits_until_it_is_killed", "--nocapture"])
+            .args(["--exact", "store::child_that_commits_until_it_is_killed", "--nocapture"])
             .env(CHILD_DIR, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
