@@ -10,6 +10,9 @@ use crate::{
     model::{Cluster, Interface, Link, Slice, Vm},
 };
 
+/// Most changes of a draft that its event names.
+const TOLD: usize = 5;
+
 pub(super) fn apply(
     cluster: &mut Cluster,
     specs: &[wire::SliceSpec],
@@ -55,7 +58,7 @@ pub(super) fn rewrite(cluster: &mut Cluster, specs: &[wire::SliceSpec], cx: &Con
         let old = cluster.slices.get(&slice.name);
         let changes = compare(old.map(AsRef::as_ref), &slice);
         if !changes.is_empty() {
-            let text = format!("{} change(s) to the draft of slice {}", changes.len(), slice.name);
+            let text = told(&slice.name, &changes);
             draft.events.push(event("slice.applied", cx, Some(&slice.name), text));
         }
         draft.changes.extend(changes);
@@ -65,6 +68,26 @@ pub(super) fn rewrite(cluster: &mut Cluster, specs: &[wire::SliceSpec], cx: &Con
         }
     }
     Ok(draft)
+}
+
+/// One sentence of what became of a draft. The first few changes are named: an event is kept for long, and a topology may change
+/// thousands of things at once.
+fn told(slice: &Name, changes: &[Change]) -> String {
+    let one = |change: &Change| {
+        let verb = match change.action {
+            Action::Created => "created",
+            Action::Updated => "changed",
+            Action::Removed => "removed",
+            Action::Deployed => "deployed",
+        };
+        format!("{} {verb}", change.what)
+    };
+    let named: Vec<String> = changes.iter().take(TOLD).map(one).collect();
+    let more = match changes.len() - named.len() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    format!("draft of slice {slice}: {}{more}", named.join(", "))
 }
 
 /// What differs between two drafts, for people.

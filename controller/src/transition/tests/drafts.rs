@@ -48,6 +48,18 @@ fn applying_the_same_twice_changes_nothing() {
 }
 
 #[test]
+fn the_event_of_a_draft_names_what_changed_up_to_a_few_things() {
+    let mut world = World::new();
+    let step = world.apply(vec![shop("shop")], false).unwrap();
+    let expected = "draft of slice shop: slice created, vm db created, vm web created, link web-eth1--db-eth1 created";
+    assert_eq!(step.events[0].message, expected);
+    let many = (0..20).map(|n| vm(&format!("vm-{n:02}"), "w1", 0)).collect();
+    let step = world.apply(vec![slice("lab", many, Vec::new())], false).unwrap();
+    let message = &step.events[0].message;
+    assert!(message.ends_with("vm vm-03 created and 16 more"), "{message}");
+}
+
+#[test]
 fn what_was_asked_for_can_be_read_back_and_applied() {
     let mut world = World::new();
     let mut spec = shop("shop");
