@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use lease::Lease;
+pub use tun::open as open_tap;
 
 use crate::LabError;
 use crate::lab::{Host, Output, programs};

@@ -12,7 +12,7 @@ nix::ioctl_write_int!(tun_set_iff_number, b'T', 202);
 
 /// Opens the TAP of this name in the current network namespace, made if missing. Reads and writes are whole Ethernet
 /// frames, and do not block.
-pub(crate) fn open(name: &str) -> io::Result<File> {
+pub fn open(name: &str) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
