@@ -16,7 +16,8 @@ use crate::{
 
 /// Finishes a transition from `old` to `cluster`, or finds that nothing changed.
 pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Context) -> Result<Step, Rejection> {
-    let (mut desired, mut touched) = old.desired.next(&cluster, cx.settings, cx.traceparent);
+    let compile = || old.desired.next(&cluster, cx.settings, cx.traceparent);
+    let (mut desired, mut touched) = tracing::info_span!("compile").in_scope(compile);
     touched.extend(out_of_record(&cluster, &desired));
     touched.retain(|node| cluster.nodes.contains_key(node));
     if cluster == old.cluster && touched.is_empty() {

@@ -99,12 +99,13 @@ async fn a_deployment_is_one_trace_from_the_caller_to_converged() {
         .filter(|span| hex::encode(&span.trace_id) == trace)
         .map(|span| (span.name.as_str(), span))
         .collect();
-    for name in ["caller", "call", "transition", "commit", "push", "converged"] {
+    for name in ["caller", "call", "transition", "compile", "commit", "push", "converged"] {
         assert!(ours.contains_key(name), "{name} is not in the trace: {:?}", ours.keys());
     }
     for (child, parent) in [
         ("call", "caller"),
         ("transition", "call"),
+        ("compile", "transition"),
         ("commit", "call"),
         ("push", "call"),
         ("converged", "call"),
