@@ -90,8 +90,9 @@ impl NetworkNode {
     /// Built by the runtime.
     ///
     /// # Errors
-    /// When the state directory cannot be used.
+    /// When the state directory cannot be used, or the kernel gives no notices.
     pub fn build(cx: &NodeContext, nat: NatSection, dhcp: DhcpSection) -> Result<Self, BoxError> {
+        cx.wake.follow(netlink::watch_rules(cx.cancel.clone())?);
         Self::new(Parts {
             node: cx.node.clone(),
             switch: cx.config.switch.clone(),

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use futures::StreamExt;
+use futures::{StreamExt, future};
+use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::handle::io_error;
 use crate::netns;
+
+/// The kernel's NFNLGRP_NFTABLES: every change of a table, chain, set or rule.
+const NFTABLES: u32 = 7;
 
 /// Ticks when a device or an address of the namespace changed (`None`: of the current one), until `cancel`. A burst is one tick
 /// for a slow reader. When the kernel had to drop notices that is a tick too.
@@ -52,17 +56,61 @@ pub async fn watch(namespace: Option<PathBuf>, cancel: CancellationToken) -> Res
     Ok(receiver)
 }
 
+/// Ticks when somebody changed nftables' rules, ip_forward or another IPv4 setting of a device in the current namespace, until
+/// `cancel`. Must be called in a runtime.
+///
+/// # Errors
+/// [`Error::Io`] when a socket cannot be opened.
+pub fn watch_rules(cancel: CancellationToken) -> Result<watch::Receiver<u64>, Error> {
+    let (sender, receiver) = watch::channel(0_u64);
+    for (protocol, group) in [
+        (NETLINK_NETFILTER, NFTABLES),
+        (NETLINK_ROUTE, MulticastGroup::Ipv4Netconf as u32),
+    ] {
+        let socket = member_of(protocol, &[group])
+            .map_err(|source| io_error("subscribe to the kernel's notices of rules and settings", source))?;
+        let (sender, cancel) = (sender.clone(), cancel.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                // Nothing is half done: a notice is only a tick.
+                () = cancel.cancelled() => {}
+                () = sender.closed() => {}
+                error = tick(&socket, &sender) => tracing::warn!(%error, "no more notices of rules and settings"),
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+/// One tick for each datagram, whatever it says, and for each time that the kernel had to drop some.
+async fn tick(socket: &TokioSocket, sender: &watch::Sender<u64>) -> io::Error {
+    let mut datagram = Vec::new();
+    loop {
+        datagram.clear();
+        match future::poll_fn(|cx| socket.poll_recv(cx, &mut datagram)).await {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+            Err(error) => return error,
+        }
+        sender.send_modify(|tick| *tick = tick.wrapping_add(1));
+    }
+}
+
 fn subscribe() -> io::Result<TokioSocket> {
-    let mut socket = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
+    // The enumeration's values are the kernel's RTNLGRP numbers.
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
     ];
+    member_of(NETLINK_ROUTE, &groups.map(|group| group as u32))
+}
+
+fn member_of(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
+    let mut socket = <TokioSocket as AsyncSocket>::new(protocol)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
     for group in groups {
-        // The enumeration's values are the kernel's RTNLGRP numbers.
-        socket.socket_mut().add_membership(group as u32)?;
+        socket.socket_mut().add_membership(*group)?;
     }
     Ok(socket)
 }

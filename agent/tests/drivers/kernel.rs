@@ -4,7 +4,7 @@ use futures::future::join_all;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio_util::sync::CancellationToken;
-use trunkline_agent::netlink::{Handle, LinkChange, Route, TapRequest, watch};
+use trunkline_agent::netlink::{Handle, LinkChange, Route, TapRequest, watch, watch_rules};
 use trunkline_agent::netns::{self, Namespaces};
 use trunkline_agent::process::{Detached, Identity, Run, spawn_detached, stop};
 use trunkline_agent::tap;
@@ -176,6 +176,29 @@ fn changes_of_devices_and_addresses_tick() {
         ticks.mark_unchanged();
         run("ip", &["addr", "add", "10.0.0.1/24", "dev", "v0"]);
         tokio::time::timeout(LIMIT, ticks.changed()).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_change_of_rules_or_of_forwarding_is_noticed() {
+    alone(|| async {
+        let mut ticks = watch_rules(CancellationToken::new()).unwrap();
+        let before = run("sysctl", &["-n", "net.ipv4.ip_forward"]);
+        let other = if before.trim() == "0" { "1" } else { "0" };
+        let forward = format!("net.ipv4.ip_forward={other}");
+        for change in [
+            &["nft", "add", "table", "inet", "somebody"][..],
+            &["nft", "add", "chain", "inet", "somebody", "rules"],
+            &["nft", "add", "rule", "inet", "somebody", "rules", "accept"],
+            &["nft", "flush", "table", "inet", "somebody"],
+            &["nft", "delete", "table", "inet", "somebody"],
+            &["sysctl", "-qw", &forward],
+        ] {
+            ticks.mark_unchanged();
+            run(change[0], &change[1..]);
+            let ticked = tokio::time::timeout(LIMIT, ticks.changed()).await;
+            ticked.unwrap_or_else(|_| panic!("no notice of {change:?}")).unwrap();
+        }
     });
 }
 
