@@ -15,7 +15,8 @@ use trunkline_proto::client::ApiError;
 use trunkline_proto::wire::{
     AddLinkRequest, AddVmRequest, ApplySlicesRequest, DeleteSliceRequest, DeploySliceRequest, GetSliceRequest, Hello,
     LinkSpec, ListEventsRequest, ListRevisionsRequest, ListSlicesRequest, NodeMessage, NodeRole, RemoveLinkRequest,
-    RemoveNodeRequest, RemoveVmRequest, RollbackSliceRequest, SliceSpec, UndeploySliceRequest, VmSpec, node_message,
+    RemoveNodeRequest, RemoveVmRequest, RollbackSliceRequest, SliceSpec, UndeploySliceRequest, VmSpec,
+    WatchStatusRequest, node_message,
 };
 
 use crate::dataplane::await_in_step;
@@ -145,6 +146,14 @@ fn assert_reads_are_answered(api: &Api) {
         };
         slices.list_revisions(request).await.unwrap();
         events.list_events(ListEventsRequest::default()).await.unwrap();
+        let mut status = api
+            .client()
+            .watch()
+            .watch_status(WatchStatusRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(status.message().await.unwrap().is_some());
     });
 }
 

@@ -1,7 +1,7 @@
 //! Daemons come and go, in order and by accident; the network stays, and nothing is sent or written twice.
 
 use trunkline_integration::demo::Fleet;
-use trunkline_integration::lab::layout::{CONTROLLER, NETNODE};
+use trunkline_integration::lab::layout::{CONTROLLER, INTERNET_ADDRESS, NETNODE};
 use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, Lab, NETNODE_PROGRAM};
 use trunkline_integration::wait::until;
 use trunkline_proto::wire::{ListEventsRequest, Slice};
@@ -92,6 +92,10 @@ fn a_restarted_controller_has_everything_and_sends_nothing_again() {
     let (network, state) = (DataPlane::of(&lab), stored(&lab));
     assert!(!state.2.is_empty(), "the journal tells of the deployments");
     let taken: Vec<f64> = nodes.iter().map(|node| updates_taken(&lab, node)).collect();
+    assert!(
+        taken.iter().all(|count| *count > 0.0),
+        "the updates so far were counted: {taken:?}"
+    );
     let within = Pings::start(&guests["green/right"], left);
     let outside = Pings::start(
         &guests["blue/web"],
@@ -125,13 +129,19 @@ fn a_restarted_controller_has_everything_and_sends_nothing_again() {
 #[test]
 fn a_restarted_node_is_in_step_again_without_being_sent_anything() {
     let lab = with_two_slices();
-    let guests = guests(&lab, &["green"]);
+    let guests = guests(&lab, &["blue", "green"]);
     let left = guests["green/left"].await_lease("eth1", LIMIT).unwrap().address;
     guests["green/right"].await_lease("eth1", LIMIT).unwrap();
+    guests["blue/web"].await_lease("eth0", LIMIT).unwrap();
     await_in_step(&lab);
 
     let (network, before) = (DataPlane::of(&lab), sent(&lab));
-    let pings = Pings::start(&guests["green/right"], left);
+    assert!(
+        before.0 > 0.0 && before.1 > 0.0,
+        "the updates so far were counted: {before:?}"
+    );
+    let within = Pings::start(&guests["green/right"], left);
+    let outside = Pings::start(&guests["blue/web"], INTERNET_ADDRESS);
     for (node, program) in [("w1", AGENT_PROGRAM), (NETNODE, NETNODE_PROGRAM)] {
         for end in ENDS {
             restart(&lab, node, program, end);
@@ -152,10 +162,12 @@ fn a_restarted_node_is_in_step_again_without_being_sent_anything() {
                 "{node} was sent something after {end:?}"
             );
             assert_eq!(DataPlane::of(&lab), network, "after {end:?} of {node}");
-            pings.await_more();
+            within.await_more();
+            outside.await_more();
         }
     }
-    pings.assert_lossless();
+    within.assert_lossless();
+    outside.assert_lossless();
 }
 
 #[test]
