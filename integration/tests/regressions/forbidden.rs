@@ -10,11 +10,10 @@ use trunkline_integration::lab::layout::{
 };
 use trunkline_integration::lab::{Lab, Options};
 
-use crate::frames::Wire;
 use crate::looks::*;
 use crate::support::{LIMIT, api, apply, fleet, guests, must_trunkctl};
 
-const TOPOLOGY: &str = "
+pub(crate) const TOPOLOGY: &str = "
 slices:
   - name: red
     vms:
@@ -92,7 +91,7 @@ fn seen_by_arp(guest: &Guest, nic: &str, targets: &[Ipv4Addr]) -> Vec<String> {
 }
 
 /// The gateway of a link's subnet and its DHCP server.
-fn servers(lab: &Lab, slice: &str) -> (Ipv4Addr, Ipv4Addr) {
+pub(crate) fn servers(lab: &Lab, slice: &str) -> (Ipv4Addr, Ipv4Addr) {
     let gateway: Ipv4Addr = interface(lab, &format!("{slice}/in.eth1")).gateway.parse().unwrap();
     let [a, b, c, _] = gateway.octets();
     (gateway, Ipv4Addr::new(a, b, c, 254))
@@ -247,53 +246,6 @@ fn an_interface_without_a_vlan_reaches_nothing_and_one_with_a_vlan_reaches_only_
     let mut everybody = everybody.to_vec();
     everybody.extend([sea_gateway, servers(&lab, "red").0, "10.60.7.1".parse().unwrap()]);
     assert_eq!(seen_by_arp(inside, "eth0", &everybody), [""; 0], "eth0 without a VLAN");
-}
-
-/// As `TOPOLOGY` has `red`; its `in` is not started as a guest here, we are that guest.
-#[test]
-fn tags_that_a_guest_writes_itself_lead_nowhere() {
-    let lab = fleet(&Options::default());
-    apply(&lab, TOPOLOGY);
-    let guests = guests(&lab, &["sea"]);
-    let [red, sea] = ["red", "sea"].map(|name| slice(&lab, name).links[0].vlan);
-    let ((red_gateway, _), (sea_gateway, _)) = (servers(&lab, "red"), servers(&lab, "sea"));
-    let internet: Ipv4Addr = "10.60.7.1".parse().unwrap();
-    for nic in ["eth0", "eth1"] {
-        guests["sea/out"].await_lease(nic, LIMIT).unwrap();
-    }
-    guests["sea/in"].await_lease("eth1", LIMIT).unwrap();
-    let foreign = ["sea/in.eth1", "sea/out.eth1", "sea/out.eth0"].map(|name| address(&lab, name));
-    let foreign = [&foreign[..], &[sea_gateway, internet]].concat();
-    let own = address(&lab, "red/in.eth1");
-
-    let mut eth1 = Wire::open(&lab, "w1", &interface(&lab, "red/in.eth1"));
-    // Frames from here do get an answer, where they may.
-    assert_eq!(eth1.arp(&[&[]], own, &[red_gateway]), [red_gateway].into());
-    let mut eth0 = Wire::open(&lab, "w1", &interface(&lab, "red/in.eth0"));
-    let stacks: [&[u32]; 7] = [
-        &[],
-        &[0],
-        &[sea],
-        &[INTERNET_VLAN],
-        &[0, sea],
-        &[red, sea],
-        &[red, INTERNET_VLAN],
-    ];
-    for (nic, wire) in [("eth0", &mut eth0), ("eth1", &mut eth1)] {
-        for from in [own, Ipv4Addr::new(10, 60, 7, 200)] {
-            assert_eq!(wire.arp(&stacks, from, &foreign), [].into(), "{nic}, as {from}");
-        }
-    }
-    assert_eq!(
-        eth0.arp(&[&[], &[red]], own, &[red_gateway]),
-        [].into(),
-        "eth0 without a VLAN"
-    );
-    assert_eq!(
-        eth1.arp(&[&[]], own, &[red_gateway]),
-        [red_gateway].into(),
-        "to the last"
-    );
 }
 
 #[test]

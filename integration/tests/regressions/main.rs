@@ -12,3 +12,4 @@ mod looks;
 mod midway;
 mod neighbours;
 mod streams;
+mod tags;
