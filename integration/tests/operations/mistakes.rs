@@ -85,7 +85,7 @@ const WRONG: &[(&str, Spoil)] = &[
     ("vms[0].interfaces[0].mac", |s| {
         s.vms[0].interfaces = vec![interface("eth1", "01:00:5e:00:00:01", "")]
     }),
-    // That of green/left's eth1.
+    // That of green/right's eth1.
     ("vms[0].interfaces[0].mac", |s| {
         s.vms[0].interfaces = vec![interface("eth1", "52:54:00:03:ec:01", "")]
     }),
