@@ -234,6 +234,8 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
     } = pass;
     let refused: Vec<_> = held.refused().collect();
     let is_refused = |key: &Key| refused.iter().any(|r| r.key == *key);
+    // What stays realised of an earlier version is in nobody's desired state any more: its VLANs and addresses are still in use.
+    let outdated = refused.iter().any(|refused| refused.earlier);
     let mut seen: Vec<Observation> = Vec::with_capacity(desired.items.len() + refused.len());
     let mut keys = BTreeSet::new();
     for observation in observations {
@@ -269,7 +271,7 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
     }));
     Pass {
         observations: seen,
-        clean,
+        clean: clean && !outdated,
         retry_after,
     }
 }

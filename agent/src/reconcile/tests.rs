@@ -58,6 +58,7 @@ impl Host for Fake {
 
 struct Stand {
     record: Arc<Record>,
+    board: Arc<Board>,
     held: watch::Sender<Arc<Held>>,
     wake: Wake,
     cancel: CancellationToken,
@@ -69,12 +70,13 @@ impl Stand {
         let cancel = CancellationToken::new();
         let wake = Wake::new(TaskTracker::new(), cancel.clone());
         let record = Arc::new(Record::default());
+        let board = Arc::new(Board::default());
         let (held, receiver) = watch::channel(Arc::new(held));
         let reconcile = Reconcile {
             host: Fake(record.clone()),
             held: receiver,
             wake: wake.clone(),
-            board: Arc::default(),
+            board: board.clone(),
             facts: watch::channel(HostFacts::default()).0,
             tried: watch::channel(false).0,
             metrics: NodeMetrics::default(),
@@ -83,6 +85,7 @@ impl Stand {
         let task = tokio::spawn(reconcile.run());
         Self {
             record,
+            board,
             held,
             wake,
             cancel,
@@ -131,6 +134,28 @@ fn held(generation: u64, vlan: u32, trace: &str) -> Held {
         validate: Arc::new(|_| Ok(())),
     };
     Held::default().take(change, &judge).unwrap()
+}
+
+/// `before`, and then VLAN 101 in place of what it had, in a version that this node refuses.
+fn refused(before: &Held) -> Held {
+    let vlans = [trunkline_proto::VlanId::try_from(101).unwrap()].into();
+    let envelope = Envelope::seal(&Spec::Trunk(Trunk { vlans }), "");
+    let change = Change {
+        cluster_id: "c1".to_owned(),
+        position: Position {
+            term: 1,
+            generation: before.position.generation + 1,
+        },
+        base: before.position.generation,
+        digest: Digest::of([(&envelope.key, envelope.hash)]),
+        upserts: vec![envelope],
+        removals: vec![],
+    };
+    let judge = Judge {
+        kinds: &[Kind::Trunk],
+        validate: Arc::new(|_| Err("no".to_owned())),
+    };
+    before.take(change, &judge).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,5 +286,23 @@ async fn a_host_that_undoes_everything_does_not_keep_the_loop_busy() {
     stand.wake.now();
     stand.settle().await;
     assert_eq!((stand.passes(), Instant::now()), (passes + 1, before));
+    stand.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_not_clean_while_the_version_before_a_refused_one_stays() {
+    let one = held(1, 100, "");
+    let two = refused(&one);
+    assert!(two.desired().trunks().next().unwrap().2.vlans.iter().any(|vlan| vlan.get() == 100));
+    let stand = Stand::start(one);
+    stand.settle().await;
+    stand.board.begin();
+    assert_eq!(stand.board.take(Instant::now()).clean_generation, 1);
+    stand.held.send_replace(Arc::new(two));
+    stand.settle().await;
+    assert!(stand.passes() > 1);
+    stand.board.begin();
+    let report = stand.board.take(Instant::now());
+    assert_ne!(report.clean_generation, 2, "VLAN 100 is still in use: {report:?}");
     stand.end().await;
 }
