@@ -304,3 +304,44 @@ fn share_mounts(dir: &Path) -> Result<(), Error> {
         other => other.map_err(system(format!("share {}", dir.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    const UNITS: [(&str, &str); 2] = [
+        ("trunkline-agent.service", include_str!("../trunkline-agent.service")),
+        (
+            "trunkline-netnode.service",
+            include_str!("../../netnode/trunkline-netnode.service"),
+        ),
+    ];
+
+    /// Options of a service that leave it in the host's mount namespace. Most others that have to do with files or protection do not,
+    /// so that one that is not listed has to be looked up in systemd.exec(5) first.
+    const WITHOUT_MOUNTS: [&str; 8] = [
+        "Type",
+        "ExecStart",
+        "Restart",
+        "RestartSec",
+        "KillMode",
+        "StateDirectory",
+        "StateDirectoryMode",
+        "LimitNOFILE",
+    ];
+
+    #[test]
+    fn units_leave_the_daemons_in_the_hosts_mount_namespace() {
+        for (unit, text) in UNITS {
+            let section = text.split("[Service]").nth(1).unwrap().split("\n[").next().unwrap();
+            let options = section.lines().filter(|line| !line.starts_with('#'));
+            let names: Vec<_> = options
+                .filter_map(|line| Some(line.split_once('=')?.0.trim()))
+                .collect();
+            assert!(names.contains(&"ExecStart"), "{unit} was not understood");
+            for name in names {
+                assert!(WITHOUT_MOUNTS.contains(&name), "{unit} has {name}");
+            }
+        }
+    }
+}
