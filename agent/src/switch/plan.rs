@@ -177,6 +177,18 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
         ));
     }
     let adopted = !ours || held.external_ids.contains_key(ADOPTED_KEY);
+    if let Some(device) = observed.devices.get(&spec.name)
+        && adopted
+        && (!ours || device.link.up)
+    {
+        // It would be set down, and a host that is reached over it would be cut off.
+        if let Some(use_of) = host_use(&device.addresses, &device.routes) {
+            return Err(format!(
+                "the bridge {0} cannot be used: the host uses its local device {0}, which has {use_of}; move that elsewhere",
+                spec.name
+            ));
+        }
+    }
     let mut external_ids = BTreeMap::from([mark]);
     keep_others(&mut external_ids, &held.external_ids);
     if adopted {
@@ -375,21 +387,17 @@ impl Planner<'_> {
 
 /// Why a device that the host itself uses cannot be an uplink.
 pub(super) fn obstacles(name: &str, addresses: &[ipnet::IpNet], routes: &[ipnet::IpNet]) -> Option<String> {
+    host_use(addresses, routes).map(|use_of| format!("the uplink {name} has {use_of}; an uplink has none"))
+}
+
+/// What the host uses a device for.
+fn host_use(addresses: &[ipnet::IpNet], routes: &[ipnet::IpNet]) -> Option<String> {
     let list = |nets: &[ipnet::IpNet]| {
         let texts: BTreeSet<String> = nets.iter().map(ToString::to_string).collect();
         texts.into_iter().collect::<Vec<_>>().join(", ")
     };
     if !addresses.is_empty() {
-        return Some(format!(
-            "the uplink {name} has the address {}; an uplink has none",
-            list(addresses)
-        ));
+        return Some(format!("the address {}", list(addresses)));
     }
-    if !routes.is_empty() {
-        return Some(format!(
-            "the uplink {name} has a route to {}; an uplink has none",
-            list(routes)
-        ));
-    }
-    None
+    (!routes.is_empty()).then(|| format!("a route to {}", list(routes)))
 }

@@ -326,6 +326,31 @@ proptest! {
 }
 
 #[test]
+fn a_bridge_whose_local_device_the_host_uses_is_not_adopted() {
+    for marked_before in [false, true] {
+        let mut world = Observed::default();
+        put_bridge(
+            &mut world,
+            "br-int",
+            marked_before.then_some(MARK),
+            marked_before,
+            "system",
+        );
+        let mut local = device("br-int", 9);
+        local.link.up = true;
+        let state = state(true, None, BTreeMap::new());
+        world.devices.insert("br-int".into(), local.clone());
+        assert_eq!(plan(&state, &world).unwrap().quiet_local.as_deref(), Some("br-int"));
+        local.routes.push("0.0.0.0/0".parse().unwrap());
+        world.devices.insert("br-int".into(), local.clone());
+        assert!(plan(&state, &world).unwrap_err().contains("a route to 0.0.0.0/0"));
+        local.addresses.push("192.0.2.1/24".parse().unwrap());
+        world.devices.insert("br-int".into(), local);
+        assert!(plan(&state, &world).unwrap_err().contains("192.0.2.1/24"));
+    }
+}
+
+#[test]
 fn an_empty_trunk_is_written_as_a_vlan_that_does_not_exist() {
     let world = world();
     assert_eq!(world.ports["trunk0"].columns.trunks, BTreeSet::from([4095]));
