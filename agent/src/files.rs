@@ -6,28 +6,44 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Writes a file as a whole: a reader, and a crash at any point, sees the old content or the new one. True when anything was
-/// written: content and mode that are right already are left alone.
+/// written: content and mode that are right already are left alone. Either way it is durable on return.
 ///
 /// # Errors
 /// As the system says; the path is in the message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
-    if is_already(path, content, mode) {
-        return Ok(false);
-    }
+    write_with(path, content, mode, sync_directory)
+}
+
+fn write_with(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    sync_directory: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("write {}: {error}", path.display()));
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    if is_already(path, content, mode) {
+        // By an earlier attempt, perhaps, that was renamed and then could not be made durable.
+        sync_directory(directory).map_err(failed)?;
+        return Ok(false);
+    }
     let temporary = temporary_beside(path)?;
     write_new(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path))
         // The rename itself is durable only with its directory.
-        .and_then(|()| File::open(directory)?.sync_all())
+        .and_then(|()| sync_directory(directory))
         .map_err(|error| {
             let _ = fs::remove_file(&temporary);
-            io::Error::new(error.kind(), format!("write {}: {error}", path.display()))
+            failed(error)
         })?;
     Ok(true)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn is_already(path: &Path, content: &[u8], mode: u32) -> bool {
@@ -118,6 +134,17 @@ mod tests {
         assert!(write_atomic(&path, b"one", 0o600).unwrap());
         assert!(!write_atomic(&path, b"one", 0o600).unwrap());
         assert!(write_atomic(&path, b"one", 0o644).unwrap());
+    }
+
+    #[test]
+    fn a_rename_that_could_not_be_made_durable_is_not_taken_for_done_by_the_next_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let broken = |_: &Path| Err(io::Error::from(io::ErrorKind::StorageFull));
+        write_with(&path, b"one", 0o600, broken).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_with(&path, b"one", 0o600, broken).unwrap_err();
+        assert!(!write_atomic(&path, b"one", 0o600).unwrap());
     }
 
     #[test]
