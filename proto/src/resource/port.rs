@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{OpenError, field, mtu_from};
-use crate::{Invalid, Mac, PortName, VlanId, wire};
+use crate::{InterfaceName, Invalid, Mac, PortName, VlanId, VmId, wire};
 
 /// A VM interface on its worker: the TAP that the guest's launcher opens, and the switch port that holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Port {
             interface,
         } = spec;
         Ok(Self {
-            tap: tap.parse().map_err(field("name"))?,
+            tap: tap_name(tap).map_err(field("name"))?,
             vlan: if vlan == 0 {
                 None
             } else {
@@ -84,6 +84,24 @@ impl From<&Port> for wire::PortSpec {
             interface: interface.clone(),
         }
     }
+}
+
+/// Only `tap_{vm_id}_{interface}`: a node makes a device of this name, and the kernel would take a `%d` in it for a pattern.
+fn tap_name(text: &str) -> Result<PortName, Invalid> {
+    let parts = || {
+        let (vm, interface) = text.strip_prefix("tap_")?.split_once('_')?;
+        let vm = VmId::try_from(vm.parse::<u32>().ok()?).ok()?;
+        let interface: InterfaceName = interface.parse().ok()?;
+        PortName::tap(vm, interface).ok()
+    };
+    // `tap_007_eth1` and `tap_+7_eth1` are other names.
+    parts().filter(|name| name.as_str() == text).ok_or_else(|| {
+        Invalid::new(
+            text,
+            "the name of a TAP",
+            "write tap_VMID_INTERFACE, like tap_1002_eth1",
+        )
+    })
 }
 
 /// Parses an IPv4 address.

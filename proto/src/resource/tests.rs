@@ -110,6 +110,31 @@ fn a_spec_under_another_name_is_refused() {
 }
 
 #[test]
+fn a_port_is_named_after_a_vm_and_its_interface_only() {
+    let open = |name: &str| {
+        let mut envelope = Envelope::seal(&specs()[0], "");
+        envelope.key.name = name.parse().unwrap();
+        envelope.open()
+    };
+    for good in ["tap_1000_eth0", "tap_1002_eth16", "tap_999999_eth1"] {
+        open(good).unwrap();
+    }
+    for bad in [
+        "tap%d",
+        "tap_%d",
+        "tap_1002_eth%d",
+        "eth0",
+        "tap_01002_eth1",
+        "tap_1002_eth01",
+        "tap_7_eth1",
+        "tap_1002_eth17",
+    ] {
+        let text = open(bad).unwrap_err().to_string();
+        assert!(text.starts_with("name: "), "{bad}: {text}");
+    }
+}
+
+#[test]
 fn impossible_values_are_refused_by_field() {
     let refused = |spec: wire::PortSpec| {
         let envelope = Envelope {
