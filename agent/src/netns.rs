@@ -28,6 +28,9 @@ pub const NETNS_DIR: &str = "/run/netns";
 /// Magic number of the filesystem that namespaces live in (`NSFS_MAGIC` in linux/magic.h).
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
+/// The calling thread's namespace, not the process's.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// Why work on a namespace failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,6 +183,43 @@ impl Namespaces {
         on_thread(move || create_here(&dir, &path, &mark)).await
     }
 
+    /// True when a process runs in the namespace that our mark of this name names, mounted or not.
+    #[must_use]
+    pub fn is_home_of(&self, name: &str, pid: u32) -> bool {
+        File::open(format!("/proc/{pid}/ns/net")).is_ok_and(|namespace| is_marked(&namespace, &self.marks.join(name)))
+    }
+
+    /// Gives a namespace of ours its name back: a process still runs in it, but it is not mounted any more. False when the process is
+    /// gone or runs in another namespace than the one that our mark names; nothing is done then.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] when there is another namespace of this name, and as the system says.
+    pub async fn restore(&self, name: &str, pid: u32) -> Result<bool, Error> {
+        check_name(name)?;
+        if self.is_ours(name) {
+            return Ok(true);
+        }
+        if self.exists(name) {
+            return Err(Error::NotOurs(name.to_owned()));
+        }
+        let (dir, path, mark) = (self.dir.clone(), self.path(name), self.marks.join(name));
+        on_thread(move || {
+            // Held open: the process may end, and its id be another's, before it is mounted.
+            let Ok(namespace) = File::open(format!("/proc/{pid}/ns/net")) else {
+                return Ok(false);
+            };
+            if !is_marked(&namespace, &mark) {
+                return Ok(false);
+            }
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(system("enter a process's namespace"))?;
+            fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
+            share_mounts(&dir)?;
+            mount_own(&path)?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// Deletes a namespace. What runs in it keeps it alive without a name: stop that first. Success when it is gone already.
     ///
     /// # Errors
@@ -250,6 +290,12 @@ fn inode(path: &Path) -> Option<u64> {
         .flatten()
 }
 
+/// True when this open namespace is the one that a mark names.
+fn is_marked(namespace: &File, mark: &Path) -> bool {
+    let found = namespace.metadata().and_then(|file| mark_of(file.ino())).ok();
+    found.is_some() && found == fs::read_to_string(mark).ok()
+}
+
 /// What our mark of a namespace says.
 fn mark_of(inode: u64) -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -261,18 +307,21 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(io_error(format!("make {}", dir.display())))?;
     share_mounts(dir)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(system("make a network namespace"))?;
-    // This thread's namespace, not the process's.
-    let own = Path::new("/proc/thread-self/ns/net");
-    let fresh = fs::metadata(own).map_err(io_error("look at the new namespace"))?.ino();
+    let fresh = fs::metadata(OWN).map_err(io_error("look at the new namespace"))?.ino();
     let text = mark_of(fresh).map_err(io_error("read the boot id"))?;
     files::write_atomic(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
+    mount_own(path)
+}
+
+/// Mounts the namespace that this thread is in.
+fn mount_own(path: &Path) -> Result<(), Error> {
     // A plain file of an attempt that was cut off is mounted over.
     File::options()
         .create(true)
         .append(true)
         .open(path)
         .map_err(io_error(format!("make {}", path.display())))?;
-    mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    mount(Some(Path::new(OWN)), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(system(format!("mount the namespace at {}", path.display())))
 }
 

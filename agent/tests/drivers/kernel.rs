@@ -299,6 +299,39 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn a_namespace_that_lost_its_mount_gets_its_name_back_from_a_process_in_it() {
+    alone(|| async {
+        let namespaces = Namespaces::new("/run/marks").unwrap();
+        namespaces.create("ns-a").await.unwrap();
+        namespaces.create("ns-b").await.unwrap();
+        let detached = |name| Detached {
+            argv: vec!["sleep".into(), "60".into()],
+            namespace: Some(namespaces.path(name)),
+            log: None,
+        };
+        let inside = spawn_detached(&detached("ns-a")).await.unwrap();
+        let elsewhere = spawn_detached(&detached("ns-b")).await.unwrap();
+        run("umount", &["-l", "/run/netns/ns-a"]);
+        assert!(!namespaces.is_ours("ns-a"));
+        assert!(namespaces.is_home_of("ns-a", inside.pid) && !namespaces.is_home_of("ns-a", elsewhere.pid));
+        assert!(!namespaces.restore("ns-a", elsewhere.pid).await.unwrap());
+        assert!(!namespaces.restore("ns-a", std::process::id()).await.unwrap());
+        assert!(!namespaces.exists("ns-a"));
+        for _ in 0..2 {
+            assert!(namespaces.restore("ns-a", inside.pid).await.unwrap());
+        }
+        assert!(namespaces.is_ours("ns-a"));
+        run("nsenter", &["--net=/run/netns/ns-a", "true"]);
+
+        for process in [&inside, &elsewhere] {
+            stop(process, LIMIT).await.unwrap();
+        }
+        run("umount", &["-l", "/run/netns/ns-a"]);
+        assert!(!namespaces.restore("ns-a", inside.pid).await.unwrap());
+    });
+}
+
+#[test]
 fn a_detached_process_runs_in_its_namespace_and_logs() {
     alone(|| async {
         let namespaces = Namespaces::new("/run/marks").unwrap();
