@@ -62,8 +62,12 @@ pub struct Restored {
     pub term: u64,
     /// Revision that the export was made at.
     pub revision: u64,
+    /// When the export was written.
+    pub at: String,
     /// Slices in it.
     pub slices: usize,
+    /// Those that were deployed then, with the number of the revision.
+    pub deployed: Vec<(String, u32)>,
 }
 
 /// Why an export cannot be written or restored.
@@ -188,7 +192,7 @@ pub fn restore(file: &Path, state_dir: &Path, term: Option<u64>) -> Result<Resto
         what: "read",
         source,
     })?;
-    let exported = parse(&text).map_err(|why| BackupError::Unusable {
+    let (header, exported) = parse(&text).map_err(|why| BackupError::Unusable {
         path: file.to_owned(),
         why,
     })?;
@@ -208,12 +212,17 @@ pub fn restore(file: &Path, state_dir: &Path, term: Option<u64>) -> Result<Resto
     Ok(Restored {
         term: cluster.meta.term,
         revision: cluster.meta.revision,
+        at: header.at,
         slices: cluster.slices.len(),
+        deployed: cluster
+            .deployed()
+            .map(|(slice, frozen)| (slice.name.to_string(), frozen.number))
+            .collect(),
         cluster_id: cluster.meta.cluster_id,
     })
 }
 
-fn parse(text: &[u8]) -> Result<Rows, String> {
+fn parse(text: &[u8]) -> Result<(Header, Rows), String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is no text")?;
     let lines: Vec<&str> = text.lines().collect();
     let (Some(first), Some(last)) = (lines.first(), lines.last()) else {
@@ -240,7 +249,7 @@ fn parse(text: &[u8]) -> Result<Rows, String> {
             footer.rows
         ));
     }
-    Ok(rows)
+    Ok((header, rows))
 }
 
 fn is_exported(key: &str) -> bool {

@@ -44,7 +44,7 @@ pub struct Config {
 pub struct StateConfig {
     /// The state directory.
     pub dir: PathBuf,
-    /// Time between two exports; zero for none.
+    /// Longest time between a change and its export, which is written within seconds as a rule; zero for none.
     #[serde(default = "StateConfig::export_every")]
     pub export_every: DurationText,
     /// Journal entries kept.

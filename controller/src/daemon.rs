@@ -7,10 +7,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use trunkline_certs::{Reloader, TlsError};
 use trunkline_proto::{
     Invalid,
@@ -32,6 +32,12 @@ use crate::{
 
 /// The periodic export's name, beside the database.
 const EXPORT: &str = "export.jsonl";
+
+/// A change is in the export within this time, while writing it is quick.
+const EXPORT_REST: Duration = Duration::from_secs(2);
+
+/// Writing takes one part in this many of the time at most, however large the state.
+const EXPORT_SHARE: u32 = 10;
 
 /// How long everything may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,28 +170,45 @@ fn open_store(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(store))
 }
 
-/// Now and then, when something changed, and once more at the end.
+/// Soon after each change, now and then, and once more at the end; never twice for the same revision.
 async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     if every.is_zero() {
         return;
     }
+    let mut changes = core.watch_status();
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = None;
+    let (mut tried, mut written, mut rest) = (None, None, EXPORT_REST);
     loop {
-        // Either arm may be cancelled: a tick is not lost.
+        // Every arm may be cancelled: a tick is not lost, and a change is looked for by its revision.
         let stopping = tokio::select! {
             () = core.stopping().cancelled() => true,
             _ = timer.tick() => false,
+            () = changed_since(&core, &mut changes, tried, rest) => false,
         };
-        let revision = core.state().cluster.meta.revision;
-        if last != Some(revision) && export(&core, &dir).await {
-            last = Some(revision);
+        let revision = Some(core.state().cluster.meta.revision);
+        tried = revision;
+        if written != revision {
+            let began = Instant::now();
+            if export(&core, &dir).await {
+                written = revision;
+            }
+            rest = EXPORT_REST.max(began.elapsed() * EXPORT_SHARE);
         }
         if stopping {
             return;
         }
     }
+}
+
+/// Until there is another revision than `tried`, and then for `rest`, so that changes that come together are written together.
+async fn changed_since(core: &Core, changes: &mut watch::Receiver<u64>, tried: Option<u64>, rest: Duration) {
+    while tried == Some(core.state().cluster.meta.revision) {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+    tokio::time::sleep(rest).await;
 }
 
 async fn export(core: &Arc<Core>, dir: &Path) -> bool {

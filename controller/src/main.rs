@@ -89,12 +89,27 @@ fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
 fn restore(config: &Config, file: &Path, term: Option<u64>) -> anyhow::Result<()> {
     let restored = backup::restore(file, &config.state.dir, term)?;
     println!(
-        "restored cluster {} with {} slice(s) as of revision {} into {}; its term is now {}",
+        "restored cluster {} with {} slice(s) as of revision {}, written at {}, into {}; its term is now {}",
         restored.cluster_id,
         restored.slices,
         restored.revision,
+        restored.at,
         config.state.dir.display(),
         restored.term
+    );
+    let deployed: Vec<String> = restored
+        .deployed
+        .iter()
+        .map(|(slice, number)| format!("{slice} (revision {number})"))
+        .collect();
+    match deployed.as_slice() {
+        [] => println!("deployed in it: nothing"),
+        all => println!("deployed in it: {}", all.join(", ")),
+    }
+    eprintln!(
+        "warning: what was deployed after {} is not in it: hosts still have it, and remove it as soon as this controller starts; \
+         if something is missing in the list above, look for a newer export first",
+        restored.at
     );
     Ok(())
 }

@@ -117,9 +117,10 @@ async fn after_damage_the_controller_refuses_and_a_restore_brings_everything_bac
 }
 
 #[tokio::test]
-async fn a_running_controller_writes_an_export_that_can_be_restored() {
+async fn a_running_controller_exports_soon_after_a_change_and_that_can_be_restored() {
     let controller = Controller::start_with(|config| {
-        config.state.export_every = DurationText(std::time::Duration::from_millis(50));
+        // What is written below is written for the change, not for the hour.
+        config.state.export_every = DurationText(std::time::Duration::from_secs(3600));
     })
     .await;
     for name in ["w1", "w2"] {
@@ -140,6 +141,8 @@ async fn a_running_controller_writes_an_export_that_can_be_restored() {
     let elsewhere = controller.dir.path().join("elsewhere");
     let restored = backup::restore(&file, &elsewhere, Some(7)).unwrap();
     assert_eq!((restored.term, restored.slices), (7, 1));
+    assert_eq!(restored.deployed, [("shop".to_owned(), 1)]);
+    assert!(text_of_header(&file).contains(&restored.at), "{}", restored.at);
 }
 
 #[tokio::test]
@@ -178,4 +181,9 @@ async fn an_export_that_is_not_whole_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("raise the term"), "{error}");
+}
+
+fn text_of_header(file: &std::path::Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().next().unwrap().to_owned()
 }
