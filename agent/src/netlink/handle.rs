@@ -12,8 +12,7 @@ use futures::future::try_join_all;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -253,29 +252,6 @@ impl Handle {
             .ack(&format!("delete address {net} of device {index}"), request)
             .await;
         tolerate(answer, &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
-    }
-
-    /// Adds a route, or replaces the one to the same destination.
-    ///
-    /// # Errors
-    /// As the kernel says.
-    pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewRoute(route.message());
-        let request = packet(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-        self.ack(&format!("add route to {}", route.destination), request).await
-    }
-
-    /// Deletes a route; success when it is gone already.
-    ///
-    /// # Errors
-    /// As the kernel says.
-    pub async fn delete_route(&self, route: &Route) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelRoute(route.message());
-        let request = packet(message, NLM_F_REQUEST | NLM_F_ACK);
-        let answer = self
-            .ack(&format!("delete route to {}", route.destination), request)
-            .await;
-        tolerate(answer, &[Errno::ESRCH, Errno::ENODEV])
     }
 
     /// Deletes a device; success when it is gone already.

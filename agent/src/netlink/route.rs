@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 /// An address of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,19 +70,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// The main routing table's number.
-    pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
-
-    /// A route of the main table.
-    #[must_use]
-    pub fn new(destination: IpNet, gateway: Option<IpAddr>, output: u32) -> Self {
-        Self {
-            destination,
-            gateway,
-            output: Some(output),
-            table: Self::MAIN,
-        }
-    }
+    /// The main routing table's number (`RT_TABLE_MAIN` in linux/rtnetlink.h).
+    pub const MAIN: u32 = 254;
 
     /// None for routes that are not unicast (local, broadcast, multicast ones that the kernel makes by itself).
     pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
@@ -115,28 +102,6 @@ impl Route {
         }
         Some(route)
     }
-
-    /// The request's message.
-    pub(super) fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(self.destination.addr());
-        message.header.destination_prefix_length = self.destination.prefix_len();
-        message.header.protocol = RouteProtocol::Static;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = if self.gateway.is_some() {
-            RouteScope::Universe
-        } else {
-            RouteScope::Link
-        };
-        let attributes = &mut message.attributes;
-        attributes.push(RouteAttribute::Table(self.table));
-        if self.destination.prefix_len() > 0 {
-            attributes.push(RouteAttribute::Destination(wire(self.destination.network())));
-        }
-        attributes.extend(self.gateway.map(|gateway| RouteAttribute::Gateway(wire(gateway))));
-        attributes.extend(self.output.map(RouteAttribute::Oif));
-        message
-    }
 }
 
 fn family(address: IpAddr) -> AddressFamily {
@@ -151,12 +116,5 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
         _ => None,
-    }
-}
-
-fn wire(address: IpAddr) -> RouteAddress {
-    match address {
-        IpAddr::V4(address) => RouteAddress::Inet(address),
-        IpAddr::V6(address) => RouteAddress::Inet6(address),
     }
 }

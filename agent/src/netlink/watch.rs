@@ -65,7 +65,7 @@ pub fn watch_rules(cancel: CancellationToken) -> Result<watch::Receiver<u64>, Er
     let (sender, receiver) = watch::channel(0_u64);
     for (protocol, group) in [
         (NETLINK_NETFILTER, NFTABLES),
-        (NETLINK_ROUTE, MulticastGroup::Ipv4Netconf as u32),
+        (NETLINK_ROUTE, number(MulticastGroup::Ipv4Netconf)),
     ] {
         let socket = member_of(protocol, &[group])
             .map_err(|source| io_error("subscribe to the kernel's notices of rules and settings", source))?;
@@ -89,7 +89,7 @@ async fn tick(socket: &TokioSocket, sender: &watch::Sender<u64>) -> io::Error {
         datagram.clear();
         match future::poll_fn(|cx| socket.poll_recv(cx, &mut datagram)).await {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+            Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS) => {}
             Err(error) => return error,
         }
         sender.send_modify(|tick| *tick = tick.wrapping_add(1));
@@ -97,13 +97,17 @@ async fn tick(socket: &TokioSocket, sender: &watch::Sender<u64>) -> io::Error {
 }
 
 fn subscribe() -> io::Result<TokioSocket> {
-    // The enumeration's values are the kernel's RTNLGRP numbers.
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
     ];
-    member_of(NETLINK_ROUTE, &groups.map(|group| group as u32))
+    member_of(NETLINK_ROUTE, &groups.map(number))
+}
+
+/// The kernel's RTNLGRP number. The enumeration's values are those numbers, and a cast is the one way to read them.
+fn number(group: MulticastGroup) -> u32 {
+    group as u32
 }
 
 fn member_of(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {

@@ -157,15 +157,6 @@ impl Transaction {
         self.push(format!("guard on {table}"), Expect::Any, body)
     }
 
-    /// Guard: the whole transaction fails if a row of this name is there.
-    pub fn require_absent(&mut self, table: &str, name: &str) -> &mut Self {
-        let body = json!({
-            "op": "wait", "table": table, "where": [["name", "==", name]], "timeout": 0,
-            "columns": ["name"], "until": "==", "rows": [],
-        });
-        self.push(format!("guard on {table}"), Expect::Any, body)
-    }
-
     /// A remark in the database's log; carries the trace id when there is one.
     pub fn comment(&mut self, text: &str) -> &mut Self {
         self.push(
@@ -252,12 +243,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Id of the row that the operation at `index` inserted.
-    #[must_use]
-    pub fn inserted(&self, index: usize) -> Option<Uuid> {
-        self.results.get(index)?.get("uuid")?.get(1)?.as_str()?.parse().ok()
-    }
-
     /// `next_cfg` as read by the last operation, put there by [`Transaction::bump_next_cfg`].
     pub(super) fn next_cfg(&self) -> Option<i64> {
         self.results.last()?.get("rows")?.get(0)?.get("next_cfg")?.as_i64()

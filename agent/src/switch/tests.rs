@@ -615,7 +615,12 @@ fn ipv6s_own_addresses_and_routes_do_not_speak_against_an_uplink() {
         net: net.parse().unwrap(),
         link_local,
     };
-    let route = |net: &str| Route::new(net.parse().unwrap(), None, 2);
+    let route = |net: &str| Route {
+        destination: net.parse().unwrap(),
+        gateway: None,
+        output: Some(2),
+        table: Route::MAIN,
+    };
     let observed = Observed::new(
         &crate::ovsdb::Snapshot::default(),
         &[link],

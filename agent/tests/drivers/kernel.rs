@@ -106,7 +106,7 @@ fn deleting_many_touches_no_device_of_another_group() {
 }
 
 #[test]
-fn addresses_and_routes_are_added_seen_and_deleted_and_repeats_are_success() {
+fn routes_are_seen_and_addresses_are_added_seen_and_deleted_and_repeats_are_success() {
     alone(|| async {
         veth("v0");
         let netlink = netlink();
@@ -115,10 +115,13 @@ fn addresses_and_routes_are_added_seen_and_deleted_and_repeats_are_success() {
         for _ in 0..2 {
             netlink.add_address(index, net("10.64.110.1/24")).await.unwrap();
         }
-        let route = Route::new(net("10.99.0.0/16"), Some("10.64.110.9".parse().unwrap()), index);
-        for _ in 0..2 {
-            netlink.add_route(&route).await.unwrap();
-        }
+        run("ip", &["route", "add", "10.99.0.0/16", "via", "10.64.110.9"]);
+        let route = Route {
+            destination: net("10.99.0.0/16"),
+            gateway: Some("10.64.110.9".parse().unwrap()),
+            output: Some(index),
+            table: Route::MAIN,
+        };
         assert!(netlink.routes().await.unwrap().contains(&route));
         let held: Vec<IpNet> = netlink
             .addresses()
@@ -131,7 +134,6 @@ fn addresses_and_routes_are_added_seen_and_deleted_and_repeats_are_success() {
         assert_eq!(held, [net("10.64.110.1/24")]);
         assert!(run("ip", &["addr", "show", "v0"]).contains("brd 10.64.110.255"));
         for _ in 0..2 {
-            netlink.delete_route(&route).await.unwrap();
             netlink.delete_address(index, net("10.64.110.1/24")).await.unwrap();
         }
         for _ in 0..2 {

@@ -159,7 +159,12 @@ mod tests {
                 (4, "10.64.112.0/24"),
                 (9, "0.0.0.0/0"),
             ]
-            .map(|(index, net)| Route::new(net.parse().unwrap(), None, index))
+            .map(|(index, net)| Route {
+                destination: net.parse().unwrap(),
+                gateway: None,
+                output: Some(index),
+                table: Route::MAIN,
+            })
             .into(),
             addresses: Vec::new(),
         };
