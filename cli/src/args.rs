@@ -129,10 +129,13 @@ pub(crate) enum SliceCommand {
     /// List the slices
     #[command(visible_alias = "ls")]
     List,
-    /// Show a slice with its VMs, links and addresses
+    /// Show a slice's draft with its VMs, links and addresses
     Show {
         /// Its name
         slice: String,
+        /// What is deployed, instead of the draft
+        #[arg(long)]
+        deployed: bool,
     },
     /// Freeze the draft as a revision and make it true on the hosts
     Deploy(OneSlice),

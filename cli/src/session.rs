@@ -66,9 +66,23 @@ impl Session {
         request
     }
 
-    /// One slice.
+    /// One slice, with its draft.
     pub(crate) async fn slice(&self, name: &str) -> Result<wire::Slice, Failure> {
-        call!(self, slices.get_slice(wire::GetSliceRequest { name: name.to_owned() }))
+        let request = wire::GetSliceRequest {
+            name: name.to_owned(),
+            ..wire::GetSliceRequest::default()
+        };
+        call!(self, slices.get_slice(request))
+    }
+
+    /// One slice, as it is deployed.
+    pub(crate) async fn deployed_slice(&self, name: &str) -> Result<wire::Slice, Failure> {
+        let request = wire::GetSliceRequest {
+            name: name.to_owned(),
+            deployed: true,
+            ..wire::GetSliceRequest::default()
+        };
+        call!(self, slices.get_slice(request))
     }
 
     /// All slices, or the named one.

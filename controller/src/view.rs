@@ -32,6 +32,19 @@ pub fn slice(slice: &Slice, settings: &Settings) -> wire::Slice {
     }
 }
 
+/// A slice with the VMs and links of one of its revisions in place of its draft.
+pub fn frozen(of: &Slice, frozen: &Frozen, settings: &Settings) -> wire::Slice {
+    let then = Slice {
+        vms: frozen.vms.clone(),
+        links: frozen.links.clone(),
+        ..of.clone()
+    };
+    wire::Slice {
+        draft_differs: of.draft_differs(),
+        ..slice(&then, settings)
+    }
+}
+
 /// A VM of a slice's draft.
 pub fn vm(slice: &Slice, vm: &Vm, settings: &Settings) -> wire::Vm {
     wire::Vm {

@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     resolve,
     session::{Session, call},
-    view::slice::{LinkView, links_table},
+    view::slice::{LinkView, links_table, say_differing},
 };
 
 pub(super) async fn run(session: &Session, command: &LinkCommand) -> Result<(), Failure> {
@@ -79,7 +79,9 @@ async fn list(session: &Session, within: &InSlice) -> Result<(), Failure> {
         .collect();
     session
         .console
-        .show(&views, || links_table(&session.console, views.iter()))
+        .show(&views, || links_table(&session.console, views.iter()))?;
+    say_differing(&session.console, &slices);
+    Ok(())
 }
 
 /// The slice of the first end's VM, when only one slice has such a VM.

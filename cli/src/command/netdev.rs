@@ -22,7 +22,7 @@ pub(crate) struct NetdevView {
     worker: Option<String>,
     /// `system` or `netdev`; nothing when the worker has not said yet.
     datapath: Option<String>,
-    /// False while the slice is a draft only: its TAPs are on no host yet.
+    /// False for what is in the draft only: its TAPs are on no host yet.
     deployed: bool,
     interfaces: Vec<NetdevInterfaceView>,
 }
@@ -39,7 +39,7 @@ struct NetdevInterfaceView {
 }
 
 impl NetdevView {
-    pub(crate) fn new(slice: &wire::Slice, vm: &wire::Vm, datapath: String) -> Self {
+    pub(crate) fn new(slice: &wire::Slice, vm: &wire::Vm, deployed: bool, datapath: String) -> Self {
         // Without offloads it works on both.
         let offloads = datapath == "system";
         let interface = |i: &wire::Interface| NetdevInterfaceView {
@@ -54,7 +54,7 @@ impl NetdevView {
             vm: vm.name.clone(),
             worker: Some(vm.worker.clone()).filter(|w| !w.is_empty()),
             datapath: Some(datapath).filter(|d| !d.is_empty()),
-            deployed: slice.deployed.is_some(),
+            deployed,
             interfaces: vm.interfaces.iter().map(interface).collect(),
         }
     }
@@ -157,7 +157,7 @@ mod tests {
             name: "shop".to_owned(),
             ..wire::Slice::default()
         };
-        NetdevView::new(&slice, &vm, datapath.to_owned())
+        NetdevView::new(&slice, &vm, false, datapath.to_owned())
     }
 
     #[test]

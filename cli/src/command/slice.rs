@@ -9,7 +9,7 @@ use crate::{
     session::{Session, call},
     view::{
         change::DoneView,
-        slice::{DeploymentView, SliceSummary, SliceView, revisions_table, slice_text, slices_table},
+        slice::{DeploymentView, Shown, SliceSummary, SliceView, revisions_table, slice_text, slices_table},
     },
     wait::{Goal, Until, wait},
 };
@@ -17,16 +17,25 @@ use crate::{
 pub(super) async fn run(session: &Session, command: &SliceCommand) -> Result<(), Failure> {
     match command {
         SliceCommand::List => list(session).await,
-        SliceCommand::Show { slice } => {
-            let view = SliceView::from(&session.slice(slice).await?);
-            session.console.show(&view, || slice_text(&session.console, &view))
-        }
+        SliceCommand::Show { slice, deployed } => show(session, slice, *deployed).await,
         SliceCommand::Deploy(one) => deploy(session, one).await,
         SliceCommand::Undeploy(one) => undeploy(session, one).await,
         SliceCommand::Delete(one) => delete(session, one).await,
         SliceCommand::Rollback { to, one } => rollback(session, *to, one).await,
         SliceCommand::Revisions { slice } => revisions(session, slice).await,
     }
+}
+
+async fn show(session: &Session, slice: &str, deployed: bool) -> Result<(), Failure> {
+    let found = match deployed {
+        true => session.deployed_slice(slice).await?,
+        false => session.slice(slice).await?,
+    };
+    let view = SliceView {
+        shown: if deployed { Shown::Deployed } else { Shown::Draft },
+        ..SliceView::from(&found)
+    };
+    session.console.show(&view, || slice_text(&session.console, &view))
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {

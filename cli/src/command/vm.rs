@@ -6,12 +6,12 @@ use trunkline_proto::{InterfaceName, Mac, client::new_request_id, wire};
 
 use super::{done, netdev};
 use crate::{
-    args::{InSlice, VmCommand},
+    args::{InSlice, Launcher, VmCommand},
     console::Format,
     failure::Failure,
     resolve,
     session::{Session, call},
-    view::slice::{VmView, vms_table},
+    view::slice::{VmView, say_differing, vms_table},
 };
 
 pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Failure> {
@@ -70,15 +70,43 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
         }
         VmCommand::Netdev { vm, within, only } => {
             let (of, name) = resolve::split(vm, within.slice.as_deref())?;
-            let slices = session.slices(of).await?;
-            let (slice, vm) = resolve::vm(&slices, name)?;
-            let datapath = datapath(session, &vm.worker).await?;
-            let view = netdev::NetdevView::new(slice, vm, datapath);
-            match (only, session.console.format) {
-                (Some(launcher), Format::Table) => session.console.print(&netdev::only(&view, *launcher)),
-                _ => session.console.show(&view, || netdev::text(&view)),
-            }
+            netdev(session, of, name, *only).await
         }
+    }
+}
+
+/// What is deployed is what a launcher can open; the draft only when nothing of the VM is.
+async fn netdev(session: &Session, of: Option<&str>, name: &str, only: Option<Launcher>) -> Result<(), Failure> {
+    let mut slices = session.slices(of).await?;
+    let mut deployed = Vec::new();
+    for slice in &mut slices {
+        // Where the two are alike, one call has told both.
+        if slice.deployed.is_some() && slice.draft_differs {
+            let now = session.deployed_slice(&slice.name).await?;
+            // A VM that is in the draft only is told as such; one that is in both is the deployed one.
+            slice.vms.retain(|vm| now.vms.iter().all(|known| known.name != vm.name));
+            deployed.push(now);
+        } else if slice.deployed.is_some() {
+            let mut now = slice.clone();
+            now.vms = std::mem::take(&mut slice.vms);
+            deployed.push(now);
+        }
+    }
+    let drafts = slices.len();
+    slices.append(&mut deployed);
+    let (slice, vm) = resolve::vm(&slices, name)?;
+    let is_deployed = slices[drafts..].iter().any(|one| std::ptr::eq(one, slice));
+    let datapath = datapath(session, &vm.worker).await?;
+    let view = netdev::NetdevView::new(slice, vm, is_deployed, datapath);
+    if !is_deployed {
+        session.console.note(format!(
+            "warning: {0}/{name} is not deployed yet: these TAPs are on no host before `trunkctl slice deploy {0}`",
+            slice.name
+        ));
+    }
+    match (only, session.console.format) {
+        (Some(launcher), Format::Table) => session.console.print(&netdev::only(&view, launcher)),
+        _ => session.console.show(&view, || netdev::text(&view)),
     }
 }
 
@@ -87,7 +115,9 @@ async fn list(session: &Session, within: &InSlice) -> Result<(), Failure> {
     let views: Vec<_> = slices.iter().flat_map(|slice| &slice.vms).map(VmView::from).collect();
     session
         .console
-        .show(&views, || vms_table(&session.console, views.iter()))
+        .show(&views, || vms_table(&session.console, views.iter()))?;
+    say_differing(&session.console, &slices);
+    Ok(())
 }
 
 /// What is given of each interface, by interface.

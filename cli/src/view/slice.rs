@@ -25,9 +25,18 @@ pub(crate) struct SliceSummary {
     pub(crate) created: Option<Timestamp>,
 }
 
+/// Which of the two a slice's VMs and links are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shown {
+    Draft,
+    Deployed,
+}
+
 /// `slice show`.
 #[derive(Debug, Serialize)]
 pub(crate) struct SliceView {
+    pub(crate) shown: Shown,
     pub(crate) name: String,
     pub(crate) owner: String,
     pub(crate) revision: u64,
@@ -162,6 +171,7 @@ impl From<&wire::Slice> for SliceSummary {
 impl From<&wire::Slice> for SliceView {
     fn from(slice: &wire::Slice) -> Self {
         Self {
+            shown: Shown::Draft,
             name: slice.name.clone(),
             owner: slice.owner.clone(),
             revision: slice.revision,
@@ -282,10 +292,29 @@ pub(crate) fn slice_text(console: &Console, slice: &SliceView) -> String {
         slice.vlan_pool.size,
         ranges.join(", ")
     );
+    out += match (slice.shown, &slice.deployed) {
+        (Shown::Deployed, _) => "This is what is deployed.\n\n",
+        (Shown::Draft, Some(_)) if slice.draft_differs => {
+            "This is the draft; what is deployed differs: see --deployed.\n\n"
+        }
+        _ => "",
+    };
     out += &vms_table(console, slice.vms.iter());
     out.push('\n');
     out += &links_table(console, slice.links.iter());
     out
+}
+
+/// Says that what is listed is the draft, where that matters. For standard error.
+pub(crate) fn say_differing<'a>(console: &Console, slices: impl IntoIterator<Item = &'a wire::Slice>) {
+    for slice in slices {
+        if let Some(deployed) = slice.deployed.as_ref().filter(|_| slice.draft_differs) {
+            console.note(format!(
+                "note: this is the draft of {0}; what is deployed (#{1}) differs: see `trunkctl slice show {0} --deployed`",
+                slice.name, deployed.number
+            ));
+        }
+    }
 }
 
 /// `vm list`: a line per interface.

@@ -28,6 +28,8 @@ type Flow<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) slices: Vec<wire::Slice>,
+    /// What is deployed of those whose draft differs.
+    pub(crate) deployed: Vec<wire::Slice>,
     pub(crate) nodes: Vec<wire::Node>,
     pub(crate) status: wire::GetStatusResponse,
     pub(crate) events: Vec<wire::Event>,
@@ -177,8 +179,10 @@ impl SliceService for Controller {
     }
 
     async fn get_slice(&self, request: Request<wire::GetSliceRequest>) -> Answer<wire::Slice> {
-        let name = request.into_inner().name;
-        let found = self.script().slices.iter().find(|s| s.name == name).cloned();
+        let wire::GetSliceRequest { name, deployed, .. } = request.into_inner();
+        let script = self.script();
+        let of = if deployed { &script.deployed } else { &script.slices };
+        let found = of.iter().find(|s| s.name == name).cloned();
         found
             .map(Response::new)
             .ok_or_else(|| Status::not_found(format!("there is no slice {name}")))

@@ -183,6 +183,53 @@ async fn completions_are_printed_without_a_controller() {
 }
 
 #[tokio::test]
+async fn what_is_deployed_is_shown_and_printed_where_the_draft_differs() {
+    let mut cluster = cluster();
+    let mut now = cluster.slices.iter().find(|s| s.name == "shop").unwrap().clone();
+    now.draft_differs = true;
+    cluster.deployed.push(now);
+    let draft = cluster.slices.iter_mut().find(|s| s.name == "shop").unwrap();
+    draft.draft_differs = true;
+    draft.vms[0].vm_id = 1009;
+    draft.vms[0].interfaces[0].tap = "tap_1009_eth0".to_owned();
+    draft.vms[0].interfaces[1].tap = "tap_1009_eth1".to_owned();
+    let mut new = draft.vms[1].clone();
+    new.name = "new".to_owned();
+    draft.vms.push(new);
+    draft.links.clear();
+    let fake = Fake::start(cluster).await;
+    let netdev = run(&fake, &["vm", "netdev", "shop/web"]).await;
+    assert!(
+        netdev.stdout.contains("tap_1002_eth1") && !netdev.stdout.contains("tap_1009"),
+        "{}",
+        netdev.stdout
+    );
+    assert_eq!(netdev.stderr, "");
+    let new = run(&fake, &["vm", "netdev", "shop/new", "--only", "qemu"]).await;
+    assert!(
+        new.stderr.starts_with("warning: shop/new is not deployed yet"),
+        "{}",
+        new.stderr
+    );
+    let shown = run(&fake, &["slice", "show", "shop"]).await;
+    assert!(
+        shown.stdout.contains("This is the draft; what is deployed differs") && shown.stdout.contains("tap_1009_eth1"),
+        "{}",
+        shown.stdout
+    );
+    let deployed = run(&fake, &["slice", "show", "shop", "--deployed"]).await;
+    assert!(
+        deployed.stdout.contains("tap_1002_eth1") && deployed.stdout.contains("web-eth1--db-eth1"),
+        "{}",
+        deployed.stdout
+    );
+    for list in [["vm", "list"], ["link", "list"]] {
+        let ran = run(&fake, &list).await;
+        assert!(ran.stderr.contains("draft of shop"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test]
 async fn the_help_is_as_it_was_written() {
     insta::assert_snapshot!("help", run_alone(&["--help"], "").await.whole());
     insta::assert_snapshot!("help-apply", run_alone(&["apply", "--help"], "").await.whole());

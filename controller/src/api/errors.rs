@@ -11,7 +11,7 @@
 //! | ALREADY_EXISTS | `IDENTITY_IN_USE` | | another process of this node is connected |
 //! | ABORTED | `REVISION_MISMATCH` | metadata `slice`, `expected`, `actual` | `expected_revision` is not the slice's |
 //! | ABORTED | `SESSION_REPLACED` | | a newer session of the same node took over |
-//! | FAILED_PRECONDITION | `LINKED`, `CONNECTED`, `IN_USE`, `OTHER_NETNODE`, `ROLE_CHANGED`, `WORKER_GONE` | PreconditionFailure | something else must be done first |
+//! | FAILED_PRECONDITION | `LINKED`, `CONNECTED`, `IN_USE`, `OTHER_NETNODE`, `ROLE_CHANGED`, `WORKER_GONE`, `NOT_DEPLOYED` | PreconditionFailure | something else must be done first |
 //! | FAILED_PRECONDITION | `OTHER_CLUSTER`, `NODE_AHEAD`, `PROTOCOL` | | what the node holds does not fit this controller |
 //! | OUT_OF_RANGE | `REVISION_COMPACTED` | metadata `oldest` | a watch cannot resume there: list again |
 //! | PERMISSION_DENIED | `ROLE_NOT_ALLOWED`, `METHOD_NOT_LISTED`, `IDENTITY_MISMATCH` | | the certificate's role or name |
@@ -24,6 +24,7 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use trunkline_proto::Name;
 
 use crate::{
     core::{Compacted, CoreError},
@@ -56,6 +57,15 @@ pub fn not_found(kind: &'static str, name: &str) -> Status {
     of_rejection(Rejection::NotFound {
         kind,
         name: name.to_owned(),
+    })
+}
+
+/// A slice of which nothing is on any host.
+pub fn not_deployed(slice: &Name) -> Status {
+    of_rejection(Rejection::Precondition {
+        kind: "NOT_DEPLOYED",
+        subject: format!("slice {slice}"),
+        description: format!("slice {slice} is not deployed"),
     })
 }
 

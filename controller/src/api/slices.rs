@@ -50,8 +50,18 @@ impl SliceService for Slices {
         let call = Call::new("GetSlice", &request)?;
         call.run(&self.core, async {
             let state = self.core.state();
-            let slice = find(&state, &request.get_ref().name)?;
-            Ok(view::slice(slice, self.core.settings()))
+            let wire::GetSliceRequest { name, deployed, number } = request.get_ref();
+            let (slice, settings) = (find(&state, name)?, self.core.settings());
+            if *number != 0 {
+                let frozen = slice.revisions.get(number);
+                let frozen = frozen.ok_or_else(|| errors::not_found("revision", &number.to_string()))?;
+                return Ok(view::frozen(slice, frozen, settings));
+            }
+            if *deployed {
+                let frozen = slice.deployed().ok_or_else(|| errors::not_deployed(&slice.name))?;
+                return Ok(view::frozen(slice, frozen, settings));
+            }
+            Ok(view::slice(slice, settings))
         })
         .await
     }

@@ -32,7 +32,10 @@ pub async fn with_workers() -> (Controller, Client) {
 pub async fn get(client: &Client, name: &str) -> wire::Slice {
     client
         .slices()
-        .get_slice(wire::GetSliceRequest { name: name.into() })
+        .get_slice(wire::GetSliceRequest {
+            name: name.into(),
+            ..Default::default()
+        })
         .await
         .unwrap()
         .into_inner()
@@ -128,6 +131,7 @@ async fn a_slice_goes_through_its_whole_life() {
         .into_inner();
     assert_eq!((page.revisions[0].number, page.next_page_token.as_str()), (1, ""));
 
+    the_deployed_slice_is_told_apart_from_its_draft(&operator).await;
     let undeploy = wire::UndeploySliceRequest {
         request_id: request_id(),
         name: "shop".into(),
@@ -135,6 +139,13 @@ async fn a_slice_goes_through_its_whole_life() {
     };
     slices.undeploy_slice(undeploy).await.unwrap();
     assert!(get(&operator, "shop").await.deployed.is_none());
+    let off = wire::GetSliceRequest {
+        name: "shop".into(),
+        deployed: true,
+        number: 0,
+    };
+    let off = slices.get_slice(off).await.unwrap_err();
+    assert_eq!(error(off), (Code::FailedPrecondition, "NOT_DEPLOYED".into()));
     let delete = wire::DeleteSliceRequest {
         request_id: request_id(),
         name: "shop".into(),
@@ -142,11 +153,34 @@ async fn a_slice_goes_through_its_whole_life() {
     };
     slices.delete_slice(delete).await.unwrap();
     let gone = slices
-        .get_slice(wire::GetSliceRequest { name: "shop".into() })
+        .get_slice(wire::GetSliceRequest {
+            name: "shop".into(),
+            ..Default::default()
+        })
         .await
         .unwrap_err();
     assert_eq!(gone.get_details_resource_info().unwrap().resource_name, "shop");
     assert_eq!(error(gone), (Code::NotFound, "NOT_FOUND".into()));
+}
+
+/// After the rollback: the draft has no link, what is deployed has one.
+async fn the_deployed_slice_is_told_apart_from_its_draft(operator: &Client) {
+    let ask = |deployed, number| wire::GetSliceRequest {
+        name: "shop".into(),
+        deployed,
+        number,
+    };
+    let (mut slices, draft) = (operator.slices(), get(operator, "shop").await);
+    assert_eq!((draft.links.len(), draft.draft_differs), (0, true));
+    let deployed = slices.get_slice(ask(true, 0)).await.unwrap().into_inner();
+    assert_eq!((deployed.links.len(), deployed.draft_differs), (1, true));
+    let web = deployed.vms.iter().find(|vm| vm.name == "web").unwrap();
+    assert_eq!(web.interfaces[1].vlan, deployed.links[0].vlan);
+    assert_eq!(deployed.spec.unwrap().links.len(), 1);
+    let second = slices.get_slice(ask(false, 2)).await.unwrap().into_inner();
+    assert_eq!(second.links.len(), 0);
+    let never = slices.get_slice(ask(false, 99)).await.unwrap_err();
+    assert_eq!(error(never), (Code::NotFound, "NOT_FOUND".into()));
 }
 
 #[tokio::test]
@@ -269,7 +303,10 @@ async fn a_role_may_do_what_is_its_own_and_no_more() {
     let worker = controller.client(Role::Worker, "w1").await;
     let denied = worker
         .slices()
-        .get_slice(wire::GetSliceRequest { name: "shop".into() })
+        .get_slice(wire::GetSliceRequest {
+            name: "shop".into(),
+            ..Default::default()
+        })
         .await
         .unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);

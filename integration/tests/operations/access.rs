@@ -137,6 +137,7 @@ fn assert_reads_are_answered(api: &Api) {
         slices
             .get_slice(GetSliceRequest {
                 name: "green".to_owned(),
+                ..GetSliceRequest::default()
             })
             .await
             .unwrap();
