@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use trunkline_integration::program::{background, guests, supervise};
+use trunkline_integration::program::console::{say_line, tell};
+use trunkline_integration::program::control::Change;
+use trunkline_integration::program::{background, daemons, guests, supervise};
 use trunkline_integration::{LabError, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
@@ -31,12 +33,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run a command on a host: ctl, nn, inet, fabric, w1, w2, ...
+    /// Run a command on a host: ctl, nn, inet, fabric, w1, w2, ... A single word with spaces in it is a line for a shell.
     Exec {
         host: String,
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Start what does not run on a host: its daemon, and a node's switch.
+    Start { host: String },
+    /// End a host's daemon in order; a node's switch goes on.
+    Stop { host: String },
+    /// End a host's daemon and start it again.
+    Restart { host: String },
     /// Print what makes trunkctl talk to the lab: eval "$(./integration/lab env)"
     Env,
     /// Guests: what runs behind the TAPs.
@@ -90,7 +98,13 @@ enum GuestCommand {
         /// `slice/vm`, or `vm`.
         vm: String,
     },
-    /// Run a command in a guest.
+    /// The guests that run.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command in a guest. A single word with spaces in it is a line for its shell: 'ping -c 1 10.64.1.10; ip route'
     Exec {
         /// `slice/vm`, or `vm`.
         vm: String,
@@ -103,7 +117,8 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", error.chain());
+            supervise::leave_it_to_the_signal();
+            tell(&format!("error: {}", error.chain()));
             ExitCode::FAILURE
         }
     }
@@ -115,14 +130,18 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
         Command::Down => background::down()?,
         Command::Status { json } => background::status(json)?,
         Command::Exec { host, command } => background::exec(&host, &command)?,
+        Command::Start { host } => daemons::ask_for(&host, Change::Start)?,
+        Command::Stop { host } => daemons::ask_for(&host, Change::Stop)?,
+        Command::Restart { host } => daemons::ask_for(&host, Change::Restart)?,
         Command::Env => background::env()?,
         Command::Demo { once, json } => return demo::run(once, json),
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
+        Command::Guest(GuestCommand::List { json }) => guests::list(json)?,
         Command::Guest(GuestCommand::Exec { vm, command }) => return guests::exec(&vm, command),
         Command::Host { name, folder } => lab::init::host(&name, &folder)?,
         Command::HostInit { name, folder } => lab::init::host_init(&name, &folder)?,
-        Command::Pump { netns, wires } => guest::pump::run(&netns, &wires, || println!("ready"))?,
+        Command::Pump { netns, wires } => guest::pump::run(&netns, &wires, || say_line("ready"))?,
         Command::Supervise {
             workers,
             folder,

@@ -23,6 +23,7 @@ fn spec(worker: &str, vm_id: u32) -> Spec {
         vm_id,
         worker: worker.to_owned(),
         nics: vec![nic(0), nic(1)],
+        netdev: Vec::new(),
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -82,22 +83,88 @@ fn the_demo_proves_everything_and_leaves_nothing() {
 }
 
 #[test]
-fn an_interrupted_demo_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut demo = program(folder.path())
-        .args(["demo", "--once"])
-        .stderr(Stdio::piped())
-        .spawn()
+fn an_interrupted_demo_says_nothing_false_and_leaves_nothing() {
+    for stage in ["starting a controller", "applying two slices", "starting guests"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut demo = program(folder.path())
+            .args(["demo", "--once"])
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+        await_line(&mut lines, stage);
+        // To the whole group, as a terminal does it.
+        killpg(Pid::from_raw(i32::try_from(demo.id()).unwrap()), Signal::SIGINT).unwrap();
+        let said: Vec<String> = lines.map_while(Result::ok).collect();
+        assert_eq!(demo.wait().unwrap().code(), Some(128 + 2), "{stage}: {said:?}");
+        assert!(!said.iter().any(|line| line.contains("error")), "{stage}: {said:?}");
+        assert_nothing_left(folder.path());
+    }
+}
+
+/// As `eval "$(./integration/lab env)"` would have it.
+fn trunkctl(at: &Path, arguments: &str) {
+    let script = format!("eval \"$({PROGRAM} env)\" && trunkctl {arguments}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .env("TMPDIR", at)
+        .env("TRUNKLINE_LAB_FOLDER", at.join("run"))
+        .output()
         .unwrap();
-    await_line(&mut demo, "applying two slices");
-    kill(Pid::from_raw(i32::try_from(demo.id()).unwrap()), Signal::SIGINT).unwrap();
-    assert_eq!(demo.wait().unwrap().code(), Some(128 + 2));
-    assert_nothing_left(folder.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn a_daemon_that_died_is_told_and_started_again(at: &Path) {
+    let line = |program: &str| {
+        let said = must(at, &["status"]);
+        let ours = |line: &&str| line.contains("w1 ") && line.contains(program);
+        said.lines().find(ours).unwrap_or(&said).trim_end().to_owned()
+    };
+    let said = must(at, &["start", "w1"]);
+    assert_eq!(said, "w1: nothing to do. Everything that belongs there runs.\n");
+    assert_eq!(must(at, &["stop", "w1"]), "w1: stopped trunkline-agent.\n");
+    assert!(
+        line("trunkline-agent").ends_with("not started"),
+        "{}",
+        line("trunkline-agent")
+    );
+    assert_eq!(must(at, &["start", "w1"]), "w1: started trunkline-agent.\n");
+    must(at, &["exec", "w1", "pkill -KILL -x trunkline-agent"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !line("trunkline-agent").contains("ended") {
+        assert!(Instant::now() < deadline, "{}", line("trunkline-agent"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(must(at, &["restart", "w1"]), "w1: started again trunkline-agent.\n");
+    assert!(line("trunkline-agent").contains("running"));
+    let nothing = run(at, &["start", "inet"]);
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing of ours belongs on inet"));
+}
+
+/// A reader that has seen enough is none of our trouble; a full disk is told in one line.
+fn nobody_needs_to_listen(at: &Path) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = program(at).arg("status").stdout(writer).output().unwrap();
+    assert_eq!((closed.status.code(), closed.stderr.as_slice()), (Some(0), &b""[..]));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = program(at)
+        .arg("status")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(
+        said.starts_with("error: cannot write to standard output") && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 /// Reads what the demo says until it says this.
-fn await_line(demo: &mut Child, part: &str) {
-    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+fn await_line(lines: &mut impl Iterator<Item = std::io::Result<String>>, part: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while let Some(Ok(line)) = lines.next() {
         if line.contains(part) {
@@ -120,15 +187,7 @@ fn a_lab_in_the_background_is_played_with_and_ended() {
             .contains("a lab is running already")
     );
 
-    // As eval "$(./integration/lab env)" would have it.
-    let script = format!("eval \"$({PROGRAM} env)\" && trunkctl apply -f {TOPOLOGY} --deploy --wait");
-    let applied = Command::new("bash")
-        .args(["-c", &script])
-        .env("TMPDIR", at)
-        .env("TRUNKLINE_LAB_FOLDER", at.join("run"))
-        .output()
-        .unwrap();
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    trunkctl(at, &format!("apply -f {TOPOLOGY} --deploy --wait"));
 
     let bridge = must(at, &["exec", "w1", "ovs-vsctl", "--timeout=5", "list-br"]);
     assert_eq!(bridge, "br-int\n");
@@ -142,15 +201,25 @@ fn a_lab_in_the_background_is_played_with_and_ended() {
     let guests = status["status"]["guests"].as_array().unwrap();
     assert_eq!(guests.len(), 2);
     assert!(must(at, &["status"]).contains("trunkline-controller"));
+    assert_eq!(must(at, &["guest", "exec", "left", "echo one; echo two"]), "one\ntwo\n");
+    let resolver = must(at, &["guest", "exec", "right", "cat", "/etc/resolv.conf"]);
+    assert_eq!(resolver.trim(), "nameserver 8.8.8.8");
+    a_daemon_that_died_is_told_and_started_again(at);
+    trunkctl(at, "link remove green/left-eth1--right-eth1");
+    trunkctl(at, "vm remove green/left");
+    let listed = must(at, &["guest", "list"]);
+    let line = listed
+        .lines()
+        .find(|line| line.contains("green/left"))
+        .unwrap_or_default();
+    assert!(line.contains("its VM was removed"), "{listed}");
+    assert!(!listed.contains("right ("), "{listed}");
+    nobody_needs_to_listen(at);
     must(at, &["guest", "del", "left"]);
     let unknown = run(at, &["guest", "add", "nobody"]);
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("there are: blue/"));
 
     assert_eq!(must(at, &["down"]), "The lab is gone.\n");
     assert_nothing_left(at);
-    assert!(
-        String::from_utf8(run(at, &["down"]).stderr)
-            .unwrap()
-            .contains("no lab is running")
-    );
+    assert_eq!(must(at, &["down"]), "There is no lab.\n");
 }

@@ -89,6 +89,10 @@ pub fn start_guests(lab: &Lab, slices: &[Slice], machines: &[&str]) -> Result<BT
             };
             scope.spawn(move || {
                 let name = spec.name.clone();
+                let spec = match kind {
+                    Kind::Machine => spec.with_netdev(&lab.controller_endpoint(), &lab.bundle("operator"))?,
+                    Kind::Namespace => spec,
+                };
                 Guest::start(lab.host(&spec.worker)?, spec, kind).map(|guest| (name, guest))
             })
         };

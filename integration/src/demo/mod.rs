@@ -14,11 +14,12 @@ use std::time::Instant;
 pub use fleet::{Fleet, start_guests};
 use prove::joined;
 pub use prove::prove;
-pub use report::{Row, json, table};
+pub use report::{Row, json, shared_vlan, table};
 
 use crate::LabError;
 use crate::lab::{Lab, Options};
-use crate::program::supervise::end_on_signal;
+use crate::program::console::{say_line, tell};
+use crate::program::supervise::{self, end_on_signal};
 
 /// The slices that the demo applies.
 pub const TOPOLOGY: &str = include_str!("../../examples/two-slices.yaml");
@@ -30,7 +31,7 @@ pub const MACHINES: [&str; 2] = ["blue/web", "green/right"];
 pub fn run(once: bool, as_json: bool) -> Result<ExitCode, LabError> {
     end_on_signal()?;
     let clock = Instant::now();
-    let say = |text: &str| eprintln!("[{:5.1} s] {text}", clock.elapsed().as_secs_f64());
+    let say = |text: &str| tell(&format!("[{:5.1} s] {text}", clock.elapsed().as_secs_f64()));
     say("starting a controller, two workers, a network node and the internet, each a host of its own");
     let lab = Lab::start(&Options::default())?;
     let fleet = Fleet::connect(&lab)?;
@@ -42,22 +43,21 @@ pub fn run(once: bool, as_json: bool) -> Result<ExitCode, LabError> {
     let guests = start_guests(&lab, &slices, &MACHINES)?;
     say("proving it from inside the guests");
     let rows = prove(&lab, &slices, &guests)?;
+    // What was taken away from under the proof is no point that fails.
+    supervise::leave_it_to_the_signal();
     say("done");
     let failed: Vec<&str> = rows.iter().filter(|row| !row.ok).map(|row| row.name.as_str()).collect();
+    let note = shared_vlan(&slices);
     if as_json {
-        println!("{}", json(&rows));
+        say_line(&json(&rows, &note))?;
     } else {
-        println!("\n{}\n", table(&rows));
+        say_line(&format!("\n{}\n\n{note}\n", table(&rows)))?;
     }
     if failed.is_empty() {
-        eprintln!("All {} points hold.", rows.len());
+        tell(&format!("All {} points hold.", rows.len()));
     } else {
-        eprintln!(
-            "{} of {} points do not hold: {}",
-            failed.len(),
-            rows.len(),
-            failed.join("; ")
-        );
+        let (bad, all) = (failed.len(), rows.len());
+        tell(&format!("{bad} of {all} points do not hold: {}", failed.join("; ")));
     }
     if !once {
         stay(&lab)?;
@@ -72,9 +72,12 @@ pub fn run(once: bool, as_json: bool) -> Result<ExitCode, LabError> {
 /// Says what can be tried, and stays until a signal ends the process.
 fn stay(lab: &Lab) -> Result<(), LabError> {
     let trunkctl = crate::lab::programs::find("trunkctl")?;
-    eprintln!("\nThe fleet stays up until Ctrl-C. In another terminal:\n");
-    eprintln!("  export TRUNKLINE_CONTROLLER={}", lab.controller_endpoint());
-    eprintln!("  export TRUNKLINE_BUNDLE={}", lab.bundle("operator").display());
+    tell("\nThe fleet stays up until Ctrl-C. In another terminal:\n");
+    tell(&format!("  export TRUNKLINE_CONTROLLER={}", lab.controller_endpoint()));
+    tell(&format!(
+        "  export TRUNKLINE_BUNDLE={}",
+        lab.bundle("operator").display()
+    ));
     for command in [
         "status",
         "slice show blue",
@@ -83,7 +86,7 @@ fn stay(lab: &Lab) -> Result<(), LabError> {
         "events",
         "slice undeploy green --wait",
     ] {
-        eprintln!("  {} {command}", trunkctl.display());
+        tell(&format!("  {} {command}", trunkctl.display()));
     }
     loop {
         std::thread::park();

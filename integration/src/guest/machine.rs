@@ -72,16 +72,23 @@ fn arguments(spec: &Spec, socket: &str) -> Result<Vec<String>, LabError> {
         &initramfs,
         "-append",
         "console=ttyS0 quiet panic=-1",
+        // Nothing is to be started over the network.
+        "-global",
+        "virtio-net-pci.romfile=",
         "-serial",
         &serial,
     ];
     let mut argv: Vec<String> = fixed.iter().map(|&part| part.to_owned()).collect();
+    if !spec.netdev.is_empty() {
+        argv.extend(spec.netdev.iter().cloned());
+        return Ok(argv);
+    }
     for (number, nic) in spec.nics.iter().enumerate() {
         let netdev = format!(
             "tap,id=net{number},ifname={},script=no,downscript=no,vnet_hdr=off",
             nic.tap
         );
-        let device = format!("virtio-net-pci,netdev=net{number},mac={},romfile=", nic.mac);
+        let device = format!("virtio-net-pci,netdev=net{number},mac={}", nic.mac);
         argv.extend(["-netdev".to_owned(), netdev, "-device".to_owned(), device]);
     }
     Ok(argv)

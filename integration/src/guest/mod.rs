@@ -12,7 +12,9 @@ pub mod pump;
 mod tun;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +66,9 @@ pub struct Spec {
     pub worker: String,
     /// Its interfaces, `eth0` first.
     pub nics: Vec<Nic>,
+    /// What a real machine's qemu is told about them; from `nics` when empty.
+    #[serde(default)]
+    pub netdev: Vec<String>,
 }
 
 impl Spec {
@@ -81,7 +86,28 @@ impl Spec {
             vm_id: vm.vm_id,
             worker: vm.worker.clone(),
             nics: nics.collect(),
+            netdev: Vec::new(),
         }
+    }
+
+    /// With what `trunkctl vm netdev --only qemu` prints, so that a machine runs with the very arguments that an operator
+    /// is given.
+    pub fn with_netdev(mut self, endpoint: &str, bundle: &Path) -> Result<Self, LabError> {
+        let output = Command::new(programs::find("trunkctl")?)
+            .args(["vm", "netdev", &self.name, "--only", "qemu"])
+            .env("TRUNKLINE_CONTROLLER", endpoint)
+            .env("TRUNKLINE_BUNDLE", bundle)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(LabError::io("cannot start trunkctl"))?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(LabError::Other(format!("trunkctl vm netdev failed: {}", why.trim())));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        self.netdev = printed.lines().map(str::to_owned).collect();
+        Ok(self)
     }
 }
 

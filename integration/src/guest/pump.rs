@@ -24,7 +24,7 @@ struct Wire {
 }
 
 /// Pumps until it is killed. `wires` are `TAP=INTERFACE`; `ready` is called once all are open.
-pub fn run(netns: &str, wires: &[String], ready: impl FnOnce()) -> Result<(), LabError> {
+pub fn run(netns: &str, wires: &[String], ready: impl FnOnce() -> Result<(), LabError>) -> Result<(), LabError> {
     let pairs: Vec<(&str, &str)> = wires.iter().filter_map(|wire| wire.split_once('=')).collect();
     if pairs.len() != wires.len() || pairs.is_empty() {
         return Err(LabError::Other("a wire is written TAP=INTERFACE".to_owned()));
@@ -49,7 +49,7 @@ pub fn run(netns: &str, wires: &[String], ready: impl FnOnce()) -> Result<(), La
         .zip(guests)
         .map(|(tap, guest)| Wire { tap, guest })
         .collect();
-    ready();
+    ready()?;
     let mut frame = vec![0; FRAME];
     loop {
         wait(&wires)?;

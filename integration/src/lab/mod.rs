@@ -17,6 +17,7 @@ pub mod programs;
 mod switch;
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -37,6 +38,8 @@ use janitor::Janitor;
 const GRACE: Duration = Duration::from_secs(10);
 /// Lines of each log shown after a failed test.
 const TAIL: usize = 15;
+/// How a daemon ended that was never started, or was stopped.
+pub const NOT_STARTED: &str = "not started";
 /// Set to keep the lab's folder for reading.
 const KEEP: &str = "TRUNKLINE_LAB_KEEP";
 
@@ -92,14 +95,7 @@ impl Lab {
         let layout = Layout {
             workers: options.workers,
         };
-        let folder = make_folder(options.folder.as_deref())?;
-        let janitor = if std::env::var_os(KEEP).is_some() {
-            None
-        } else {
-            Some(Janitor::start(&folder)?)
-        };
-        let janitor = Arc::new(Mutex::new(janitor));
-        all().janitors.push(Arc::downgrade(&janitor));
+        let (folder, janitor) = make_kept_folder(options.folder.as_deref())?;
         let hosts = start_hosts(layout, &folder)?;
         fabric::build(layout, &hosts, &folder)?;
         let internet = Internet::start(find(&hosts, layout::INTERNET)?)?;
@@ -204,16 +200,41 @@ impl Lab {
             .map(Running::pid)
     }
 
-    /// Every daemon: host, program, and its process or how it ended.
+    /// Every daemon that belongs here: host, program, and its process or how it ended.
     pub fn daemons(&self) -> Vec<(String, String, Result<u32, String>)> {
         let mut running = self.running();
-        let all = running.iter_mut().map(|((host, program), daemon)| {
-            let state = daemon
+        let mut state = |key: &(String, String)| {
+            let daemon = running.get_mut(key).ok_or_else(|| NOT_STARTED.to_owned())?;
+            daemon
                 .ended()
-                .map_or(Ok(daemon.pid()), |status| Err(status.to_string()));
-            (host.clone(), program.clone(), state)
-        });
-        all.collect()
+                .map_or(Ok(daemon.pid()), |status| Err(status.to_string()))
+        };
+        let of_host = |host: String| {
+            self.programs(&host)
+                .into_iter()
+                .map(move |name| (host.clone(), name.to_owned()))
+        };
+        let keys = self.layout.hosts().into_iter().flat_map(of_host);
+        keys.map(|key| {
+            let state = state(&key);
+            (key.0, key.1, state)
+        })
+        .collect()
+    }
+
+    /// What belongs on a host, in the order in which it is started.
+    pub fn programs(&self, host: &str) -> Vec<&'static str> {
+        let switch = self.layout.nodes().iter().any(|node| node == host);
+        let ours = daemons::program_of(host).filter(|_| switch || host == layout::CONTROLLER);
+        let switch = if switch { vec![OVSDB, VSWITCHD] } else { Vec::new() };
+        switch.into_iter().chain(ours).collect()
+    }
+
+    /// True while this daemon runs.
+    pub fn runs(&self, host: &str, program: &str) -> bool {
+        let mut running = self.running();
+        let daemon = running.get_mut(&(host.to_owned(), program.to_owned()));
+        daemon.is_some_and(|daemon| daemon.ended().is_none())
     }
 
     /// Folder of a certificate bundle: `operator`, `viewer`, or a host's name.
@@ -281,9 +302,9 @@ fn all() -> MutexGuard<'static, Everything> {
 }
 
 /// Ends every lab of this process and waits until nothing of them is left. For the way out: the labs are of no use
-/// afterwards.
+/// afterwards, and whoever starts another one waits for the end of the process.
 pub fn end_all() {
-    let mut all = all();
+    let mut all = ManuallyDrop::new(all());
     let hosts: Vec<Arc<Host>> = all.hosts.drain(..).filter_map(|host| host.upgrade()).collect();
     hosts.iter().for_each(|host| host.let_go());
     hosts.iter().for_each(|host| host.await_end());
@@ -298,11 +319,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn start_hosts(layout: Layout, folder: &Path) -> Result<BTreeMap<String, Arc<Host>>, LabError> {
     let start = |name: String| {
+        // Locked first: a host that is half started would not be ended with the others.
+        let mut all = all();
         let host = Arc::new(Host::start(&name, folder.join("hosts").join(&name))?);
-        all().hosts.push(Arc::downgrade(&host));
+        all.hosts.push(Arc::downgrade(&host));
         Ok((name, host))
     };
     layout.hosts().into_iter().map(start).collect()
+}
+
+type KeptFolder = (PathBuf, Arc<Mutex<Option<Janitor>>>);
+
+/// The folder and who removes it.
+fn make_kept_folder(asked: Option<&Path>) -> Result<KeptFolder, LabError> {
+    // As with the hosts.
+    let mut all = all();
+    let folder = make_folder(asked)?;
+    let janitor = if std::env::var_os(KEEP).is_some() {
+        None
+    } else {
+        Some(Janitor::start(&folder)?)
+    };
+    let janitor = Arc::new(Mutex::new(janitor));
+    all.janitors.push(Arc::downgrade(&janitor));
+    Ok((folder, janitor))
 }
 
 fn make_folder(asked: Option<&Path>) -> Result<PathBuf, LabError> {

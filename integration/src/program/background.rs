@@ -10,9 +10,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::console::{say, say_line};
 use super::control::{Answer, Request, Status, ask};
 use super::state::State;
 use crate::LabError;
+use crate::lab::NOT_STARTED;
 use crate::lab::process::tail;
 use crate::lab::programs;
 use crate::wait::until;
@@ -54,14 +56,14 @@ pub fn up(workers: u8) -> Result<(), LabError> {
     let log = folder.with_file_name("lab.log");
     start_supervisor(workers, &folder, &log)?;
     let state = running(&folder)?;
-    println!(
-        "The lab is up: {}.",
-        state.hosts.keys().cloned().collect::<Vec<_>>().join(" ")
-    );
-    println!("  eval \"$(./integration/lab env)\"       then trunkctl talks to it");
-    println!("  ./integration/lab exec w1 ovs-vsctl show");
-    println!("  ./integration/lab down                end it");
-    Ok(())
+    let hosts: Vec<&str> = state.hosts.keys().map(String::as_str).collect();
+    say(&format!(
+        "The lab is up: {}.\n\
+         \x20 eval \"$(./integration/lab env)\"       then trunkctl talks to it\n\
+         \x20 ./integration/lab exec w1 ovs-vsctl show\n\
+         \x20 ./integration/lab down                end it\n",
+        hosts.join(" ")
+    ))
 }
 
 fn start_supervisor(workers: u8, folder: &Path, log: &Path) -> Result<(), LabError> {
@@ -90,10 +92,12 @@ fn start_supervisor(workers: u8, folder: &Path, log: &Path) -> Result<(), LabErr
     Err(LabError::Other(format!("the lab did not start:\n{}", tail(log, 40))))
 }
 
-/// Ends the lab; returns when nothing of it is left.
+/// Ends the lab; returns when nothing of it is left. Without one there is nothing to do, which is as good.
 pub fn down() -> Result<(), LabError> {
     let folder = folder()?;
-    let state = running(&folder)?;
+    let Some(state) = State::read(&folder) else {
+        return say_line("There is no lab.");
+    };
     let pid = Pid::from_raw(i32::try_from(state.pid).map_err(|error| LabError::Other(error.to_string()))?);
     let gone = || {
         if state.alive() || folder.exists() {
@@ -107,27 +111,29 @@ pub fn down() -> Result<(), LabError> {
         kill(pid, Signal::SIGKILL)?;
         until("the lab's end", END_LIMIT, gone)?;
     }
-    println!("The lab is gone.");
-    Ok(())
+    say_line("The lab is gone.")
 }
 
 /// Says what runs.
 pub fn status(json: bool) -> Result<(), LabError> {
     let folder = folder()?;
     let state = running(&folder)?;
-    let Answer::Status(status) = ask(&folder, &Request::Status)? else {
+    let Answer::Status(mut status) = ask(&folder, &Request::Status)? else {
         return Err(LabError::Other(
             "the lab answered something else than its status".to_owned(),
         ));
     };
+    super::guests::mark_stale(&state, &mut status.guests);
     if json {
         let all = serde_json::json!({ "state": state, "status": status });
-        println!("{all:#}");
-        return Ok(());
+        return say_line(&format!("{all:#}"));
     }
-    println!("Supervisor: process {}, controller at {}", state.pid, state.endpoint);
-    println!("{}", tables(&status));
-    Ok(())
+    say(&format!(
+        "Supervisor: process {}, controller at {}\n{}\n",
+        state.pid,
+        state.endpoint,
+        tables(&status)
+    ))
 }
 
 fn tables(status: &Status) -> String {
@@ -135,24 +141,12 @@ fn tables(status: &Status) -> String {
     for (host, program, state) in &status.daemons {
         let state = match state {
             Ok(pid) => format!("running ({pid})"),
+            Err(how) if how == NOT_STARTED => how.clone(),
             Err(how) => format!("ended: {how}"),
         };
         daemons.add_row([host, program, &state]);
     }
-    let mut guests = super::table(&["GUEST", "HOST", "KIND", "ADDRESSES"]);
-    for guest in &status.guests {
-        let addresses = guest
-            .addresses
-            .iter()
-            .map(|(interface, address)| format!("{interface} {}", address.as_deref().unwrap_or("-")));
-        let kind = format!("{:?}", guest.kind).to_lowercase();
-        guests.add_row([
-            &guest.name,
-            &guest.worker,
-            &kind,
-            &addresses.collect::<Vec<_>>().join(", "),
-        ]);
-    }
+    let guests = super::guests::table(&status.guests);
     if status.guests.is_empty() {
         daemons.to_string()
     } else {
@@ -168,7 +162,17 @@ pub fn exec(host: &str, argv: &[String]) -> Result<(), LabError> {
         name: host.to_owned(),
         known: known(),
     })?;
-    Err(become_inside(*pid, argv))
+    Err(become_inside(*pid, &shell_line(argv.to_vec())))
+}
+
+/// A command as it is; a single word that no program can be called is a line for a shell.
+pub(super) fn shell_line(argv: Vec<String>) -> Vec<String> {
+    match argv.as_slice() {
+        [line] if line.contains(|letter: char| letter.is_whitespace() || ";|&<>$".contains(letter)) => {
+            vec!["sh".to_owned(), "-c".to_owned(), line.clone()]
+        }
+        _ => argv,
+    }
 }
 
 /// Returns only when it failed.
@@ -184,10 +188,12 @@ pub fn become_inside(pid: u32, argv: &[String]) -> LabError {
 pub fn env() -> Result<(), LabError> {
     let state = running(&folder()?)?;
     let programs = programs::folder()?;
-    println!("export TRUNKLINE_CONTROLLER={}", quote(&state.endpoint));
-    println!("export TRUNKLINE_BUNDLE={}", quote(&state.bundle.display().to_string()));
-    println!("export PATH={}:\"$PATH\"", quote(&programs.display().to_string()));
-    Ok(())
+    say(&format!(
+        "export TRUNKLINE_CONTROLLER={}\nexport TRUNKLINE_BUNDLE={}\nexport PATH={}:\"$PATH\"\n",
+        quote(&state.endpoint),
+        quote(&state.bundle.display().to_string()),
+        quote(&programs.display().to_string())
+    ))
 }
 
 fn quote(text: &str) -> String {

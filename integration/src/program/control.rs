@@ -39,8 +39,27 @@ pub enum Request {
         /// The command.
         argv: Vec<String>,
     },
+    /// Start or end what belongs on a host.
+    Daemons {
+        /// The host.
+        host: String,
+        /// What is to be done.
+        change: Change,
+    },
     /// Say what runs.
     Status,
+}
+
+/// What is to be done with a host's daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Start all that do not run.
+    Start,
+    /// End ours.
+    Stop,
+    /// End ours, and start it again.
+    Restart,
 }
 
 /// Its answer.
@@ -49,6 +68,11 @@ pub enum Request {
 pub enum Answer {
     /// Done.
     Done,
+    /// Done to these programs.
+    Changed {
+        /// Their names.
+        programs: Vec<String>,
+    },
     /// How a command ended.
     Output {
         /// Exit code.
@@ -81,6 +105,8 @@ pub struct Status {
 pub struct GuestStatus {
     /// `slice/vm`.
     pub name: String,
+    /// Number of the VM it was started for.
+    pub vm_id: u32,
     /// Host that it runs on.
     pub worker: String,
     /// Its kind.
@@ -89,6 +115,9 @@ pub struct GuestStatus {
     pub netns: Option<String>,
     /// Interfaces and the addresses they were leased.
     pub addresses: Vec<(String, Option<String>)>,
+    /// Why it is no guest of a VM of today, when it is none.
+    #[serde(default)]
+    pub stale: Option<String>,
 }
 
 /// Asks the supervisor of the lab in this folder.
@@ -179,6 +208,10 @@ impl Control {
                     stderr: output.stderr,
                 })
             }
+            Request::Daemons { host, change } => {
+                let programs = super::daemons::change(&self.lab, &host, change)?;
+                Ok(Answer::Changed { programs })
+            }
             Request::Status => Ok(Answer::Status(self.status())),
         }
     }
@@ -201,6 +234,8 @@ impl Control {
             name: guest.spec().name.clone(),
             worker: guest.spec().worker.clone(),
             kind: guest.kind(),
+            vm_id: guest.spec().vm_id,
+            stale: None,
             netns: guest.netns().map(str::to_owned),
             addresses: guest
                 .spec()

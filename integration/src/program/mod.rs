@@ -1,7 +1,9 @@
 //! What the program `trunkline-lab` does for a person: a lab in the background, and the demo.
 
 pub mod background;
+pub mod console;
 pub mod control;
+pub mod daemons;
 pub mod guests;
 pub mod state;
 pub mod supervise;

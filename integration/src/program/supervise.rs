@@ -1,6 +1,7 @@
 //! The supervisor: the process that holds a lab in the background, and how any program with a lab ends on a signal.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +24,7 @@ pub fn run(workers: u8, folder: PathBuf, daemons: bool) -> Result<(), LabError> 
     })?);
     let _control = Control::start(Arc::clone(&lab))?;
     State::of(&lab)?.write(lab.folder())?;
-    println!("ready");
+    super::console::say_line("ready")?;
     loop {
         std::thread::park();
     }
@@ -66,6 +67,18 @@ async fn wait_and_end(listening: mpsc::Sender<std::io::Result<()>>) {
         _ = terminate.recv() => 15,
         _ = hangup.recv() => 1,
     };
+    ENDING.store(true, Ordering::SeqCst);
     lab::end_all();
     std::process::exit(128 + number);
+}
+
+/// Set before anything is ended because of a signal.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Does not return when a signal is ending this process: what goes wrong now goes wrong because its lab is taken away
+/// from under it, and the status is the signal's.
+pub fn leave_it_to_the_signal() {
+    while ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }
