@@ -122,8 +122,7 @@ impl<H: Host> Reconcile<H> {
             memory.before = versions(&desired);
         }
         self.metrics.observed(&good.observations);
-        self.board
-            .publish(good.observations, good.clean.then_some(held.position));
+        self.board.publish(good.observations, held.position, good.clean);
         self.tell_facts();
     }
 

@@ -46,17 +46,21 @@ struct State {
     /// True once the host has been looked at, or there is nothing to look at: a full report would be empty before.
     looked: bool,
     clean: Position,
+    /// What was desired when the host was last looked at.
+    looked_for: Position,
     /// What this session was not told yet.
     full: bool,
     urgent: BTreeSet<Key>,
     counters: BTreeSet<Key>,
     counters_told: Option<Instant>,
     clean_due: bool,
+    looked_due: bool,
 }
 
 impl Board {
-    /// What a pass saw of everything there is. `clean` says up to where nothing undesired was left, when that is so.
-    pub fn publish(&self, observations: Vec<Observation>, clean: Option<Position>) {
+    /// What a pass saw of everything there is. `position` is that of the desired state that it went by; `clean` says that nothing
+    /// undesired was left.
+    pub fn publish(&self, observations: Vec<Observation>, position: Position, clean: bool) {
         let mut state = self.lock();
         let keys: BTreeSet<Key> = observations.iter().map(|o| o.key.clone()).collect();
         // What is no longer desired is not told: that it is gone is what `clean` says.
@@ -66,9 +70,13 @@ impl Board {
         for observation in observations {
             state.put(observation);
         }
-        if let Some(clean) = clean.filter(|clean| *clean != state.clean) {
-            state.clean = clean;
+        if clean && position != state.clean {
+            state.clean = position;
             state.clean_due = true;
+        }
+        if position != state.looked_for {
+            state.looked_for = position;
+            state.looked_due = true;
         }
         state.looked = true;
         drop(state);
@@ -100,6 +108,7 @@ impl Board {
         state.urgent = state.seen.keys().cloned().collect();
         state.counters.clear();
         state.clean_due = state.clean != Position::default();
+        state.looked_due = state.looked_for != Position::default();
     }
 
     /// When there is something to tell.
@@ -108,7 +117,7 @@ impl Board {
         if !state.looked {
             return Due::Nothing;
         }
-        if state.full || state.clean_due || !state.urgent.is_empty() {
+        if state.full || state.clean_due || state.looked_due || !state.urgent.is_empty() {
             return Due::Now;
         }
         if state.counters.is_empty() {
@@ -128,7 +137,7 @@ impl Board {
     /// Takes the next message. Call it only when something is due.
     pub fn take(&self, now: Instant) -> wire::Report {
         let mut state = self.lock();
-        if state.urgent.is_empty() && !state.full && !state.clean_due {
+        if state.urgent.is_empty() && !state.full && !state.clean_due && !state.looked_due {
             state.urgent = std::mem::take(&mut state.counters);
             state.counters_told = Some(now);
         }
@@ -143,6 +152,10 @@ impl Board {
             // Last: a VLAN is freed by it, and everything before it should be known by then.
             if std::mem::take(&mut state.clean_due) {
                 (report.clean_term, report.clean_generation) = (state.clean.term, state.clean.generation);
+            }
+            // The same: it speaks for everything that was said, and for what was not.
+            if std::mem::take(&mut state.looked_due) {
+                (report.seen_term, report.seen_generation) = (state.looked_for.term, state.looked_for.generation);
             }
             report.complete = std::mem::take(&mut state.full);
         }
@@ -187,6 +200,8 @@ mod tests {
 
     use super::*;
 
+    const AT: Position = Position { term: 1, generation: 1 };
+
     fn dhcp(name: &str, state: Seen, leases: u32) -> Observation {
         Observation {
             key: Key {
@@ -218,7 +233,7 @@ mod tests {
         let board = Board::default();
         board.begin();
         assert!(quiet(&board));
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
         let report = told(&board);
         assert!(report.complete);
         assert_eq!(report.items.len(), 1);
@@ -228,11 +243,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_changed_is_told_and_only_the_newest() {
         let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)], AT, false);
         board.begin();
         told(&board);
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Failed, 0)], None);
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Degraded, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Failed, 0)], AT, false);
+        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Degraded, 0)], AT, false);
         let report = told(&board);
         assert_eq!(report.items.len(), 1);
         assert_eq!(report.items[0].state(), wire::State::Degraded);
@@ -243,7 +258,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn counters_alone_wait_ten_seconds_and_a_state_does_not() {
         let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
         board.begin();
         told(&board);
         board.refresh(vec![dhcp("a", Seen::Ready, 1)]);
@@ -271,20 +286,21 @@ mod tests {
         let board = Board::default();
         let all = (0..1000).map(|n| dhcp(&format!("d{n}"), Seen::Ready, 0)).collect();
         let clean = Position { term: 1, generation: 9 };
-        board.publish(all, Some(clean));
+        board.publish(all, clean, true);
         board.begin();
         let parts: Vec<_> = std::iter::from_fn(|| (!quiet(&board)).then(|| told(&board))).collect();
         assert_eq!(parts.iter().map(|p| p.items.len()).sum::<usize>(), 1000);
         let marks: Vec<_> = parts.iter().map(|p| (p.complete, p.clean_generation)).collect();
         assert_eq!(marks, [(false, 0), (false, 0), (true, 9)]);
+        assert_eq!(parts.iter().map(|p| p.seen_generation).collect::<Vec<_>>(), [0, 0, 9]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resource_that_went_is_not_told_of() {
         let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
         board.begin();
-        board.publish(vec![], None);
+        board.publish(vec![], AT, false);
         let report = told(&board);
         assert!(report.items.is_empty() && report.complete);
     }
@@ -292,12 +308,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_session_is_told_everything_again() {
         let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], None);
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
         for _ in 0..3 {
             board.begin();
             let report = told(&board);
             assert!(report.complete);
             assert_eq!(report.items.len(), 1);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_looked_for_is_told_when_it_rises_even_with_nothing_else_to_say() {
+        let board = Board::default();
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
+        board.begin();
+        assert_eq!(told(&board).seen_generation, 1);
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
+        assert!(quiet(&board));
+        let next = Position { term: 1, generation: 2 };
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], next, false);
+        let report = told(&board);
+        assert_eq!(
+            (report.items.len(), report.seen_term, report.seen_generation),
+            (0, 1, 2)
+        );
+        assert!(quiet(&board));
+        board.begin();
+        assert_eq!(told(&board).seen_generation, 2);
     }
 }

@@ -196,7 +196,7 @@ pub fn restore(file: &Path, state_dir: &Path, term: Option<u64>) -> Result<Resto
         path: file.to_owned(),
         why,
     })?;
-    let mut cluster = load_cluster(&exported)?;
+    let cluster = load_cluster(&exported)?;
     let next = cluster.meta.term.saturating_add(1);
     if term.is_some_and(|term| term < next) {
         let why = format!("it is of term {}; a restore must raise the term", cluster.meta.term);
@@ -205,7 +205,7 @@ pub fn restore(file: &Path, state_dir: &Path, term: Option<u64>) -> Result<Resto
             why,
         });
     }
-    cluster.meta.term = term.unwrap_or(next);
+    let cluster = cluster.restored(term.unwrap_or(next));
     let mut restored: Rows = rows::all(&cluster).into_iter().collect();
     restored.extend(exported.into_iter().filter(|(key, _)| key.starts_with(journal::PREFIX)));
     SledStore::create(state_dir, &cluster.meta.cluster_id, restored)?;

@@ -16,7 +16,7 @@ use trunkline_proto::{InterfaceName, LinkSubnet, Mac, Name, VlanId, VmId};
 pub(crate) use addresses::{AddressProblem, Want, assign};
 
 use crate::{
-    model::{Cluster, Link, Slice, VlanRange, Vm},
+    model::{Cluster, Hold, Link, Slice, VlanRange, Vm},
     settings::Settings,
     transition::Conflict,
 };
@@ -71,6 +71,8 @@ pub(crate) struct Ledger<'a> {
     /// Addresses of VLAN 400.
     internet: BTreeMap<Ipv4Addr, Vec<Holder>>,
     pools: Vec<(VlanRange, Name)>,
+    /// What a restore holds back.
+    hold: Option<Hold>,
 }
 
 impl<'a> Ledger<'a> {
@@ -84,6 +86,7 @@ impl<'a> Ledger<'a> {
             macs: BTreeMap::new(),
             internet: BTreeMap::new(),
             pools: Vec::new(),
+            hold: cluster.meta.hold.clone(),
         };
         for slice in cluster.slices.values() {
             ledger.pool(slice);
@@ -164,6 +167,18 @@ impl<'a> Ledger<'a> {
         self.vlans.entry(vlan).or_default().push(holder);
     }
 
+    /// Why things that are free are not given out, when that is so; to be put behind a sentence.
+    pub(crate) fn held_back(&self) -> String {
+        self.hold
+            .as_ref()
+            .map(|hold| format!(" ({})", hold.reason()))
+            .unwrap_or_default()
+    }
+
+    fn holds_back(&self, vlan: VlanId) -> bool {
+        self.hold.as_ref().is_some_and(|hold| !hold.vlans.contains(&vlan))
+    }
+
     /// Takes a VLAN and a subnet for a link, or says what stands in the way of which.
     pub(crate) fn claim_link(&mut self, vlan: VlanId, subnet: LinkSubnet, claim: &Claim) -> Result<(), LinkConflict> {
         self.vlan_is_free(vlan, claim).map_err(LinkConflict::Vlan)?;
@@ -178,6 +193,9 @@ impl<'a> Ledger<'a> {
         }
         if self.settings.is_reserved(vlan) {
             return conflict(format!("vlan {vlan} is reserved; write another, or leave it out"));
+        }
+        if self.holds_back(vlan) {
+            return conflict(format!("vlan {vlan} is not given out yet{}", self.held_back()));
         }
         let pool = self.pools.iter().find(|(r, _)| (r.first..=r.last).contains(&vlan));
         if let Some((range, owner)) = pool
@@ -215,7 +233,8 @@ impl<'a> Ledger<'a> {
 
     /// The lowest VLAN of `vlans` that nobody holds and, when the subnet is to be derived, whose subnet nobody has given away.
     pub(crate) fn free_vlan(&self, vlans: impl Iterator<Item = VlanId>, derive: bool) -> Option<VlanId> {
-        let mut vlans = vlans.filter(|v| !self.settings.is_reserved(*v) && !self.vlans.contains_key(v));
+        let mut vlans =
+            vlans.filter(|v| !self.settings.is_reserved(*v) && !self.vlans.contains_key(v) && !self.holds_back(*v));
         vlans.find(|v| !derive || self.derivable(*v))
     }
 
@@ -252,6 +271,13 @@ impl<'a> Ledger<'a> {
                 "{address} is not an address for guests on vlan 400; write one from {first} to {last}"
             ));
         }
+        if self
+            .hold
+            .as_ref()
+            .is_some_and(|hold| !hold.addresses.contains(&address))
+        {
+            return conflict(format!("address {address} is not given out yet{}", self.held_back()));
+        }
         let holders = self.internet.entry(address).or_default();
         if let Some(holder) = claim.blocked_by(holders) {
             return conflict(format!(
@@ -264,7 +290,8 @@ impl<'a> Ledger<'a> {
 
     /// The lowest address of VLAN 400 that nobody holds.
     pub(crate) fn free_internet(&self) -> Option<Ipv4Addr> {
-        let taken = |a: &Ipv4Addr| self.internet.get(a).is_some_and(|h| !h.is_empty());
+        let held_back = |a: &Ipv4Addr| self.hold.as_ref().is_some_and(|hold| !hold.addresses.contains(a));
+        let taken = |a: &Ipv4Addr| held_back(a) || self.internet.get(a).is_some_and(|h| !h.is_empty());
         self.settings.internet_subnet.guest_addresses().find(|a| !taken(a))
     }
 }

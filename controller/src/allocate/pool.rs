@@ -46,7 +46,11 @@ impl Ledger<'_> {
         let (first, last) = (self.settings.vlan_first, self.settings.vlan_last);
         let pooled: BTreeSet<VlanId> = self.pools.iter().flat_map(|(range, _)| range.vlans()).collect();
         let free = (VlanRange { first, last }).vlans().filter(|v| {
-            !self.settings.is_reserved(*v) && !self.vlans.contains_key(v) && !avoid.contains(v) && !pooled.contains(v)
+            !self.settings.is_reserved(*v)
+                && !self.vlans.contains_key(v)
+                && !avoid.contains(v)
+                && !pooled.contains(v)
+                && !self.holds_back(*v)
         });
         runs(free)
     }

@@ -47,6 +47,8 @@ pub struct NodeDesired {
     pub digest: Digest,
     /// By kind and name.
     pub resources: BTreeMap<Key, Arc<Envelope>>,
+    /// Where each resource got its present version, as far as that is known; see [`Self::since`].
+    versions: BTreeMap<Key, Position>,
     /// VLANs that its uplink carries, with the number of parts that need each.
     pub(crate) vlans: BTreeMap<VlanId, u32>,
 }
@@ -113,11 +115,40 @@ impl Desired {
         (next, touched)
     }
 
-    /// Sets where a node's desired state last changed.
+    /// Sets where a node's desired state last changed, and with it every resource that changed.
     pub(crate) fn stamp(&mut self, node: &Name, position: Position) {
         if let Some(desired) = self.nodes.get_mut(node) {
-            Arc::make_mut(desired).changed = position;
+            let desired = Arc::make_mut(desired);
+            desired.changed = position;
+            for key in desired
+                .resources
+                .keys()
+                .filter(|key| !desired.versions.contains_key(*key))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                desired.versions.insert(key, position);
+            }
         }
+    }
+
+    /// Any resource of the node may have changed: other settings than when its position was recorded.
+    pub(crate) fn all_changed(&mut self, node: &Name) {
+        if let Some(desired) = self.nodes.get_mut(node) {
+            Arc::make_mut(desired).versions.clear();
+        }
+    }
+
+    /// Without what is known only since the start.
+    #[cfg(test)]
+    pub(crate) fn as_after_a_restart(mut self) -> Self {
+        let names: Vec<Name> = self.nodes.keys().cloned().collect();
+        for name in names {
+            let changed = self.nodes[&name].changed;
+            self.all_changed(&name);
+            self.stamp(&name, changed);
+        }
+        self
     }
 
     /// VLANs that a slice's deployed revision has on each node.
@@ -189,6 +220,11 @@ impl NodeDesired {
         }
     }
 
+    /// Where a resource got the version that it has; nobody has it from before. After a restart it is where the node last changed.
+    pub fn since(&self, key: &Key) -> Position {
+        self.versions.get(key).copied().unwrap_or(self.changed)
+    }
+
     /// All that leaves goes before anything joins, so that a key may pass from one part to another.
     fn edit(&mut self, old: &Self, dropped: &[&Share], added: &[Share], traceparent: &str) {
         for share in dropped {
@@ -209,6 +245,10 @@ impl NodeDesired {
             }
         }
         self.trunk(old, traceparent);
+        let hash = |of: &BTreeMap<Key, Arc<Envelope>>, key: &Key| of.get(key).map(|envelope| envelope.hash);
+        let resources = &self.resources;
+        self.versions
+            .retain(|key, _| resources.contains_key(key) && hash(resources, key) == hash(&old.resources, key));
     }
 
     /// A node that has anything has a trunk, be it an empty one.

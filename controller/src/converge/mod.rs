@@ -4,7 +4,8 @@
 //!
 //! 1. its node is not connected, or has not finished the full report of its session: `unknown`, since when;
 //! 2. the node refused this version: `failed`, with the node's reason;
-//! 3. the node observed this version: what it said. An observation of another version is ignored;
+//! 3. the node observed this version, and has looked since the resource got it: what it said. An observation of another version is
+//!    ignored, and so is one of the same version from before the resource was another for a while;
 //! 4. otherwise: `pending`, and what is being waited for.
 //!
 //! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link without probe results is ready when all its
@@ -45,6 +46,8 @@ pub struct NodeView {
     pub refused: BTreeMap<Key, Refusal>,
     /// The newest of each resource.
     pub observations: BTreeMap<Key, Observation>,
+    /// What was desired when it last looked: what it has not said is unchanged as of then.
+    pub seen: Position,
     /// Up to where it read back as gone what it should no longer have.
     pub clean: Position,
 }

@@ -83,7 +83,9 @@ impl Reader<'_> {
                 None,
             );
         }
-        if let Some(seen) = view.observations.get(key).filter(|o| o.hash == envelope.hash) {
+        let since = desired.map(|d| d.since(key)).unwrap_or_default();
+        let observed = view.observations.get(key).filter(|o| o.hash == envelope.hash);
+        if let Some(seen) = observed.filter(|_| view.seen >= since) {
             let reason = match (seen.state, seen.reason.as_str()) {
                 (Health::Ready, _) => String::new(),
                 (state, "") => format!("{node} says that {key} is {state}"),

@@ -24,6 +24,7 @@ fn ready(world: &World) -> Views {
             last_seen: Some(world.now),
             complete: true,
             acked: desired.changed,
+            seen: desired.changed,
             in_step: true,
             observations: observations.collect(),
             ..NodeView::default()
@@ -173,4 +174,43 @@ fn a_slice_that_goes_away_has_a_status_until_every_node_has_cleaned() {
     }
     assert!(slices_with_status(&world.state).is_empty());
     assert!(!slice_status(&world.state, &views, &name("shop")).removing);
+}
+
+#[test]
+fn an_observation_from_before_the_resource_was_another_does_not_count() {
+    let mut world = deployed();
+    let mut views = ready(&world);
+    let mut other = shop("shop");
+    other.links[0].mtu = 1400;
+    world.apply(vec![other], true).unwrap();
+    assert_eq!(status(&world, &views).0, wire::State::Pending);
+    world.must(crate::transition::Intent::Rollback {
+        name: "shop".into(),
+        number: 1,
+        expected: 0,
+    });
+    let (state, reason) = status(&world, &views);
+    assert_eq!(state, wire::State::Pending, "{reason}");
+    // Nodes that never took the version in between have nothing new to say, but that they have looked.
+    for (node, view) in &mut views {
+        view.acked = world.state.node_desired(node).changed;
+        view.seen = view.acked;
+    }
+    assert_eq!(status(&world, &views).0, wire::State::Ready);
+}
+
+#[test]
+fn what_did_not_change_stays_ready_while_the_node_takes_something_else() {
+    let mut world = deployed();
+    let views = ready(&world);
+    world
+        .apply(vec![slice("other", vec![vm("x", "w1", 1)], vec![])], true)
+        .unwrap();
+    let status = slice_status(&world.state, &views, &name("shop"));
+    let unready: Vec<_> = status
+        .vms
+        .iter()
+        .filter(|vm| vm.state() != wire::State::Ready)
+        .collect();
+    assert!(unready.iter().all(|vm| vm.reason.contains("trunk")), "{unready:?}");
 }

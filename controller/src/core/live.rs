@@ -198,10 +198,11 @@ impl Live {
             return observed;
         };
         for mut item in items {
-            let Some(wanted) = desired.resources.get(&item.key) else {
+            let wanted = desired.resources.get(&item.key);
+            if wanted.is_none() && !view.observations.contains_key(&item.key) {
                 observed.unknown += 1;
                 continue;
-            };
+            }
             let report = wire::Observation {
                 facts: item.facts.clone(),
                 ..wire::Observation::default()
@@ -209,13 +210,24 @@ impl Live {
             if report.encoded_len() > FACTS_BYTES {
                 item.facts = None;
             }
-            if wanted.hash == item.hash && observed.events.len() < EVENTS_PER_REPORT {
+            if let Some(wanted) = wanted.filter(|wanted| wanted.hash == item.hash)
+                && observed.events.len() < EVENTS_PER_REPORT
+            {
                 let before = view.observations.get(&item.key).map(|before| before.state);
                 observed.events.extend(event(node, actor, before, &item, wanted));
             }
             view.observations.insert(item.key.clone(), item);
         }
         observed
+    }
+
+    /// Everything said so far, and silence, is of when this was desired.
+    pub fn looked(&mut self, node: &Name, id: SessionId, position: Position) {
+        if self.is_current(node, id)
+            && let Some(view) = self.views.get_mut(node)
+        {
+            view.seen = view.seen.max(position);
+        }
     }
 
     /// The full report after the session's start is in.
@@ -265,10 +277,13 @@ impl Live {
     }
 }
 
-/// After a change of what is held or of what should be: are they the same, and what was said of things that are gone is forgotten.
+/// After a change of what is held or of what should be: are they the same? Then what was said of things that are gone is forgotten; not
+/// before, because a thing may come back before the node heard that it should go, and then the node says nothing new of it.
 fn settle(view: &mut NodeView, held: Digest, desired: &NodeDesired) {
-    view.in_step = held == desired.digest;
-    view.observations.retain(|key, _| desired.resources.contains_key(key));
+    view.in_step = held == desired.digest && view.acked >= desired.changed;
+    if view.in_step {
+        view.observations.retain(|key, _| desired.resources.contains_key(key));
+    }
     view.refused.retain(|key, refusal| {
         desired
             .resources

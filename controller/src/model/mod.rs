@@ -8,6 +8,7 @@
 //!
 //! A VLAN or an address of VLAN 400 is in use while a draft, a deployed revision or a departure holds it.
 
+mod hold;
 pub mod rows;
 mod slice;
 mod time;
@@ -21,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use trunkline_proto::{LinkSubnet, Name, VlanId, VmId, wire};
 
+pub use hold::Hold;
 pub use slice::{Frozen, Interface, Link, Pool, Slice, VlanRange, Vm};
 pub use time::Timestamp;
 
@@ -52,6 +54,9 @@ pub struct Meta {
     pub next_vm_id: u32,
     /// The network node, once one has joined.
     pub netnode: Option<Name>,
+    /// For a while after a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
 }
 
 /// (term, generation): the order of everything that a node is told.
@@ -132,6 +137,7 @@ impl Cluster {
                 generation: 0,
                 next_vm_id: VmId::MIN,
                 netnode: None,
+                hold: None,
             },
             slices: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -167,6 +173,7 @@ impl Cluster {
 
     /// When the next departure is over, for the caller's timer: call [`Intent::Tick`](crate::transition::Intent::Tick) then.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.departures.values().filter_map(|d| d.free_at).min()
+        let hold = self.meta.hold.iter().filter_map(|hold| hold.free_at);
+        self.departures.values().filter_map(|d| d.free_at).chain(hold).min()
     }
 }

@@ -30,14 +30,20 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         node,
         id,
         actor,
-        held: _,
+        held,
     } = from;
     let wire::Report {
         mut items,
         complete,
         clean_term,
         clean_generation,
+        seen_term,
+        seen_generation,
     } = report;
+    let seen = Position {
+        term: seen_term,
+        generation: seen_generation,
+    };
     let metrics = core.metrics();
     metrics.drop_items(
         "too_many",
@@ -54,6 +60,8 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         // Live before state, as everywhere; the state is a pointer that is read.
         let mut live = core.live();
         let observed = live.observe(node, id, actor, items, &core.state().node_desired(node));
+        // It cannot have looked for what it was never told.
+        live.looked(node, id, seen.min(held));
         if complete {
             live.complete(node, id);
         }
@@ -87,13 +95,7 @@ async fn take_clean(from: &Reporter<'_>, clean: Position) {
         return;
     }
     core.live().clean(node, id, clean);
-    let awaited = core
-        .state()
-        .cluster
-        .departures
-        .values()
-        .any(|departure| departure.waiting.contains_key(node));
-    if !awaited {
+    if !core.state().cluster.awaits(node) {
         return;
     }
     let intent = Intent::NodeClean {

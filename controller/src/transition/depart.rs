@@ -8,14 +8,15 @@ use std::{
 
 use trunkline_proto::{Name, VlanId, VmId};
 
-use super::{Context, state::State};
+use super::{Context, NewEvent, event, state::State};
 use crate::{
     compile::Desired,
     model::{Cluster, DepartingLink, Departure, Frozen, Slice},
 };
 
-/// Begins a departure for every slice whose deployed state stops using something anywhere.
-pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, cx: &Context) {
+/// Begins a departure for every slice whose deployed state stops using something anywhere. Only nodes that this change touched are
+/// waited for: any other has nothing to take away, is told nothing, and so would never say that it is done.
+pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, touched: &BTreeSet<Name>, cx: &Context) {
     let position = cluster.position();
     for (slice, before) in old.cluster.deployed() {
         let after = cluster.slices.get(&slice.name).filter(|s| s.uid == slice.uid);
@@ -26,8 +27,8 @@ pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, cx: &
         if gone.is_empty() {
             continue;
         }
-        let known = gone.nodes.into_iter().filter(|node| cluster.nodes.contains_key(node));
-        let waiting: BTreeMap<Name, _> = known.map(|node| (node, position)).collect();
+        let told = gone.nodes.into_iter().filter(|node| touched.contains(node));
+        let waiting: BTreeMap<Name, _> = told.map(|node| (node, position)).collect();
         let free_at = waiting.is_empty().then(|| cx.now.after(cx.settings.quarantine));
         let departure = departure(slice, gone.links, gone.addresses, waiting, free_at);
         let key = (cluster.meta.revision, slice.name.clone());
@@ -107,14 +108,35 @@ impl Gone {
     }
 }
 
-/// Strikes a node off every departure for which `done` holds, and starts the rest of those that nobody is waited for.
+/// Strikes a node off every departure for which `done` holds, and off what a restore holds back, and starts the rest of those that
+/// nobody is waited for.
 pub(super) fn strike(cluster: &mut Cluster, node: &Name, cx: &Context, done: impl Fn(crate::model::Position) -> bool) {
+    let free_at = cx.now.after(cx.settings.quarantine);
+    if let Some(hold) = &mut cluster.meta.hold
+        && done(hold.position)
+        && hold.waiting.remove(node)
+        && hold.waiting.is_empty()
+    {
+        hold.free_at = Some(free_at);
+    }
     for departure in cluster.departures.values_mut() {
         if departure.waiting.get(node).is_some_and(|position| done(*position)) {
             departure.waiting.remove(node);
             if departure.waiting.is_empty() {
-                departure.free_at = Some(cx.now.after(cx.settings.quarantine));
+                departure.free_at = Some(free_at);
             }
         }
     }
+}
+
+/// Time has passed: what a restore held back is given out again when nobody is waited for any more.
+pub(super) fn release(cluster: &mut Cluster, cx: &Context) -> Option<NewEvent> {
+    let hold = cluster.meta.hold.as_mut()?;
+    if hold.waiting.is_empty() && hold.free_at.is_none() {
+        hold.free_at = Some(cx.now.after(cx.settings.quarantine));
+    }
+    hold.free_at.filter(|at| *at <= cx.now)?;
+    cluster.meta.hold = None;
+    let text = "after the restore every node is clean: vlans and addresses are given out again";
+    Some(event("restore.settled", cx, None, text.into()))
 }

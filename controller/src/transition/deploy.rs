@@ -76,7 +76,7 @@ pub(super) fn undeploy(cluster: &mut Cluster, name: &str, expected: u64, cx: &Co
         Arc::make_mut(slice).deployed = None;
     }
     draft.changes.push(gone(&slice.name, "deployment"));
-    let text = format!("slice {} was taken off every host", slice.name);
+    let text = format!("slice {} is to be taken off every host", slice.name);
     draft
         .events
         .push(event("slice.undeployed", cx, Some(&slice.name), text));
@@ -88,7 +88,12 @@ pub(super) fn delete(cluster: &mut Cluster, name: &str, expected: u64, cx: &Cont
     let mut draft = named(&slice);
     cluster.slices.remove(&slice.name);
     draft.changes.push(gone(&slice.name, "slice"));
-    let text = format!("slice {} was deleted", slice.name);
+    let hosts = if slice.deployed.is_some() {
+        ", and is to be taken off every host"
+    } else {
+        ""
+    };
+    let text = format!("slice {} was deleted{hosts}", slice.name);
     draft.events.push(event("slice.deleted", cx, Some(&slice.name), text));
     Ok(draft)
 }

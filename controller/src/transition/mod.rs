@@ -213,7 +213,7 @@ impl From<&Change> for wire::Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// `slice.applied`, `slice.deployed`, `slice.undeployed`, `slice.rolledback`, `slice.deleted`, `node.joined`,
-    /// `node.removed`, `vlan.freed`.
+    /// `node.removed`, `vlan.freed`, `restore.settled`.
     pub kind: &'static str,
     /// Who caused it.
     pub actor: String,

@@ -2,7 +2,13 @@
 
 use trunkline_proto::{Digest, Name};
 
-use super::{Context, Rejection, depart::strike, edit::parse, event, state::Draft};
+use super::{
+    Context, Rejection,
+    depart::{release, strike},
+    edit::parse,
+    event,
+    state::Draft,
+};
 use crate::model::{Cluster, NodeRecord, NodeRole, Position};
 
 pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Context) -> Result<Draft, Rejection> {
@@ -30,9 +36,18 @@ pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Con
     let record = NodeRecord {
         role,
         first_seen: cx.now,
-        changed: Position::default(),
+        // One that the export does not know may have been given anything since.
+        changed: cluster
+            .meta
+            .hold
+            .as_ref()
+            .map_or(Position::default(), |_| cluster.position()),
         digest: hex::encode(Digest::default().to_vec()),
     };
+    if let Some(hold) = &mut cluster.meta.hold {
+        hold.waiting.insert(name.clone());
+        hold.free_at = None;
+    }
     cluster.nodes.insert(name.clone(), record);
     let mut draft = Draft::default();
     let mut event = event("node.joined", cx, None, format!("node {name} joined"));
@@ -81,6 +96,7 @@ pub(super) fn clean(cluster: &mut Cluster, name: &Name, term: u64, generation: u
 
 pub(super) fn tick(cluster: &mut Cluster, cx: &Context) -> Draft {
     let mut draft = Draft::default();
+    draft.events.extend(release(cluster, cx));
     cluster.departures.retain(|_, departure| {
         let over = departure.free_at.is_some_and(|at| at <= cx.now);
         if over {

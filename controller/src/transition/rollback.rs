@@ -117,8 +117,10 @@ impl Rollback<'_> {
         let size = self.slice.pool.size();
         let text = format!(
             "vlan {} of link {} is taken, and the {size} VLANs of the slice's pool are used up; set vlan_pool_size to more \
-             than {size}",
-            link.vlan, link.name
+             than {size}{}",
+            link.vlan,
+            link.name,
+            self.ledger.held_back()
         );
         self.mistakes.exhausted("number", text);
         link.clone()
@@ -188,7 +190,8 @@ impl Rollback<'_> {
             eth0.address_given = None;
         } else {
             let subnet = self.cx.settings.internet_subnet;
-            let text = format!("address {old} of {label} is taken, and {subnet} has no other left");
+            let held = self.ledger.held_back();
+            let text = format!("address {old} of {label} is taken, and {subnet} has no other left{held}");
             self.mistakes.exhausted("number", text);
         }
     }

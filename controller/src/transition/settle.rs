@@ -18,7 +18,11 @@ use crate::{
 pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Context) -> Result<Step, Rejection> {
     let compile = || old.desired.next(&cluster, cx.settings, cx.traceparent);
     let (mut desired, mut touched) = tracing::info_span!("compile").in_scope(compile);
-    touched.extend(out_of_record(&cluster, &desired));
+    for node in out_of_record(&cluster, &desired) {
+        if touched.insert(node.clone()) {
+            desired.all_changed(&node);
+        }
+    }
     touched.retain(|node| cluster.nodes.contains_key(node));
     if cluster == old.cluster && touched.is_empty() {
         return Ok(unchanged(old, draft));
@@ -36,7 +40,7 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
         }
     }
     mark(&old.cluster, &mut cluster, position);
-    depart::begin(old, &mut cluster, &desired, cx);
+    depart::begin(old, &mut cluster, &desired, &touched, cx);
     check(&cluster, &desired, &old.desired, &touched, cx.settings).map_err(Rejection::Internal)?;
     let batch = rows::diff(&old.cluster, &cluster);
     let revision = cluster.meta.revision;

@@ -292,6 +292,8 @@ async fn garbage_in_a_report_is_dropped_and_counted() {
         complete: true,
         clean_term: 9,
         clean_generation: 9,
+        seen_term: 9,
+        seen_generation: 9,
     };
     w1.send(Up::Report(report)).await;
     let node = || async {

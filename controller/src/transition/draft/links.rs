@@ -93,7 +93,8 @@ impl Planner<'_> {
         };
         let text = format!(
             "the {size} VLANs of the slice's pool are used up{resting}; set vlan_pool_size to more than {size}, which moves \
-             nothing, or remove a link"
+             nothing, or remove a link{}",
+            self.ledger.held_back()
         );
         self.mistakes.exhausted(format!("{path}.vlan"), text);
     }

@@ -150,7 +150,8 @@ impl<'a> Planner<'a> {
                 let more = wanted - size;
                 let text = format!(
                     "{more} more VLANs are wanted and {room} are free for pools; ask for fewer, delete a slice, or widen the \
-                     controller's VLAN range"
+                     controller's VLAN range{}",
+                    self.ledger.held_back()
                 );
                 self.mistakes.exhausted(field, text);
                 work.starved = true;

@@ -194,8 +194,10 @@ impl<'a> Planner<'a> {
                 Some(Ok(())) => {}
                 _ => {
                     let subnet = self.cx.settings.internet_subnet;
-                    let text =
-                        format!("the addresses of {subnet} on vlan 400 are used up; turn internet off for some VM");
+                    let text = format!(
+                        "the addresses of {subnet} on vlan 400 are used up; turn internet off for some VM{}",
+                        self.ledger.held_back()
+                    );
                     self.mistakes
                         .exhausted(format!("{}.internet_enabled", intent.path), text);
                 }

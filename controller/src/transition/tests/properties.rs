@@ -7,7 +7,7 @@ use trunkline_proto::{Digest, LinkSubnet, Mac, Name, VlanId, wire};
 
 use crate::{
     compile::Desired,
-    model::{Cluster, rows},
+    model::{Cluster, Position, rows},
     testing::*,
     transition::{Intent, Step},
 };
@@ -17,6 +17,8 @@ enum Op {
     /// Slice, VMs (with their interfaces), links as pairs of VMs, size of the pool, given VLAN, deploy.
     Apply(usize, Vec<(bool, u32, usize)>, Vec<(usize, usize)>, u32, u32, bool),
     Both(usize, usize),
+    /// A VM with internet is deployed on this worker.
+    Move(usize, usize),
     Delete(usize),
     Deploy(usize),
     Undeploy(usize),
@@ -38,6 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => apply.prop_map(|(s, v, l, p, g, d)| Op::Apply(s, v, l, p, g, d)),
         1 => (0..4usize, 0..3usize).prop_map(|(a, b)| Op::Both(a, b)),
+        2 => (0..3usize, 0..2usize).prop_map(|(s, w)| Op::Move(s, w)),
         1 => (0..3usize).prop_map(Op::Delete),
         2 => (0..3usize).prop_map(Op::Deploy),
         1 => (0..3usize).prop_map(Op::Undeploy),
@@ -86,6 +89,11 @@ fn intent(world: &World, op: &Op) -> Intent {
     match op {
         Op::Apply(s, vms, links, pool, given, deploy) => apply(vec![spec(*s, vms, links, *pool, *given)], *deploy),
         Op::Both(a, b) => apply(vec![shop(SLICES[*a]), shop(SLICES[*b])], true),
+        Op::Move(s, w) => {
+            let mut moved = shop(SLICES[*s]);
+            moved.vms[0].worker = NODES[*w].into();
+            apply(vec![moved], true)
+        }
         Op::Delete(s) => Intent::DeleteSlice {
             name: name_of(s),
             expected: 0,
@@ -126,10 +134,11 @@ fn intent(world: &World, op: &Op) -> Intent {
     }
 }
 
-/// What the nodes may still have: every (VLAN, slice) that each was told of since it last reported clean, and what rests.
+/// What the nodes may still have: every (VLAN, slice) that each was told of, with the generation that took it away until the node has
+/// reported clean as of that, and what rests.
 #[derive(Default)]
 struct Truth {
-    held: BTreeMap<Name, BTreeSet<(VlanId, u64)>>,
+    held: BTreeMap<Name, BTreeMap<(VlanId, u64), Option<u64>>>,
     resting: Vec<(i64, (VlanId, u64))>,
 }
 
@@ -145,18 +154,26 @@ impl Truth {
         all
     }
 
-    fn see(&mut self, world: &World, cleaned: Option<&Name>) {
+    fn see(&mut self, world: &World, cleaned: Option<&(Name, u64)>) {
         let now = world.now.as_millis();
         for node in NODES.map(name) {
             let told = Self::told(world, &node);
             let held = self.held.entry(node.clone()).or_default();
-            if cleaned == Some(&node) {
-                self.resting
-                    .extend(held.difference(&told).map(|gone| (now + 60_000, *gone)));
-                *held = told;
-            } else {
-                held.extend(told);
+            let generation = world.state.cluster.meta.generation;
+            for (_, gone) in held.iter_mut().filter(|(pair, _)| !told.contains(pair)) {
+                gone.get_or_insert(generation);
             }
+            held.extend(told.into_iter().map(|pair| (pair, None)));
+            let clean = cleaned
+                .filter(|(name, _)| *name == node)
+                .map(|(_, generation)| *generation);
+            held.retain(|pair, gone| {
+                let over = gone.is_some_and(|gone| clean.is_some_and(|clean| gone <= clean));
+                if over {
+                    self.resting.push((now + 60_000, *pair));
+                }
+                !over
+            });
         }
         self.resting.retain(|(until, _)| *until > now);
     }
@@ -164,7 +181,7 @@ impl Truth {
     fn no_vlan_is_in_two_slices(&self) {
         let mut owner = BTreeMap::new();
         let resting = self.resting.iter().map(|(_, pair)| pair);
-        for (vlan, uid) in self.held.values().flatten().chain(resting) {
+        for (vlan, uid) in self.held.values().flat_map(BTreeMap::keys).chain(resting) {
             assert_eq!(*owner.entry(vlan).or_insert(uid), uid, "vlan {vlan} reaches two slices");
         }
     }
@@ -227,9 +244,27 @@ fn stored_is_what_is_known(before: &Cluster, step: &Step, stored: &mut BTreeMap<
     assert_eq!(step.is_noop(), before == &step.state.cluster);
 }
 
+/// Whatever was done: once every node is clean of all but what it was told last, and time has passed, nothing is kept from anybody.
+fn nothing_waits_for_ever(world: &mut World) {
+    for node in NODES.map(name) {
+        let Some(record) = world.state.cluster.nodes.get(&node) else {
+            continue;
+        };
+        let Position { term, generation } = record.changed;
+        world.must(Intent::NodeClean {
+            name: node,
+            term,
+            generation,
+        });
+    }
+    world.wait(3600);
+    let left = &world.state.cluster.departures;
+    assert!(left.is_empty(), "{left:?}");
+}
+
 fn compiled_is_as_from_scratch(world: &World) {
     let scratch = Desired::compile(&world.state.cluster, &world.settings);
-    assert_eq!(scratch, world.state.desired);
+    assert_eq!(scratch, world.state.desired.clone().as_after_a_restart());
     for (_, node) in world.state.desired.nodes() {
         assert_eq!(node.digest, Digest::of(node.resources.iter().map(|(k, e)| (k, e.hash))));
     }
@@ -263,7 +298,7 @@ proptest! {
                 Err(_) => prop_assert_eq!(&world.state, &before),
             }
             let cleaned = match op {
-                Op::Clean(n, 0) => Some(name(NODES[*n])),
+                Op::Clean(n, late) => Some((name(NODES[*n]), before.cluster.meta.generation.saturating_sub(*late))),
                 _ => None,
             };
             truth.see(&world, cleaned.as_ref());
@@ -271,6 +306,7 @@ proptest! {
             pools_and_vlans_are_disjoint(&world.state.cluster);
             compiled_is_as_from_scratch(&world);
         }
+        nothing_waits_for_ever(&mut world);
     }
 
     #[test]

@@ -267,6 +267,8 @@ impl Node {
             complete: true,
             clean_term,
             clean_generation,
+            seen_term: clean_term,
+            seen_generation: clean_generation,
         }))
         .await;
     }
