@@ -8,9 +8,12 @@
 //! ```
 //!
 //! tonic's own acceptor has no limit on handshakes, no timeout and a fixed certificate. Who is not authenticated holds one of the few handshake
-//! places for a short time and nothing else; the limit on connections counts authenticated ones only, so strangers cannot use it up.
+//! places for a short time and nothing else; the limit on connections counts authenticated ones only, so strangers cannot use it up. Nor
+//! can one member: each identity has a few places. A connection ends with the certificate that it was opened with.
 
+mod expiry;
 mod io;
+mod members;
 mod stats;
 
 use std::io as stdio;
@@ -34,6 +37,7 @@ use trunkline_proto::daemon::{Lifecycle, Metrics};
 pub use io::TlsIo;
 pub use stats::ListenerStats;
 
+use members::Members;
 use stats::Outcome;
 
 /// Pause after an accept error that the next accept would only repeat, such as EMFILE.
@@ -52,6 +56,8 @@ pub struct Limits {
     pub pending_handshakes: usize,
     /// Authenticated connections; one more is closed.
     pub connections: usize,
+    /// Of those, with the same identity.
+    pub per_identity: usize,
 }
 
 /// Who is at the other end of a connection; in the extensions of every request that comes over it.
@@ -95,6 +101,7 @@ struct Door {
     handshake_timeout: Duration,
     pending: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    members: Members,
     stats: ListenerStats,
 }
 
@@ -104,6 +111,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             pending_handshakes: 256,
             connections: 4096,
+            per_identity: 64,
         }
     }
 }
@@ -125,12 +133,14 @@ impl Listener {
             handshake_timeout,
             pending_handshakes,
             connections,
+            per_identity,
         } = limits;
         let door = Door {
             tls,
             handshake_timeout,
             pending: Arc::new(Semaphore::new(pending_handshakes)),
             connections: Arc::new(Semaphore::new(connections)),
+            members: Members::new(per_identity),
             stats: ListenerStats::default(),
         };
         Ok(Self {
@@ -277,7 +287,11 @@ impl Door {
             outcome: Outcome::Full,
             why: format!("{} found every connection taken", peer.identity),
         })?;
-        Ok(TlsIo::new(stream, peer, place, self.stats.clone()))
+        let member = self.members.enter(&peer.identity).ok_or_else(|| Refused {
+            outcome: Outcome::Full,
+            why: format!("{} has as many connections as one identity may have", peer.identity),
+        })?;
+        Ok(TlsIo::new(stream, peer, (place, member), self.stats.clone()))
     }
 }
 

@@ -11,6 +11,8 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::PeerInfo;
+use super::expiry::Expiry;
+use super::members::Member;
 use super::stats::ListenerStats;
 
 /// A TLS connection that knows who is at the other end and holds its place among the connections.
@@ -19,18 +21,20 @@ pub struct TlsIo {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     stats: ListenerStats,
-    _place: OwnedSemaphorePermit,
+    expiry: Expiry,
+    _place: (OwnedSemaphorePermit, Member),
 }
 
 impl TlsIo {
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
         peer: PeerInfo,
-        place: OwnedSemaphorePermit,
+        place: (OwnedSemaphorePermit, Member),
         stats: ListenerStats,
     ) -> Self {
         stats.opened();
         Self {
+            expiry: Expiry::new(peer.certificate_expires),
             stream,
             peer,
             stats,
@@ -55,6 +59,8 @@ impl Connected for TlsIo {
 
 impl AsyncRead for TlsIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Whoever serves it always waits for the next frame, so this ends an idle connection as well.
+        self.expiry.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -248,6 +248,29 @@ async fn connections_are_capped_and_a_place_is_free_again_after_a_close() {
 }
 
 #[tokio::test]
+async fn one_identity_cannot_take_the_places_of_the_others() {
+    let site = Site::new();
+    let server = site
+        .serve(Limits {
+            per_identity: 1,
+            ..Limits::default()
+        })
+        .await;
+    let greedy = site.bundle(Role::Worker, "w1");
+    let first = Client::connect(server.config(greedy.clone())).await.unwrap();
+    assert!(Client::connect(server.config(greedy.clone())).await.is_err());
+    assert!(server.stats.seen(Outcome::Full) >= 1);
+    let other = Client::connect(server.config(site.bundle(Role::Worker, "w2"))).await;
+    other.unwrap();
+    drop(first);
+    until("its place is free", || async {
+        Client::connect(server.config(greedy.clone())).await.is_ok()
+    })
+    .await;
+    server.end().await;
+}
+
+#[tokio::test]
 async fn a_client_of_another_authority_is_told_that_it_was_refused() {
     let (ours, theirs) = (Site::new(), Site::new());
     let server = ours.serve(Limits::default()).await;
