@@ -88,7 +88,12 @@ async fn follow(core: Arc<Core>, filter: Filter, mut after: u64, out: mpsc::Send
             let (entries, next) = core.journal().read(&filter, after, BATCH);
             for entry in entries {
                 after = entry.sequence;
-                if out.send(Ok(entry.as_ref().into())).await.is_err() {
+                let sent = tokio::select! {
+                    sent = out.send(Ok(entry.as_ref().into())) => sent,
+                    // Who does not read must not hold up our end.
+                    () = core.stopping().cancelled() => return,
+                };
+                if sent.is_err() {
                     return;
                 }
             }

@@ -172,7 +172,12 @@ async fn follow_status(
     loop {
         changed.mark_unchanged();
         // Room first, so that what is sent is the newest when the reader takes it.
-        let Ok(permit) = out.reserve().await else { return };
+        let permit = tokio::select! {
+            permit = out.reserve() => permit,
+            // Who does not read must not hold up our end.
+            () = core.stopping().cancelled() => return,
+        };
+        let Ok(permit) = permit else { return };
         let Ok(status) = status::compute(&core, names.clone()).await else {
             return;
         };

@@ -25,6 +25,11 @@ impl Core {
             }
             if let Err(error) = self.system(Intent::Tick, "controller").await {
                 tracing::warn!(%error, "what is due could not be ended");
+                // It is due still: without a pause this would be all that we do.
+                tokio::select! {
+                    () = self.fatal.cancelled() => return,
+                    () = tokio::time::sleep(LONGEST) => {}
+                }
             }
         }
     }

@@ -62,6 +62,11 @@ pub(super) async fn greet(
     let greeting = hello::parse(hello, &peer.identity)?;
     hello::check_origin(&cluster_id, greeting.position, &core.state().cluster)?;
     telemetry::set_parent(&tracing::Span::current(), &greeting.traceparent);
+    let known = core.state().cluster.nodes.get(&greeting.node).map(|known| known.role);
+    if known.is_some_and(|role| role != greeting.role) {
+        // Sessions go by the node's name: it must not touch what is known of the other one.
+        may_join(core, &greeting, peer).await?;
+    }
     let cancel = core.stopping().child_token();
     let id = begin(core, timing, peer, &greeting, &cancel)?;
     join(core, &greeting, id, peer).await?;
@@ -102,18 +107,24 @@ fn begin(
     })
 }
 
-async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
-    let actor = peer.identity.to_string();
+/// Makes the node known, or says why it cannot be.
+async fn may_join(core: &Arc<Core>, greeting: &Greeting, peer: &PeerInfo) -> Result<(), Refused> {
     let intent = Intent::NodeJoined {
         name: greeting.node.clone(),
         role: greeting.role,
     };
-    if let Err(error) = core.system(intent, &actor).await {
+    let joined = core.system(intent, &peer.identity.to_string()).await;
+    joined.map_err(|error| Refused {
+        reason: "JOIN_REJECTED",
+        status: errors::of_core(error),
+    })
+}
+
+async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
+    let actor = peer.identity.to_string();
+    if let Err(refused) = may_join(core, greeting, peer).await {
         core.live().end(&greeting.node, id);
-        return Err(Refused {
-            reason: "JOIN_REJECTED",
-            status: errors::of_core(error),
-        });
+        return Err(refused);
     }
     let state = core.state();
     let desired = state.node_desired(&greeting.node);

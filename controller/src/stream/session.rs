@@ -157,8 +157,9 @@ impl Session {
         if !self.queue.is_empty() || self.protocol.waiting() {
             return Ok(());
         }
-        let state = self.core.state();
+        // First what wakes us, then what it is about: a change that comes between the two wakes us once more, none is missed.
         self.desired.mark_unchanged();
+        let state = self.core.state();
         let target = Target {
             desired: state.node_desired(&self.node),
             position: state.cluster.position(),

@@ -157,3 +157,18 @@ async fn an_update_that_is_never_acknowledged_ends_the_session() {
     let ended = tokio::time::timeout(DEADLINE, w1.next()).await.unwrap().unwrap_err();
     assert_eq!(reason(ended), (Code::DeadlineExceeded, "NO_ANSWER".into()));
 }
+
+#[tokio::test]
+async fn a_node_in_another_role_does_not_touch_what_is_known_of_its_namesake() {
+    let controller = Controller::start().await;
+    let operator = controller.operator().await;
+    drop(Node::up(&controller, Disk::worker("x")).await);
+    let seen = || async {
+        let list = operator.fleet().list_nodes(wire::ListNodesRequest::default()).await;
+        list.unwrap().into_inner().nodes
+    };
+    let before = eventually("not connected", seen, |nodes| !nodes[0].connected).await;
+    let refused = Node::connect(&controller, Disk::netnode("x")).await.err().unwrap();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert_eq!(seen().await, before);
+}
