@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Share of the time that looking may take: one part in this many.
 const SHARE: u32 = 10;
 
+/// How long after our own start a slice may take to be what it was: until then its nodes only have not reported again.
+const RETURN: Duration = Duration::from_secs(60);
+
 /// Deployments that are not ready yet.
 #[derive(Debug, Default)]
 pub(super) struct Converging(Mutex<BTreeMap<Name, Waiting>>);
@@ -31,6 +34,52 @@ struct Waiting {
     since: Instant,
     /// Child of the call that deployed; it is open until the slice is ready.
     span: Span,
+}
+
+/// What was seen of the slices last.
+#[derive(Debug)]
+struct Known {
+    states: BTreeMap<Name, (u32, i32)>,
+    /// Deployed before our start, and not reported on since: that they are unknown, and then ready again, is no news.
+    returning: BTreeMap<Name, u32>,
+    since: Instant,
+}
+
+impl Known {
+    fn new(state: &State, converging: &Converging) -> Self {
+        let new = converging.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let deployed = state
+            .cluster
+            .deployed()
+            .filter(|(slice, _)| !new.contains_key(&slice.name));
+        Self {
+            states: BTreeMap::new(),
+            returning: deployed
+                .map(|(slice, frozen)| (slice.name.clone(), frozen.number))
+                .collect(),
+            since: Instant::now(),
+        }
+    }
+
+    /// True when that is to be told.
+    fn is_news(&mut self, status: &wire::SliceStatus, name: &Name) -> bool {
+        let now = (status.deployed_number, status.state);
+        if status.deployed_number == 0 {
+            return false;
+        }
+        if self.returning.get(name) == Some(&status.deployed_number) {
+            let open = matches!(status.state(), wire::State::Unknown | wire::State::Pending);
+            if open && self.since.elapsed() < RETURN {
+                return false;
+            }
+            self.returning.remove(name);
+            if status.state() == wire::State::Ready {
+                self.states.insert(name.clone(), now);
+                return false;
+            }
+        }
+        self.states.insert(name.clone(), now) != Some(now)
+    }
 }
 
 impl Converging {
@@ -74,7 +123,7 @@ impl Core {
     /// Runs until the controller stops.
     pub async fn run_converged(self: Arc<Self>) {
         let mut status = self.watch_status();
-        let mut known: BTreeMap<Name, (u32, i32)> = BTreeMap::new();
+        let mut known = Known::new(&self.state(), &self.converging);
         loop {
             let began = Instant::now();
             let core = self.clone();
@@ -91,20 +140,19 @@ impl Core {
             // Every arm may be cancelled: none has done anything before it is ready.
             tokio::select! {
                 () = self.fatal.cancelled() => return,
-                () = async { tokio::time::sleep(pause).await; let _ = status.changed().await; } => {}
+                () = async { tokio::time::sleep(pause).await; let _ = tokio::time::timeout(RETURN, status.changed()).await; } => {}
             }
         }
     }
 
-    fn look(&self, known: &mut BTreeMap<Name, (u32, i32)>) -> Vec<NewEvent> {
+    fn look(&self, known: &mut Known) -> Vec<NewEvent> {
         let (state, views) = (self.state(), self.views());
         let names = converge::slices_with_status(&state);
-        known.retain(|name, _| names.contains(name));
+        known.states.retain(|name, _| names.contains(name));
         let mut events = Vec::new();
         for name in names {
             let status = converge::slice_status(&state, &views, &name);
-            let now = (status.deployed_number, status.state);
-            if status.deployed_number != 0 && known.insert(name.clone(), now) != Some(now) {
+            if known.is_news(&status, &name) {
                 self.changed(&name, &status, state.cluster.meta.revision, &mut events);
             }
         }

@@ -205,3 +205,98 @@ async fn the_journal_says_who_did_what_and_can_be_followed() {
         .unwrap_err();
     assert_eq!(ApiError::from(status).violations[0].field, "filter.vlan");
 }
+
+#[tokio::test]
+async fn a_reader_that_stopped_reading_does_not_hold_up_the_end() {
+    let mut controller = Controller::start().await;
+    let _w1 = Node::up(&controller, Disk::worker("w1")).await;
+    let operator = controller.operator().await;
+    let big = wire::SliceSpec {
+        name: "big".into(),
+        vms: (0..800).map(|i| vm(&format!("a{i}"), "w1", 1)).collect(),
+        ..wire::SliceSpec::default()
+    };
+    operator.slices().apply_slices(apply(vec![big], true)).await.unwrap();
+    let request = wire::WatchStatusRequest { slices: Vec::new() };
+    let stuck = operator.watch().watch_status(request).await.unwrap().into_inner();
+    // Status messages of some hundred kilobytes each, which nobody takes: the transport's window is soon used up.
+    let other = controller.operator().await;
+    for i in 0..20 {
+        let small = wire::SliceSpec {
+            name: format!("s{i}"),
+            vms: vec![vm("a", "w1", 0)],
+            ..wire::SliceSpec::default()
+        };
+        other.slices().apply_slices(apply(vec![small], true)).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(110)).await;
+    }
+    // Fails when not everything ended in time.
+    controller.down().await;
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn a_restart_alone_is_no_news_of_a_slice() {
+    let mut controller = Controller::start().await;
+    let mut w1 = Node::up(&controller, Disk::worker("w1")).await;
+    let operator = controller.operator().await;
+    let solo = wire::SliceSpec {
+        name: "solo".into(),
+        vms: vec![vm("a", "w1", 1)],
+        ..wire::SliceSpec::default()
+    };
+    operator
+        .slices()
+        .apply_slices(apply(vec![solo.clone()], true))
+        .await
+        .unwrap();
+    w1.take().await;
+    w1.report_ready().await;
+    eventually(
+        "ready",
+        || states(&operator),
+        |states| states.ends_with(&["slice.ready".into()]),
+    )
+    .await;
+    let before = states(&operator).await;
+    let disk = w1.disk.clone();
+    drop((w1, operator));
+    controller.down().await;
+    controller.up().await.unwrap();
+    let operator = controller.operator().await;
+    let mut w1 = Node::connect(&controller, disk).await.unwrap();
+    w1.report_ready().await;
+    let known = || async {
+        let request = wire::GetStatusRequest { slices: Vec::new() };
+        operator.slices().get_status(request).await.unwrap().into_inner()
+    };
+    eventually("ready again", known, |s| s.slices[0].state() == wire::State::Ready).await;
+    // What comes after it in the journal is there: so is whatever would have come before.
+    let more = wire::SliceSpec {
+        vms: vec![vm("a", "w1", 1), vm("b", "w1", 1)],
+        ..solo
+    };
+    operator.slices().apply_slices(apply(vec![more], true)).await.unwrap();
+    w1.take().await;
+    w1.report_ready().await;
+    let after = eventually(
+        "ready once more",
+        || states(&operator),
+        |states| states.len() > before.len() && states.ends_with(&["slice.ready".into()]),
+    )
+    .await;
+    assert_eq!(after[before.len()..], ["slice.ready"], "{after:?}");
+}
+
+/// The changes of slices' states in the journal.
+async fn states(operator: &trunkline_proto::client::Client) -> Vec<String> {
+    let events = operator.events().list_events(wire::ListEventsRequest::default()).await;
+    let events = events
+        .unwrap()
+        .into_inner()
+        .events
+        .into_iter()
+        .map(|event| event.r#type);
+    let of_state = ["slice.ready", "slice.degraded", "slice.failed", "slice.unknown"];
+    events.filter(|kind| of_state.contains(&kind.as_str())).collect()
+}
