@@ -1,5 +1,6 @@
 //! Three hundred links with DHCP on one network node.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,19 @@ fn assert_leased(lab: &trunkline_integration::lab::Lab, slices: &[Slice], name: 
     guest
 }
 
+/// Also where two VLANs are so far apart that one byte does not tell them apart.
+fn assert_nothing_is_shared(slices: &[Slice]) {
+    let links = || slices.iter().flat_map(|slice| &slice.links);
+    let vlans: BTreeSet<u32> = links().map(|link| link.vlan).collect();
+    let subnets: BTreeSet<&str> = links().map(|link| link.subnet.as_str()).collect();
+    let interfaces = || slices.iter().flat_map(|slice| &slice.vms).flat_map(|vm| &vm.interfaces);
+    let macs: BTreeSet<&str> = interfaces().map(|end| end.mac.as_str()).collect();
+    assert_eq!((vlans.len(), subnets.len()), (ALL, ALL));
+    assert_eq!(macs.len(), interfaces().count());
+    assert!(!vlans.contains(&400) && !vlans.contains(&0));
+    assert!(vlans.last().unwrap() - vlans.first().unwrap() > 256, "{vlans:?}");
+}
+
 #[test]
 fn three_hundred_links_with_dhcp_work_on_one_network_node() {
     let lab = fleet(&Options::default());
@@ -92,6 +106,7 @@ fn three_hundred_links_with_dhcp_work_on_one_network_node() {
     let slices = api.slices().unwrap();
     let links: usize = slices.iter().map(|slice| slice.links.len()).sum();
     assert_eq!(links, ALL);
+    assert_nothing_is_shared(&slices);
     // Of the first links made and of the last.
     let began = Instant::now();
     let guests: Vec<Guest> = ["s0/a0", "s0/b0", "s2/a6", "s2/b6"]

@@ -2,7 +2,7 @@
 
 use trunkline_integration::demo::Fleet;
 use trunkline_integration::lab::layout::{CONTROLLER, INTERNET_ADDRESS, NETNODE};
-use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, Lab, NETNODE_PROGRAM};
+use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, Lab, NETNODE_PROGRAM, Options};
 use trunkline_integration::wait::until;
 use trunkline_proto::wire::{ListEventsRequest, Slice};
 
@@ -10,7 +10,7 @@ use crate::dataplane::{DataPlane, await_in_step};
 use crate::looks::{dhcp_servers, interface, on, port_column, try_on};
 use crate::metrics::value;
 use crate::streams::Pings;
-use crate::support::{LIMIT, api, guests, scrape, with_two_slices};
+use crate::support::{LIMIT, api, fleet, guests, must_trunkctl, scrape, with_two_slices};
 
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -218,4 +218,20 @@ fn a_node_that_starts_while_the_controller_is_away_makes_true_what_it_was_last_t
     lab.start_daemon(CONTROLLER, CONTROLLER_PROGRAM).unwrap();
     await_in_step(&lab);
     assert_eq!(sent(&lab), (0.0, 0.0));
+}
+
+#[test]
+fn a_node_that_was_removed_is_taken_in_again_when_it_comes_back() {
+    let lab = fleet(&Options::default());
+    let w2 = || api(&lab).nodes().unwrap().into_iter().find(|node| node.name == "w2");
+    lab.stop_daemon("w2", AGENT_PROGRAM).unwrap();
+    until("w2 to be away", LIMIT, || match w2() {
+        Some(node) if !node.connected => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+    must_trunkctl(&lab, &["node", "remove", "w2"]);
+    assert!(w2().is_none());
+    lab.start_daemon("w2", AGENT_PROGRAM).unwrap();
+    await_in_step(&lab);
 }
