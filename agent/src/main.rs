@@ -1,10 +1,10 @@
 //! The worker daemon.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use trunkline_agent::{config::NodeConfig, node, worker};
+use trunkline_proto::daemon::exit;
 
 /// Makes this host a Trunkline worker: TAPs and switch ports for its virtual machines.
 #[derive(Parser)]
@@ -31,15 +31,20 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Arguments { config: path, command } = Arguments::parse();
-    let config = NodeConfig::load(&path).context("the configuration cannot be used")?;
+    let config = match NodeConfig::load(&path) {
+        Ok(config) => config,
+        Err(error) => return exit::wrong_config(worker::PROGRAM.service, &error),
+    };
     match command.unwrap_or(Command::Run) {
         Command::Run => {
             let validate = worker::validate(&config);
-            node::run(worker::PROGRAM, config, validate, worker::Worker::build).await?;
+            if let Err(error) = node::run(worker::PROGRAM, config, validate, worker::Worker::build).await {
+                return exit::failed(worker::PROGRAM.service, &error);
+            }
         }
         Command::CheckConfig => println!("{}: ok, node {}", path.display(), config.node.name),
     }
-    Ok(())
+    ExitCode::SUCCESS
 }

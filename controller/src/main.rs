@@ -9,7 +9,9 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use trunkline_controller::{backup, config::Config, core::now, daemon::Daemon};
-use trunkline_proto::daemon::{Lifecycle, Metrics, telemetry};
+use trunkline_proto::daemon::{Lifecycle, Metrics, exit, telemetry};
+
+const PROGRAM: &str = "trunkline-controller";
 
 /// The Trunkline controller: declared slices in, desired state per node out, status back.
 #[derive(Debug, Parser)]
@@ -58,17 +60,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli) {
+    let config = match Config::load(&cli.config.config) {
+        Ok(config) => config,
+        Err(error) => return exit::wrong_config(PROGRAM, &error),
+    };
+    match run(cli, config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("trunkline-controller: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => exit::failed(PROGRAM, error.as_ref()),
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    let config = Config::load(&cli.config.config)?;
+fn run(cli: Cli, config: Config) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(&config),
         Command::CheckConfig => {
@@ -122,8 +124,8 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("no runtime")?;
     runtime.block_on(async {
-        let telemetry = telemetry::init("trunkline-controller", "", &config.telemetry)?;
-        let metrics = Arc::new(Metrics::new("trunkline-controller", env!("CARGO_PKG_VERSION")));
+        let telemetry = telemetry::init(PROGRAM, "", &config.telemetry)?;
+        let metrics = Arc::new(Metrics::new(PROGRAM, env!("CARGO_PKG_VERSION")));
         let life = Lifecycle::start().context("no signal handlers")?;
         let ended = match Daemon::start(config, metrics, &life).await {
             Ok(daemon) => {

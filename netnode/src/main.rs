@@ -1,12 +1,12 @@
 //! The network node's daemon.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use trunkline_agent::node;
 use trunkline_netnode::config::NetnodeConfig;
 use trunkline_netnode::host::{self, NetworkNode};
+use trunkline_proto::daemon::exit;
 
 /// Makes this host the Trunkline network node: gateways, DHCP and NAT.
 #[derive(Parser)]
@@ -33,16 +33,21 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let Arguments { config: path, command } = Arguments::parse();
-    let config = NetnodeConfig::load(&path).context("the configuration cannot be used")?;
+    let config = match NetnodeConfig::load(&path) {
+        Ok(config) => config,
+        Err(error) => return exit::wrong_config(host::PROGRAM.service, &error),
+    };
     let (node, nat, dhcp) = config.split();
     match command.unwrap_or(Command::Run) {
         Command::Run => {
             let build = move |cx: &node::NodeContext| NetworkNode::build(cx, nat, dhcp);
-            node::run(host::PROGRAM, node, host::validate(), build).await?;
+            if let Err(error) = node::run(host::PROGRAM, node, host::validate(), build).await {
+                return exit::failed(host::PROGRAM.service, &error);
+            }
         }
         Command::CheckConfig => println!("{}: ok, node {}", path.display(), node.node.name),
     }
-    Ok(())
+    ExitCode::SUCCESS
 }

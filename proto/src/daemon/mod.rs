@@ -4,6 +4,7 @@
 //!   config::load          a TOML file, every key known or refused by name
 //!   telemetry::init       logs to standard error, traces by OTLP when an endpoint is configured
 //!   Metrics               the registry, served as text on a loopback port
+//!   exit                  one line and an exit code for what stops a program
 //!   Lifecycle             SIGTERM/SIGINT -> one cancellation token -> every task joined, within a time limit
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! [`telemetry::Telemetry::shutdown`], so that the last spans leave.
 
 pub mod config;
+pub mod exit;
 pub mod lifecycle;
 pub mod metrics;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 //! nowhere; the log filter has no say in them. A trace crosses processes as a W3C `traceparent`: in gRPC metadata, or in a field of a message.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
@@ -115,7 +116,11 @@ pub fn init(service: &'static str, instance: &str, config: &TelemetryConfig) -> 
         layer.with_filter(LevelFilter::INFO)
     });
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match log_format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).with_filter(filter).boxed(),
+        LogFormat::Text => fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(colours())
+            .with_filter(filter)
+            .boxed(),
         LogFormat::Json => fmt::layer()
             .json()
             .with_writer(std::io::stderr)
@@ -124,6 +129,11 @@ pub fn init(service: &'static str, instance: &str, config: &TelemetryConfig) -> 
     };
     tracing_subscriber::registry().with(logs).with(traces).try_init()?;
     Ok(Telemetry { provider })
+}
+
+/// Colours are for a terminal; in a file or a journal they are noise. `NO_COLOR` turns them off there, too.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 impl Telemetry {
