@@ -11,7 +11,7 @@
 //! places for a short time and nothing else; the limit on connections counts authenticated ones only, so strangers cannot use it up. Nor
 //! can one member: each identity has a few places. A connection ends with the certificate that it was opened with.
 
-mod expiry;
+mod ending;
 mod io;
 mod members;
 mod stats;
@@ -209,7 +209,13 @@ async fn accept_loop(tcp: TcpListener, door: Arc<Door>, done: mpsc::Sender<TlsIo
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                handshakes.spawn(receive(door.clone(), stream, peer, permit, done.clone()));
+                handshakes.spawn(receive(
+                    door.clone(),
+                    stream,
+                    peer,
+                    permit,
+                    (done.clone(), stop.clone()),
+                ));
             }
             Err(error) if of_one_connection(&error) => {}
             Err(error) => {
@@ -237,9 +243,9 @@ async fn receive(
     stream: TcpStream,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
-    done: mpsc::Sender<TlsIo>,
+    (done, stop): (mpsc::Sender<TlsIo>, CancellationToken),
 ) {
-    let outcome = match tokio::time::timeout(door.handshake_timeout, door.shake_hands(stream, peer)).await {
+    let outcome = match tokio::time::timeout(door.handshake_timeout, door.shake_hands(stream, peer, stop)).await {
         Ok(Ok(io)) => {
             drop(permit);
             // Fails when the server is ending; then the connection is closed.
@@ -264,7 +270,12 @@ struct Refused {
 }
 
 impl Door {
-    async fn shake_hands(&self, stream: TcpStream, address: SocketAddr) -> Result<TlsIo, Refused> {
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        stop: CancellationToken,
+    ) -> Result<TlsIo, Refused> {
         let failed = |why: String| Refused {
             outcome: Outcome::Failed,
             why,
@@ -291,7 +302,7 @@ impl Door {
             outcome: Outcome::Full,
             why: format!("{} has as many connections as one identity may have", peer.identity),
         })?;
-        Ok(TlsIo::new(stream, peer, (place, member), self.stats.clone()))
+        Ok(TlsIo::new(stream, peer, (place, member), self.stats.clone(), stop))
     }
 }
 

@@ -141,7 +141,7 @@ impl Desired {
 
     /// Without what is known only since the start.
     #[cfg(test)]
-    pub(crate) fn as_after_a_restart(mut self) -> Self {
+    pub(crate) fn after_a_restart(mut self) -> Self {
         let names: Vec<Name> = self.nodes.keys().cloned().collect();
         for name in names {
             let changed = self.nodes[&name].changed;

@@ -155,6 +155,6 @@ fn a_restart_compiles_the_very_same() {
     world.apply(vec![shop("a"), shop("b")], true).unwrap();
     world.undeploy("a");
     let loaded = State::load(world.state.cluster.clone(), &world.settings).unwrap();
-    world.state.desired = world.state.desired.as_after_a_restart();
+    world.state.desired = world.state.desired.after_a_restart();
     assert_eq!(loaded, world.state);
 }

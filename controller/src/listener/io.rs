@@ -8,10 +8,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::PeerInfo;
-use super::expiry::Expiry;
+use super::ending::Ending;
 use super::members::Member;
 use super::stats::ListenerStats;
 
@@ -21,7 +22,7 @@ pub struct TlsIo {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     stats: ListenerStats,
-    expiry: Expiry,
+    ending: Ending,
     _place: (OwnedSemaphorePermit, Member),
 }
 
@@ -31,10 +32,11 @@ impl TlsIo {
         peer: PeerInfo,
         place: (OwnedSemaphorePermit, Member),
         stats: ListenerStats,
+        stop: CancellationToken,
     ) -> Self {
         stats.opened();
         Self {
-            expiry: Expiry::new(peer.certificate_expires),
+            ending: Ending::new(peer.certificate_expires, stop),
             stream,
             peer,
             stats,
@@ -59,14 +61,15 @@ impl Connected for TlsIo {
 
 impl AsyncRead for TlsIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Whoever serves it always waits for the next frame, so this ends an idle connection as well.
-        self.expiry.check(cx)?;
+        // Whoever serves it waits for the next frame or for room to write, so this ends an idle connection and a stuck one as well.
+        self.ending.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TlsIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.ending.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -75,6 +78,7 @@ impl AsyncWrite for TlsIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.ending.check(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -83,6 +87,7 @@ impl AsyncWrite for TlsIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ending.check(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

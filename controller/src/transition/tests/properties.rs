@@ -264,7 +264,7 @@ fn nothing_waits_for_ever(world: &mut World) {
 
 fn compiled_is_as_from_scratch(world: &World) {
     let scratch = Desired::compile(&world.state.cluster, &world.settings);
-    assert_eq!(scratch, world.state.desired.clone().as_after_a_restart());
+    assert_eq!(scratch, world.state.desired.clone().after_a_restart());
     for (_, node) in world.state.desired.nodes() {
         assert_eq!(node.digest, Digest::of(node.resources.iter().map(|(k, e)| (k, e.hash))));
     }
