@@ -83,6 +83,28 @@ fn the_demo_proves_everything_and_leaves_nothing() {
 }
 
 #[test]
+fn arguments_are_checked_before_any_set_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    for (script, arguments) in [
+        ("demo", vec!["--bogus"]),
+        ("lab", vec!["up", "--workers", "0"]),
+        ("lab", vec!["up", "--workers=201"]),
+        ("lab", vec!["up", "--bogus"]),
+        ("lab", vec!["bogus"]),
+    ] {
+        let output = Command::new(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
+            .args(&arguments)
+            .env("CARGO_TARGET_DIR", &target)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{script} {arguments:?}");
+        assert!(!output.stderr.contains(&27), "an escape code in {output:?}");
+        assert!(!target.exists(), "{script} {arguments:?} began a set-up");
+    }
+}
+
+#[test]
 fn an_interrupted_demo_says_nothing_false_and_leaves_nothing() {
     for stage in ["starting a controller", "applying two slices", "starting guests"] {
         let folder = tempfile::tempdir().unwrap();
@@ -125,7 +147,7 @@ fn a_daemon_that_died_is_told_and_started_again(at: &Path) {
     assert_eq!(said, "w1: nothing to do. Everything that belongs there runs.\n");
     assert_eq!(must(at, &["stop", "w1"]), "w1: stopped trunkline-agent.\n");
     assert!(
-        line("trunkline-agent").ends_with("not started"),
+        line("trunkline-agent").ends_with("not running"),
         "{}",
         line("trunkline-agent")
     );

@@ -101,7 +101,7 @@ impl Spec {
             .stdin(Stdio::null())
             .output()
             .map_err(LabError::io("cannot start trunkctl"))?;
-        if !output.status.success() {
+        if !output.status.success() || output.stdout.is_empty() {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(LabError::Other(format!("trunkctl vm netdev failed: {}", why.trim())));
         }

@@ -38,8 +38,8 @@ use janitor::Janitor;
 const GRACE: Duration = Duration::from_secs(10);
 /// Lines of each log shown after a failed test.
 const TAIL: usize = 15;
-/// How a daemon ended that was never started, or was stopped.
-pub const NOT_STARTED: &str = "not started";
+/// State of a daemon that was never started, or was stopped.
+pub const NOT_RUNNING: &str = "not running";
 /// Set to keep the lab's folder for reading.
 const KEEP: &str = "TRUNKLINE_LAB_KEEP";
 
@@ -204,7 +204,7 @@ impl Lab {
     pub fn daemons(&self) -> Vec<(String, String, Result<u32, String>)> {
         let mut running = self.running();
         let mut state = |key: &(String, String)| {
-            let daemon = running.get_mut(key).ok_or_else(|| NOT_STARTED.to_owned())?;
+            let daemon = running.get_mut(key).ok_or_else(|| NOT_RUNNING.to_owned())?;
             daemon
                 .ended()
                 .map_or(Ok(daemon.pid()), |status| Err(status.to_string()))

@@ -14,7 +14,7 @@ use super::console::{say, say_line};
 use super::control::{Answer, Request, Status, ask};
 use super::state::State;
 use crate::LabError;
-use crate::lab::NOT_STARTED;
+use crate::lab::NOT_RUNNING;
 use crate::lab::process::tail;
 use crate::lab::programs;
 use crate::wait::until;
@@ -141,7 +141,7 @@ fn tables(status: &Status) -> String {
     for (host, program, state) in &status.daemons {
         let state = match state {
             Ok(pid) => format!("running ({pid})"),
-            Err(how) if how == NOT_STARTED => how.clone(),
+            Err(how) if how == NOT_RUNNING => how.clone(),
             Err(how) => format!("ended: {how}"),
         };
         daemons.add_row([host, program, &state]);
