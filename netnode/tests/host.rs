@@ -267,6 +267,18 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
         run(&["ip", "-n", "ns-dhcp-vlan110", "link", "set", "dhcp_v110", "down"]);
         node.until_ready(&wanted).await;
 
+        let sysctl_inside = |what: &[&str]| {
+            let inside = ["ip", "netns", "exec", "ns-dhcp-vlan110", "sysctl"];
+            run(&[&inside[..], what].concat()).trim().to_owned()
+        };
+        sysctl_inside(&["-qw", "net.ipv4.ip_forward=1"]);
+        node.until_ready(&wanted).await;
+        assert_eq!(
+            sysctl_inside(&["-n", "net.ipv4.ip_forward"]),
+            "0",
+            "a DHCP server's namespace forwards nothing"
+        );
+
         lab.kill_vswitchd();
         lab.start_vswitchd();
         node.until_ready(&wanted).await;
@@ -412,4 +424,86 @@ fn three_hundred_links_with_dhcp_work_on_one_node() {
         node.until_ready(&desired([trunk(&[])])).await;
         nothing_of_ours_is_left(&lab);
     });
+}
+
+#[test]
+fn a_namespace_that_lost_its_mount_is_mounted_again_or_made_anew() {
+    on_private_host(
+        "a_namespace_that_lost_its_mount_is_mounted_again_or_made_anew",
+        |lab| async move {
+            let wanted = desired([trunk(&[110]), gateway(110), dhcp(110, &link_reservations())]);
+            let mut node = lab.node().await;
+            let first = node.until_ready(&wanted).await.pid("dhcp_v110");
+            let guest = Guest::plug(&lab, "guest", 110, WEB_ETH1);
+            drop(node);
+            run(&["umount", "-l", "/run/netns/ns-dhcp-vlan110"]);
+            let mut node = lab.node().await;
+            let seen = node.until_ready(&wanted).await;
+            assert_eq!(seen.pid("dhcp_v110"), first, "the server that runs is kept");
+            run(&["ip", "-n", "ns-dhcp-vlan110", "link", "show", "dhcp_v110"]);
+            guest.lease().await.expect("a lease");
+
+            // Our mark does not name its namespace: nothing proves that it is ours.
+            drop(node);
+            run(&["umount", "-l", "/run/netns/ns-dhcp-vlan110"]);
+            std::fs::remove_file(lab.state_dir().join("netns/ns-dhcp-vlan110")).unwrap();
+            let mut node = lab.node().await;
+            let seen = node.until_ready(&wanted).await;
+            assert_ne!(seen.pid("dhcp_v110"), first);
+            guest.lease().await.expect("a lease from the new one");
+
+            // Without a process the namespace itself is gone, and its device with it.
+            run(&["umount", "-l", "/run/netns/ns-dhcp-vlan110"]);
+            run(&["kill", "-9", &seen.pid("dhcp_v110").to_string()]);
+            node.until_ready(&wanted).await;
+            guest.lease().await.expect("a lease from the third");
+            node.until_ready(&desired([trunk(&[])])).await;
+            nothing_of_ours_is_left(&lab);
+        },
+    );
+}
+
+#[test]
+fn a_node_is_not_clean_while_a_blocked_gateway_keeps_its_old_address() {
+    on_private_host(
+        "a_node_is_not_clean_while_a_blocked_gateway_keeps_its_old_address",
+        |lab| async move {
+            let wanted = desired([trunk(&[110]), gateway(110)]);
+            let mut node = lab.node().await;
+            node.until_ready(&wanted).await;
+            run(&["ip", "addr", "add", "192.0.2.7/32", "dev", "gw_vlan110"]);
+            run(&["ip", "link", "add", "lan0", "type", "bridge"]);
+            run(&["ip", "link", "set", "lan0", "up"]);
+            run(&["ip", "route", "add", "10.64.110.0/25", "dev", "lan0"]);
+            let seen = node.pass(&wanted).await;
+            assert!(seen.of("gw_vlan110").state == State::Failed && !seen.clean);
+            run(&["ip", "link", "del", "lan0"]);
+            assert!(node.until_ready(&wanted).await.clean);
+        },
+    );
+}
+
+#[test]
+fn an_address_whose_guest_went_is_served_to_its_heir_at_once() {
+    on_private_host(
+        "an_address_whose_guest_went_is_served_to_its_heir_at_once",
+        |lab| async move {
+            let served = |mac, name| {
+                desired([
+                    trunk(&[400]),
+                    gateway(400),
+                    dhcp(400, &[reservation(mac, "10.60.7.10", name, false)]),
+                    nat(),
+                ])
+            };
+            let mut node = lab.node().await;
+            node.until_ready(&served(WEB_ETH0, "web")).await;
+            let web = Guest::plug(&lab, "web0", 400, WEB_ETH0);
+            web.lease().await.expect("a lease");
+            node.until_ready(&served(STRANGER, "heir")).await;
+            let lease = web.with_mac(STRANGER).lease().await.expect("a lease for the heir");
+            assert_eq!(lease.address, Ipv4Addr::new(10, 60, 7, 10));
+            assert!(web.lease().await.is_none(), "nothing is reserved for it any more");
+        },
+    );
 }

@@ -17,6 +17,7 @@ use trunkline_agent::process::{self, Detached};
 use trunkline_proto::resource::Dhcp;
 use trunkline_proto::{PortName, VlanId};
 
+use super::leases::{self, Lease};
 use super::observe::{Server, Started, is_serving, read_leases};
 use super::plan::{Plan, Removal, Step, Wanted};
 use super::render::{self, Place};
@@ -206,12 +207,14 @@ impl Servers {
                 Step::Stop(identity) => process::stop(identity, GRACE).await?,
                 Step::WriteConfig => self.write(wanted.dhcp.vlan, |paths| &paths.config, &wanted.config)?,
                 Step::WriteHosts => self.write(wanted.dhcp.vlan, |paths| &paths.hosts, &wanted.hosts)?,
+                Step::DropLeases(taken) => self.drop_leases(wanted.dhcp.vlan, taken)?,
                 Step::Start => {
                     let device = inside.index().await?;
                     self.start(wanted, device).await?;
                 }
                 Step::Reload(server) => self.reload(wanted, server)?,
-                Step::CreateNamespace
+                Step::RestoreNamespace(_)
+                | Step::CreateNamespace
                 | Step::QuietNamespace
                 | Step::SetLoopbackUp
                 | Step::DeleteDeadDevice(_)
@@ -230,6 +233,15 @@ impl Servers {
         let paths = self.paths(vlan);
         open_directory(&paths.directory).map_err(Error::State)?;
         files::write_atomic(which(&paths), content.as_bytes(), 0o644).map_err(Error::State)?;
+        Ok(())
+    }
+
+    fn drop_leases(&self, vlan: VlanId, taken: &[Lease]) -> Result<(), Error> {
+        let path = self.paths(vlan).leases;
+        let bytes = files::read_if_there(&path).map_err(Error::State)?.unwrap_or_default();
+        let text = leases::without(&String::from_utf8_lossy(&bytes), taken);
+        tracing::info!(%vlan, leases = taken.len(), "leases of removed guests taken away");
+        files::write_atomic(&path, text.as_bytes(), 0o644).map_err(Error::State)?;
         Ok(())
     }
 
@@ -288,6 +300,13 @@ impl Inside<'_> {
         let namespaces = &self.servers.namespaces;
         let path = namespaces.path(&self.namespace);
         match step {
+            Step::RestoreNamespace(pid) => {
+                // Where it runs is looked at again afterwards; a process that is gone took the namespace with it.
+                namespaces
+                    .restore(&self.namespace, *pid)
+                    .await
+                    .map_err(Error::Namespace)?;
+            }
             Step::CreateNamespace => namespaces.create(&self.namespace).await.map_err(Error::Namespace)?,
             Step::QuietNamespace => netns::on_thread_in(Some(&path), quiet)
                 .await
@@ -333,7 +352,12 @@ impl Inside<'_> {
                 let index = self.index().await?;
                 self.netlink().await?.add_address(index, ip_net(*address)).await?;
             }
-            Step::Stop(_) | Step::WriteConfig | Step::WriteHosts | Step::Start | Step::Reload(_) => {}
+            Step::Stop(_)
+            | Step::WriteConfig
+            | Step::WriteHosts
+            | Step::DropLeases(_)
+            | Step::Start
+            | Step::Reload(_) => {}
         }
         Ok(())
     }
@@ -392,6 +416,8 @@ fn quiet() -> io::Result<()> {
             _ => {}
         }
     }
+    // Whether a new namespace takes this over from the host is a setting of the host's; gateways need it on there.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
     fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1")
 }
 

@@ -19,5 +19,5 @@ mod render;
 pub use execute::{Error, Servers};
 pub use leases::{Lease, parse as parse_leases};
 pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
-pub use plan::{Plan, Removal, Step, Wanted, judge, plan};
+pub use plan::{Plan, Removal, Step, Wanted, has_leftovers, judge, plan};
 pub use render::{Place, config, hosts};

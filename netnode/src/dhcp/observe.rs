@@ -36,7 +36,7 @@ pub struct Observed {
 pub struct Site {
     /// Its namespace.
     pub namespace: NamespaceState,
-    /// IPv6 is off there and ARP is answered for own addresses only.
+    /// IPv6 and forwarding are off there, and ARP is answered for own addresses only.
     pub quiet: bool,
     /// `lo` is up there.
     pub loopback_up: bool,
@@ -44,6 +44,8 @@ pub struct Site {
     pub device: Option<Device>,
     /// Index of our port's device in the host's namespace.
     pub outside: Option<u32>,
+    /// The switch says that it has made the device, and it is neither outside nor where we could reach it.
+    pub lost: bool,
     /// Names the content of the configuration on disk.
     pub config: Option<Fingerprint>,
     /// Names the content of the reservations on disk.
@@ -66,6 +68,8 @@ pub enum NamespaceState {
     Absent,
     /// Ours.
     Ours,
+    /// Ours, and not mounted any more; this process still runs in it.
+    Hidden(u32),
     /// Somebody else's.
     Foreign,
 }
@@ -109,6 +113,14 @@ pub struct Started {
     pub device: u32,
 }
 
+impl Observed {
+    /// Ports whose device went out of reach with its namespace: the switch has to make them anew.
+    pub fn lost(&self) -> BTreeSet<PortName> {
+        let lost = self.sites.iter().filter(|(_, site)| site.lost);
+        lost.map(|(vlan, _)| PortName::dhcp(*vlan)).collect()
+    }
+}
+
 impl Site {
     /// Every process with its configuration file.
     pub fn processes(&self) -> impl Iterator<Item = Identity> {
@@ -143,7 +155,16 @@ impl Servers {
             let port = PortName::dhcp(vlan);
             let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&Made::Device(link.index));
             let index = host.links.iter().find(is_it).map(|link| link.index);
-            async move { (vlan, self.site(vlan, running, index).await) }
+            let made = matches!(ours.get(&port), Some(Made::Device(_) | Made::Elsewhere))
+                // A device of that name may be the one, and the switch has only not told its index yet.
+                && !host.links.iter().any(|link| link.name == port.as_str());
+            async move {
+                let site = self.site(vlan, running, index).await.map(|mut site| {
+                    site.lost = made && site.namespace == NamespaceState::Absent;
+                    site
+                });
+                (vlan, site)
+            }
         };
         let looks: Vec<_> = futures::stream::iter(vlans.into_iter().map(look))
             .buffer_unordered(AT_ONCE)
@@ -169,6 +190,11 @@ impl Servers {
                 .await?;
         } else if self.namespaces().exists(&name) {
             site.namespace = NamespaceState::Foreign;
+        } else {
+            let inside = site
+                .processes()
+                .find(|process| self.namespaces().is_home_of(&name, process.pid));
+            site.namespace = inside.map_or(NamespaceState::Absent, |process| NamespaceState::Hidden(process.pid));
         }
         Ok(site)
     }
@@ -291,13 +317,14 @@ pub(super) fn is_serving(identity: &Identity) -> bool {
 
 /// In the namespace that this thread is in.
 fn is_quiet() -> io::Result<bool> {
-    let read = |path: &str| match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim() == "1"),
+    let holds = |path: &str, value: &str| match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim() == value),
         // A kernel without IPv6 has no such setting.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     };
-    Ok(read("/proc/sys/net/ipv6/conf/all/disable_ipv6")?
-        && read("/proc/sys/net/ipv6/conf/default/disable_ipv6")?
-        && read("/proc/sys/net/ipv4/conf/all/arp_ignore")?)
+    Ok(holds("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?
+        && holds("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?
+        && holds("/proc/sys/net/ipv4/ip_forward", "0")?
+        && holds("/proc/sys/net/ipv4/conf/all/arp_ignore", "1")?)
 }

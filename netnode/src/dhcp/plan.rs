@@ -1,12 +1,14 @@
 //! What to do about each VLAN's namespace, device, files and dnsmasq. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use trunkline_agent::process::Identity;
-use trunkline_proto::resource::{Dhcp, Facts, State};
+use trunkline_proto::resource::{Dhcp, Facts, Reservation, State};
 use trunkline_proto::{Cidr, VlanId, wire};
 
+use super::leases::Lease;
 use super::observe::{Device, NamespaceState, Observed, Server, Site};
 use crate::{Fingerprint, ip_net};
 
@@ -48,6 +50,8 @@ pub struct Removal {
 pub enum Step {
     /// End a dnsmasq.
     Stop(Identity),
+    /// Mount the namespace that this process runs in under its name again.
+    RestoreNamespace(u32),
     /// Make the namespace.
     CreateNamespace,
     /// IPv6 off, ARP for own addresses only.
@@ -72,6 +76,8 @@ pub enum Step {
     WriteConfig,
     /// Write the reservations.
     WriteHosts,
+    /// Take leases out of the file of a dnsmasq that does not run.
+    DropLeases(Vec<Lease>),
     /// Start dnsmasq.
     Start,
     /// Make it read the reservations again.
@@ -114,10 +120,29 @@ pub fn plan(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed) -> Plan {
     plan
 }
 
+/// True when something is still in use of a wanted server that is not wanted of it: an address, a lease, an old configuration.
+pub fn has_leftovers(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed) -> bool {
+    let plan = plan(wanted, observed);
+    let old = |step: &Step| {
+        matches!(
+            step,
+            Step::RemoveAddress(_) | Step::Stop(_) | Step::Reload(_) | Step::DropLeases(_) | Step::RestoreNamespace(_)
+        )
+    };
+    // Nothing is changed where something is in the way: whatever runs there may be from before.
+    let kept = |vlan: &VlanId| {
+        observed.sites.get(vlan).is_some_and(|site| {
+            let addresses = site.device.as_ref().is_some_and(|device| !device.addresses.is_empty());
+            addresses || site.processes().next().is_some()
+        })
+    };
+    plan.change.values().flatten().any(old) || plan.blocked.keys().any(kept) || !observed.unknown.is_empty()
+}
+
 fn removal(site: &Site) -> Option<Removal> {
     let removal = Removal {
         stop: site.processes().collect(),
-        namespace: site.namespace == NamespaceState::Ours,
+        namespace: matches!(site.namespace, NamespaceState::Ours | NamespaceState::Hidden(_)),
         files: site.has_files,
     };
     (removal != Removal::default()).then_some(removal)
@@ -130,6 +155,9 @@ fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
             "a namespace {namespace} is there and was not made by this program; delete or rename it"
         ));
     }
+    if matches!(site.namespace, NamespaceState::Hidden(_)) {
+        return None;
+    }
     if site.device.is_none() && site.outside.is_none() {
         return Some(format!("the switch has made no device {port}"));
     }
@@ -137,12 +165,20 @@ fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
 }
 
 fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
+    if let NamespaceState::Hidden(pid) = site.namespace {
+        // What is in it is seen only then, and most likely right.
+        return vec![Step::RestoreNamespace(pid)];
+    }
     let mut steps: Vec<Step> = site.strays.iter().copied().map(Step::Stop).collect();
     let (config, hosts) = (Fingerprint::of(&wanted.config), Fingerprint::of(&wanted.hosts));
     // A device that is outside is the one that the switch holds; one of the same name inside is then dead.
     let device = site.device.as_ref().filter(|_| site.outside.is_none());
+    let outlived = outlived(&wanted.dhcp, site);
     let fit = site.server.filter(|server| {
-        server.serving && server.started.config == config && device.is_some_and(|d| d.index == server.started.device)
+        server.serving
+            && outlived.is_empty()
+            && server.started.config == config
+            && device.is_some_and(|d| d.index == server.started.device)
     });
     if let (Some(server), None) = (&site.server, &fit) {
         steps.push(Step::Stop(server.started.identity));
@@ -155,12 +191,36 @@ fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
     if site.hosts != Some(hosts) {
         steps.push(Step::WriteHosts);
     }
+    if !outlived.is_empty() {
+        steps.push(Step::DropLeases(outlived));
+    }
     match fit {
         None => steps.push(Step::Start),
         Some(server) if server.started.hosts != hosts => steps.push(Step::Reload(server)),
         Some(_) => {}
     }
     steps
+}
+
+/// Leases of guests that were removed, on addresses that are reserved for others by now: dnsmasq would make those wait until they
+/// end, since a removed guest gives nothing back. It reads them only when it starts.
+fn outlived(dhcp: &Dhcp, site: &Site) -> Vec<Lease> {
+    // Where anybody can have a lease, somebody with a MAC of his own may still be there and use it.
+    let removed = |lease: &Lease| {
+        let reserved = dhcp.reservations.iter().any(|reservation| reservation.mac == lease.mac);
+        !reserved && lease.mac.is_derived()
+    };
+    let ours = |lease: &Lease| dhcp.range.is_none() || removed(lease);
+    misleased(dhcp, site).map(|(_, lease)| lease).filter(ours).collect()
+}
+
+/// Reservations whose address somebody else has leased.
+fn misleased<'a>(dhcp: &'a Dhcp, site: &'a Site) -> impl Iterator<Item = (&'a Reservation, Lease)> {
+    let holders: BTreeMap<Ipv4Addr, Lease> = site.leases.iter().map(|lease| (lease.address, *lease)).collect();
+    dhcp.reservations.iter().filter_map(move |reservation| {
+        let lease = holders.get(&reservation.address)?;
+        (lease.mac != reservation.mac).then_some((reservation, *lease))
+    })
 }
 
 /// The namespace, and the device in it.
@@ -248,31 +308,24 @@ fn verdict(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, String)
             format!("the switch does not hold the device {port}; does ovs-vswitchd run?"),
         );
     }
-    match misleased(wanted, site) {
-        Some(reason) => (State::Degraded, reason),
+    match misleased(&wanted.dhcp, site).next() {
+        Some((reservation, lease)) => (
+            State::Degraded,
+            format!(
+                "{} is reserved for {} but leased to {} until that lease ends",
+                reservation.address, reservation.hostname, lease.mac
+            ),
+        ),
         None => (State::Ready, String::new()),
     }
-}
-
-/// A reservation whose address somebody else has leased is served only after that lease.
-fn misleased(wanted: &Wanted, site: &Site) -> Option<String> {
-    wanted.dhcp.reservations.iter().find_map(|reservation| {
-        let lease = site
-            .leases
-            .iter()
-            .find(|lease| lease.address == reservation.address && lease.mac != reservation.mac)?;
-        Some(format!(
-            "{} is reserved for {} but leased to {} until that lease ends",
-            reservation.address, reservation.hostname, lease.mac
-        ))
-    })
 }
 
 fn missing(step: &Step) -> String {
     match step {
         Step::Stop(_) => "a dnsmasq with an old configuration runs".to_owned(),
+        Step::RestoreNamespace(_) => "its namespace is not mounted any more".to_owned(),
         Step::CreateNamespace => "its namespace is not there".to_owned(),
-        Step::QuietNamespace => "IPv6 or ARP settings of its namespace are not right".to_owned(),
+        Step::QuietNamespace => "IPv6, forwarding or ARP settings of its namespace are not right".to_owned(),
         Step::SetLoopbackUp => "lo is down in its namespace".to_owned(),
         Step::DeleteDeadDevice(_) => "a dead device holds the port's place in its namespace".to_owned(),
         Step::MoveDevice(_) => "its device is not in its namespace".to_owned(),
@@ -282,6 +335,7 @@ fn missing(step: &Step) -> String {
         Step::AddAddress(address) => format!("its device does not have the address {address}"),
         Step::SetUp => "its device is down".to_owned(),
         Step::WriteConfig | Step::WriteHosts => "its files are not what they should be".to_owned(),
+        Step::DropLeases(_) => "a removed guest still has the lease of an address that is another's now".to_owned(),
         Step::Start => "dnsmasq does not run".to_owned(),
         Step::Reload(_) => "dnsmasq has not read the newest reservations".to_owned(),
     }

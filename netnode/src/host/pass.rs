@@ -129,7 +129,8 @@ impl NetworkNode {
         let leaving = look.gateway_ports.iter().cloned().chain(orphans).filter(ours).collect();
         let gateways = wanted.gateways.values().filter(|gateway| ours(&gateway.port()));
         let nats = wanted.nats.iter().filter(|nat| ours(&nat.gateway_port));
-        Filter::new(self.nats.uplink(), gateways, nats, &leaving)
+        let servers = wanted.servers.values().map(|server| &server.dhcp);
+        Filter::new(self.nats.uplink(), gateways, nats, servers, &leaving)
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.
@@ -147,7 +148,18 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        if self.set_switch(wanted, &look, &mut acts).await {
+        let lost = look.servers.lost();
+        if !lost.is_empty() {
+            // Taken off the switch and put back, so that it makes their devices anew.
+            tracing::warn!(ports = ?lost, "devices went with their namespaces; they are made again");
+            let mut without = wanted.switch.clone();
+            without
+                .ports
+                .retain(|name, _| !lost.iter().any(|port| port.as_str() == name));
+            self.set_switch(&without, &look, &mut acts).await;
+            look = self.look(wanted).await?;
+        }
+        if self.set_switch(&wanted.switch, &look, &mut acts).await {
             look = self.look(wanted).await?;
         }
         let before = std::mem::take(&mut acts.acted);
@@ -204,8 +216,8 @@ impl NetworkNode {
     }
 
     /// Brings the switch where it is to be, in one transaction. True when it was changed.
-    async fn set_switch(&mut self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
-        let mut state = wanted.switch.clone();
+    async fn set_switch(&mut self, wanted: &SwitchState, look: &Look, acts: &mut Acts) -> bool {
+        let mut state = wanted.clone();
         state.ports.retain(|name, _| !look.taken.contains(name));
         let theirs = |name: &String| {
             (
@@ -294,17 +306,13 @@ impl NetworkNode {
     pub(super) fn is_clean(&self, wanted: &Wanted, look: &Look, acts: &Acts) -> bool {
         let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
         let servers = dhcp::plan(&wanted.servers, &look.servers);
-        let unknown = look
-            .servers
-            .unknown
-            .keys()
-            .any(|vlan| !wanted.servers.contains_key(vlan));
         let filter = |nat: &nat::Observed| nat::plan(&self.filter(wanted, look), nat).is_empty();
         switch::plan(&wanted.switch, &look.switch).is_ok_and(tidy)
             && !look.switch.behind
             && !acts.silent
             && servers.remove.is_empty()
-            && !unknown
+            && !dhcp::has_leftovers(&wanted.servers, &look.servers)
+            && !gateway::has_leftovers(&wanted.gateways, &look.gateways)
             && look.gateways.orphans.is_empty()
             && look.nat.as_ref().is_ok_and(filter)
     }

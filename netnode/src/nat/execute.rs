@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use trunkline_agent::process::{self, Run};
 use trunkline_agent::{files, netns};
-use trunkline_proto::LinkSubnet;
 
 use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
 use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
@@ -29,10 +29,10 @@ pub enum Error {
     #[error("nft's answer cannot be read")]
     Json(#[source] serde_json::Error),
     /// conntrack failed.
-    #[error("end the connections of {subnet}")]
+    #[error("end the connections of {addresses}")]
     Conntrack {
         /// Whose.
-        subnet: LinkSubnet,
+        addresses: Ipv4Net,
         /// What happened.
         #[source]
         source: process::Error,
@@ -123,7 +123,7 @@ impl Nats {
             forwarding,
             table,
             forget,
-            subnets,
+            served,
             conflict: _,
         } = plan;
         if plan.is_empty() {
@@ -132,9 +132,10 @@ impl Nats {
         if let ForwardingStep::Restore { off } = forwarding {
             self.restore_forwarding(*off).await?;
         }
-        // Until its connections have been ended a subnet stays noted, so that a crash in between loses nothing.
+        // Until their connections have been ended those who left stay noted, so that a crash in between loses nothing.
         let mut record = observed.record.clone();
-        record.subnets.extend(subnets);
+        record.served.subnets.extend(&served.subnets);
+        record.served.users.extend(&served.users);
         match table {
             TableStep::Keep => {}
             TableStep::Replace { batch, rendered } => {
@@ -151,15 +152,20 @@ impl Nats {
             TableStep::Delete => {
                 nft(format!("delete table inet {TABLE}\n")).await?;
                 record = Record {
-                    subnets: record.subnets,
+                    served: record.served,
                     ..Record::default()
                 };
             }
         }
-        for subnet in forget {
-            end_connections(*subnet).await?;
+        if !forget.is_empty() {
+            // What cannot be ended now is no reason to write the table again.
+            self.write("table.json", &record)?;
         }
-        record.subnets.clone_from(subnets);
+        // The table passes none of them any more, so nothing that they still send opens a new one.
+        for addresses in forget {
+            end_connections(*addresses).await?;
+        }
+        record.served.clone_from(served);
         self.write("table.json", &record)?;
         self.switch_forwarding_on(*forwarding).await
     }
@@ -240,10 +246,10 @@ async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
 }
 
 /// Without this an open connection would go on for ever, because established ones are not looked at again by NAT.
-async fn end_connections(subnet: LinkSubnet) -> Result<(), Error> {
-    let subnet_text = subnet.to_string();
+async fn end_connections(addresses: Ipv4Net) -> Result<(), Error> {
+    // A connection has two directions and one entry: it goes as a whole. Nobody but a guest opens one here.
     let run = Run::new("conntrack")
-        .args(["-D", "-f", "ipv4", "-s", &subnet_text])
+        .args(["-D", "-f", "ipv4", "-s", &addresses.to_string()])
         .run()
         .await;
     match run {
@@ -253,7 +259,7 @@ async fn end_connections(subnet: LinkSubnet) -> Result<(), Error> {
         {
             Ok(())
         }
-        Err(source) => Err(Error::Conntrack { subnet, source }),
+        Err(source) => Err(Error::Conntrack { addresses, source }),
         Ok(_) => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! Filtering of the gateways' traffic, and internet for the VLANs that have it.
 //!
 //! ```text
-//!   gateways + nats -> Filter --render--> one nftables table, replaced whole in one batch
-//!                        |                  forward: only a NAT's subnet to the uplink, and replies to that
+//!   gateways + nats + reservations -> Filter --render--> one nftables table, replaced whole in one batch
+//!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink, and replies to that
 //!                        |                  input:   only ICMP echo to the own gateway
 //!                        |                  postrouting: masquerade
 //!                        `-> ip_forward, conntrack
@@ -12,7 +12,7 @@
 //! names our interfaces, so other traffic of the host passes as if the table were not there.
 //!
 //! On disk, in `nat/` of the state directory: `table.json` (what the table looked like when it was read back after it was
-//! written, so that a later difference is seen, and the subnets whose connections must be ended when they go) and
+//! written, so that a later difference is seen, and the subnets and guests whose connections must be ended when they go) and
 //! `ip_forward.json` (the value before ours, so that it can be put back).
 
 mod execute;
@@ -21,6 +21,6 @@ mod plan;
 mod render;
 
 pub use execute::{Error, Nats};
-pub use observe::{HostNetwork, Observed, Readback, Record, Table, Uplink};
+pub use observe::{HostNetwork, Observed, Readback, Record, Served, Table, Uplink};
 pub use plan::{Forwarding, ForwardingStep, Plan, TableStep, judge, plan};
-pub use render::{Counter, Filter, MARK_CHAIN, TABLE};
+pub use render::{Counter, Filter, MARK_CHAIN, TABLE, User};

@@ -11,7 +11,7 @@ use trunkline_proto::{LinkSubnet, VlanId};
 
 use super::execute::Error;
 use super::plan::Forwarding;
-use super::render::{Counter, MARK_CHAIN, TABLE};
+use super::render::{Counter, MARK_CHAIN, TABLE, User};
 use crate::Fingerprint;
 
 /// Everything that a plan and a verdict need.
@@ -57,8 +57,19 @@ pub struct Record {
     pub rendered: Option<Fingerprint>,
     /// Names what was read back then.
     pub readback: Option<Fingerprint>,
-    /// Subnets that are masqueraded, or were until their connections have been ended.
+    /// Who is served, or was until the connections have been ended.
+    #[serde(flatten)]
+    pub served: Served,
+}
+
+/// Who is masqueraded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Whole subnets.
     pub subnets: BTreeSet<LinkSubnet>,
+    /// Guests in them.
+    #[serde(default)]
+    pub users: BTreeSet<User>,
 }
 
 /// The interface that leads to the internet.

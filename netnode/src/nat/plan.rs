@@ -1,11 +1,12 @@
 //! What to do about the table, forwarding and old connections. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
 use trunkline_proto::resource::{Facts, Nat, State};
-use trunkline_proto::{LinkSubnet, VlanId, wire};
+use trunkline_proto::{VlanId, wire};
 
-use super::observe::{Observed, Readback, Record, Table};
+use super::observe::{Observed, Readback, Record, Served, Table};
 use super::render::{Counter, Filter, TABLE};
 use crate::Fingerprint;
 
@@ -16,10 +17,11 @@ pub struct Plan {
     pub forwarding: ForwardingStep,
     /// The table.
     pub table: TableStep,
-    /// Subnets that are no longer served: their connections are ended.
-    pub forget: BTreeSet<LinkSubnet>,
-    /// Subnets that are served once the table stands.
-    pub subnets: BTreeSet<LinkSubnet>,
+    /// Addresses that are no longer served, or that another guest has now, in as few blocks as they make: their connections are
+    /// ended.
+    pub forget: Vec<Ipv4Net>,
+    /// Who is served once the table stands.
+    pub served: Served,
     /// A stranger has our table's name; nothing is done then.
     pub conflict: Option<String>,
 }
@@ -75,7 +77,7 @@ impl Plan {
             forwarding,
             table,
             forget,
-            subnets: _,
+            served: _,
             conflict: _,
         } = self;
         *forwarding == ForwardingStep::Keep && *table == TableStep::Keep && forget.is_empty()
@@ -84,25 +86,35 @@ impl Plan {
 
 /// Compares.
 pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
-    let subnets: BTreeSet<LinkSubnet> = filter.nats().map(|nat| nat.subnet).collect();
+    let served = Served {
+        subnets: filter.nats().map(|nat| nat.subnet).collect(),
+        users: filter.users().collect(),
+    };
     if observed.table == Table::Foreign {
         return Plan {
             forwarding: ForwardingStep::Keep,
             table: TableStep::Keep,
-            forget: BTreeSet::new(),
-            subnets,
+            forget: Vec::new(),
+            served,
             conflict: Some(format!(
                 "the nftables table inet {TABLE} is there and was not made by this program; rename or delete it"
             )),
         };
     }
     Plan {
-        forwarding: forwarding(!subnets.is_empty(), observed.forwarding),
+        forwarding: forwarding(!served.subnets.is_empty(), observed.forwarding),
         table: table(filter, &observed.table, &observed.record),
-        forget: observed.record.subnets.difference(&subnets).copied().collect(),
-        subnets,
+        forget: forget(&observed.record.served, &served),
+        served,
         conflict: None,
     }
+}
+
+/// An open connection is not looked at again by NAT, so the next one to have the address would hear its replies.
+fn forget(before: &Served, now: &Served) -> Vec<Ipv4Net> {
+    let subnets = before.subnets.difference(&now.subnets).map(|subnet| subnet.net());
+    let users = before.users.difference(&now.users).map(|user| user.address.into());
+    Ipv4Net::aggregate(&subnets.chain(users).collect())
 }
 
 fn forwarding(wanted: bool, Forwarding { on, before }: Forwarding) -> ForwardingStep {

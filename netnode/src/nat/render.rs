@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use trunkline_proto::resource::{Gateway, Nat};
-use trunkline_proto::{PortName, VlanId};
+use serde::{Deserialize, Serialize};
+use trunkline_proto::resource::{Dhcp, Gateway, Nat};
+use trunkline_proto::{Mac, PortName, VlanId};
 
 use crate::config::Interface;
 
@@ -23,28 +24,47 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// Who may use a NAT: a reservation of its VLAN. Addresses are given to others later, so the address alone says too little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct User {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     uplink: Interface,
     /// `None`: the port is only to be shut off, because it is about to go.
     gateways: BTreeMap<PortName, Option<Ipv4Addr>>,
-    nats: BTreeMap<VlanId, Nat>,
+    nats: BTreeMap<VlanId, (Nat, BTreeSet<User>)>,
 }
 
 impl Filter {
-    /// For these gateways and NATs, and for ports of ours that are still there but no longer wanted.
+    /// For these gateways and NATs, the latter for those alone whom `servers` have reservations for, and for ports of ours that
+    /// are still there but no longer wanted.
     pub fn new<'a>(
         uplink: &Interface,
         gateways: impl IntoIterator<Item = &'a Gateway>,
         nats: impl IntoIterator<Item = &'a Nat>,
+        servers: impl IntoIterator<Item = &'a Dhcp>,
         leaving: &BTreeSet<PortName>,
     ) -> Self {
         let mut ports: BTreeMap<PortName, Option<Ipv4Addr>> = leaving.iter().map(|p| (p.clone(), None)).collect();
         ports.extend(gateways.into_iter().map(|g| (g.port(), Some(g.address.address))));
-        let nats: BTreeMap<VlanId, Nat> = nats.into_iter().map(|nat| (nat.vlan, nat.clone())).collect();
+        let mut nats: BTreeMap<VlanId, (Nat, BTreeSet<User>)> = nats
+            .into_iter()
+            .map(|nat| (nat.vlan, (nat.clone(), BTreeSet::new())))
+            .collect();
+        for server in servers {
+            if let Some((nat, users)) = nats.get_mut(&server.vlan) {
+                users.extend(users_of(nat, server));
+            }
+        }
         // A NAT whose gateway is not there yet is shut off like a gateway until it comes.
-        for nat in nats.values() {
+        for (nat, _) in nats.values() {
             ports.entry(nat.gateway_port.clone()).or_default();
         }
         Self {
@@ -61,7 +81,12 @@ impl Filter {
 
     /// The NATs in it.
     pub fn nats(&self) -> impl Iterator<Item = &Nat> {
-        self.nats.values()
+        self.nats.values().map(|(nat, _)| nat)
+    }
+
+    /// Those who may use them.
+    pub fn users(&self) -> impl Iterator<Item = User> {
+        self.nats.values().flat_map(|(_, users)| users.iter().copied())
     }
 
     /// One batch for `nft -f`: it takes away the table as it is and puts the new one in its place, or does nothing at all.
@@ -102,18 +127,27 @@ impl Filter {
             .filter_map(|(port, address)| address.map(|address| format!("\"{port}\" . {address}")))
             .collect();
         set(text, "own_addresses", "ifname . ipv4_addr", &addresses);
+        for (vlan, (_, users)) in &self.nats {
+            let users: Vec<String> = users
+                .iter()
+                .map(|user| format!("{} . {}", user.mac, user.address))
+                .collect();
+            set(text, &format!("users_vlan{vlan}"), "ether_addr . ipv4_addr", &users);
+        }
     }
 
     fn forward(&self, text: &mut String) {
         let uplink = &self.uplink;
         text.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n");
         for Nat {
-            subnet, gateway_port, ..
-        } in self.nats.values()
+            vlan,
+            subnet,
+            gateway_port,
+        } in self.nats()
         {
             let _ = writeln!(
                 text,
-                "\t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ip saddr {subnet} accept\n\
+                "\t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ether saddr . ip saddr @users_vlan{vlan} accept\n\
                  \t\tiifname \"{uplink}\" oifname \"{gateway_port}\" ip daddr {subnet} ct state established,related accept"
             );
         }
@@ -122,7 +156,7 @@ impl Filter {
 
     fn postrouting(&self, text: &mut String) {
         text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
-        for Nat { vlan, subnet, .. } in self.nats.values() {
+        for Nat { vlan, subnet, .. } in self.nats() {
             let uplink = &self.uplink;
             let _ = writeln!(
                 text,
@@ -131,6 +165,15 @@ impl Filter {
         }
         text.push_str("\t}\n");
     }
+}
+
+/// Whom a server has an address for that will be masqueraded.
+fn users_of(nat: &Nat, server: &Dhcp) -> impl Iterator<Item = User> {
+    let users = server.reservations.iter().map(|reservation| User {
+        address: reservation.address,
+        mac: reservation.mac,
+    });
+    users.filter(|user| nat.subnet.net().contains(&user.address))
 }
 
 /// ARP is not IP and does not come by here.
@@ -155,7 +198,20 @@ fn set(text: &mut String, name: &str, kind: &str, elements: &[String]) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::{gateway, nat, uplink};
+    use crate::testing::{dhcp, gateway, nat, reservation, subnet, uplink, vlan};
+
+    /// A link and the internet, with two guests on each.
+    fn link_and_internet() -> Filter {
+        let servers = [110, 400].map(|id| {
+            let guests = [(1002, "web"), (1003, "db")];
+            dhcp(
+                id,
+                guests.map(|(vm, name)| reservation(id, vm, 0, name, false)).to_vec(),
+            )
+        });
+        let gateways = [gateway(110), gateway(400)];
+        Filter::new(&uplink(), &gateways, &[nat()], &servers, &BTreeSet::new())
+    }
 
     fn golden(filter: &Filter, counters: &BTreeMap<VlanId, Counter>) -> String {
         filter.render(counters)
@@ -163,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_link_and_the_internet_vlan_render_as_in_the_golden_file() {
-        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        let filter = link_and_internet();
         let counters = BTreeMap::from([(
             VlanId::INTERNET,
             Counter {
@@ -176,20 +232,20 @@ mod tests {
 
     #[test]
     fn links_without_internet_render_as_in_the_golden_file() {
-        let filter = Filter::new(&uplink(), &[gateway(110), gateway(366)], &[], &BTreeSet::new());
+        let filter = Filter::new(&uplink(), &[gateway(110), gateway(366)], &[], &[], &BTreeSet::new());
         assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/links.nft"));
     }
 
     #[test]
     fn a_port_that_is_about_to_go_is_shut_off_as_in_the_golden_file() {
         let leaving = BTreeSet::from([gateway(110).port()]);
-        let filter = Filter::new(&uplink(), &[], &[], &leaving);
+        let filter = Filter::new(&uplink(), &[], &[], &[], &leaving);
         assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/leaving.nft"));
     }
 
     #[test]
     fn masquerade_is_only_for_the_subnet_of_the_nat_and_only_out_of_the_uplink() {
-        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        let filter = link_and_internet();
         let text = filter.render(&BTreeMap::new());
         let rules: Vec<&str> = text.lines().filter(|line| line.contains("masquerade")).collect();
         assert_eq!(
@@ -199,8 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn only_reservations_in_the_subnet_of_the_nat_may_use_it() {
+        let mut server = dhcp(400, vec![reservation(400, 1002, 0, "web", false)]);
+        let mut elsewhere = server.reservations[0].clone();
+        elsewhere.address = subnet(vlan(110)).gateway().address;
+        server.reservations.push(elsewhere);
+        let filter = Filter::new(&uplink(), &[], &[nat()], &[server.clone()], &BTreeSet::new());
+        let users: Vec<Ipv4Addr> = filter.users().map(|user| user.address).collect();
+        assert_eq!(users, [server.reservations[0].address]);
+    }
+
+    #[test]
     fn every_accepting_rule_names_one_of_our_ports() {
-        let filter = Filter::new(&uplink(), &[gateway(110), gateway(400)], &[nat()], &BTreeSet::new());
+        let filter = link_and_internet();
         for line in filter
             .render(&BTreeMap::new())
             .lines()
@@ -215,7 +282,7 @@ mod tests {
 
     #[test]
     fn no_gateways_mean_no_table() {
-        assert!(Filter::new(&uplink(), &[], &[], &BTreeSet::new()).is_empty());
-        assert!(!Filter::new(&uplink(), &[], &[nat()], &BTreeSet::new()).is_empty());
+        assert!(Filter::new(&uplink(), &[], &[], &[], &BTreeSet::new()).is_empty());
+        assert!(!Filter::new(&uplink(), &[], &[nat()], &[], &BTreeSet::new()).is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use trunkline_agent::process::Identity;
+use trunkline_proto::Mac;
 
 use super::*;
 use crate::dhcp::observe::Started;
@@ -85,6 +86,10 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
             site.strays.retain(|stray| stray != identity);
             site.server = site.server.filter(|server| server.started.identity != *identity);
         }
+        Step::RestoreNamespace(pid) => {
+            assert_eq!(site.namespace, NamespaceState::Hidden(*pid));
+            site.namespace = NamespaceState::Ours;
+        }
         Step::CreateNamespace => {
             assert_eq!(site.namespace, NamespaceState::Absent, "made over another's");
             site.namespace = NamespaceState::Ours;
@@ -110,6 +115,10 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
         }
         Step::WriteConfig => (site.config, site.has_files) = (Some(Fingerprint::of(&wanted.config)), true),
         Step::WriteHosts => (site.hosts, site.has_files) = (Some(Fingerprint::of(&wanted.hosts)), true),
+        Step::DropLeases(taken) => {
+            assert!(site.server.is_none(), "it would not see that");
+            site.leases.retain(|lease| !taken.contains(lease));
+        }
         Step::Start => {
             assert!(site.server.is_none() && site.strays.is_empty(), "two for one VLAN");
             let device = site.device.as_ref().unwrap();
@@ -170,6 +179,7 @@ fn sites() -> impl Strategy<Value = Site> {
                 started,
                 serving: has(12),
             }),
+            lost: false,
             strays: if has(13) { vec![process(6)] } else { Vec::new() },
             leases: Vec::new(),
         }
@@ -307,6 +317,77 @@ fn a_server_says_what_is_wrong() {
         .0,
         State::Ready
     );
+}
+
+#[test]
+fn a_removed_guests_lease_does_not_keep_an_address_from_its_heir() {
+    let removed: Mac = "52:54:00:0f:42:00".parse().unwrap();
+    let stranger: Mac = "02:00:00:00:00:07".parse().unwrap();
+    for (id, mac, taken) in [
+        (400, removed, true),
+        (400, stranger, true),
+        (110, removed, true),
+        // It may still be there, and nobody promised it an end before its lease's.
+        (110, stranger, false),
+    ] {
+        let wanted = wanted(id, 2);
+        let lease = |mac, n: usize| Lease {
+            mac,
+            address: wanted.dhcp.reservations[n].address,
+        };
+        let kept = lease(wanted.dhcp.reservations[1].mac, 1);
+        let mut site = Site {
+            leases: vec![lease(mac, 0), kept],
+            ..good(&wanted)
+        };
+        for step in steps(&wanted, &site) {
+            change(&step, &wanted, &mut site);
+        }
+        assert!(steps(&wanted, &site).is_empty());
+        assert_eq!(!site.leases.contains(&lease(mac, 0)), taken, "{id} {mac}");
+        assert!(site.leases.contains(&kept));
+    }
+}
+
+#[test]
+fn a_namespace_that_is_not_mounted_any_more_is_mounted_before_anything_else() {
+    let wanted = wanted(110, 1);
+    let site = Site {
+        namespace: NamespaceState::Hidden(7),
+        device: None,
+        ..good(&wanted)
+    };
+    assert_eq!(blocked(&wanted, &site), None);
+    assert_eq!(steps(&wanted, &site), [Step::RestoreNamespace(7)]);
+    let removal = removal(&site).unwrap();
+    assert!(removal.namespace && !removal.stop.is_empty());
+}
+
+#[test]
+fn what_a_wanted_server_has_left_from_before_is_told() {
+    let wanted = wanted(110, 1);
+    let left = |change: &dyn Fn(&mut Site)| {
+        let mut site = good(&wanted);
+        change(&mut site);
+        let observed = Observed {
+            sites: BTreeMap::from([(wanted.dhcp.vlan, site)]),
+            ..Observed::default()
+        };
+        has_leftovers(&BTreeMap::from([(wanted.dhcp.vlan, wanted.clone())]), &observed)
+    };
+    assert!(!left(&|_| {}));
+    assert!(!left(&|site| site.loopback_up = false), "nothing from before");
+    let foreign = "192.168.9.9/24".parse().unwrap();
+    assert!(left(&|site| site.device.as_mut().unwrap().addresses.push(foreign)));
+    assert!(left(
+        &|site| site.server.as_mut().unwrap().started.hosts = Fingerprint::of("old")
+    ));
+    assert!(left(
+        &|site| site.server.as_mut().unwrap().started.config = Fingerprint::of("old")
+    ));
+    assert!(left(&|site| site.strays.push(process(6))));
+    assert!(left(&|site| site.device = None), "blocked, and a dnsmasq runs");
+    assert!(!left(&|site| *site = Site::default()), "blocked, and nothing is there");
 }
 
 #[test]

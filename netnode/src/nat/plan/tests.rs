@@ -1,10 +1,14 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
+use trunkline_proto::resource::Reservation;
 
 use super::*;
 use crate::nat::observe::Uplink;
-use crate::testing::{gateway, nat, uplink};
+use crate::nat::render::User;
+use crate::testing::{dhcp, gateway, nat, reservation, uplink};
 
 /// A host with none of ours, forwarding as given.
 fn bare(forwarding: bool) -> Observed {
@@ -58,18 +62,58 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             observed.record.readback = Some(*rendered);
         }
     }
-    observed.record.subnets.clone_from(&plan.subnets);
+    observed.record.served.clone_from(&plan.served);
+}
+
+/// What stands when the executor is killed before it has ended a connection.
+fn apply_until_killed(plan: &Plan, observed: &mut Observed) {
+    let mut record = observed.record.clone();
+    record.served.subnets.extend(&plan.served.subnets);
+    record.served.users.extend(&plan.served.users);
+    apply(plan, observed);
+    observed.record = Record {
+        rendered: None,
+        ..record
+    };
 }
 
 fn filter(gateways: &BTreeSet<u32>, internet: bool) -> Filter {
+    serving(gateways, internet, Vec::new())
+}
+
+fn serving(gateways: &BTreeSet<u32>, internet: bool, guests: Vec<Reservation>) -> Filter {
     let gateways: Vec<_> = gateways.iter().map(|id| gateway(*id)).collect();
     let nats = if internet { vec![nat()] } else { Vec::new() };
-    Filter::new(&uplink(), &gateways, &nats, &BTreeSet::new())
+    Filter::new(&uplink(), &gateways, &nats, &[dhcp(400, guests)], &BTreeSet::new())
+}
+
+/// The internet for these: (place of the address, virtual machine that has it).
+fn internet_for(guests: impl IntoIterator<Item = (u32, u32)>) -> Filter {
+    let guest = |(place, vm)| Reservation {
+        address: reservation(400, 1000 + place, 0, "guest", false).address,
+        ..reservation(400, 1000 + vm, 0, "guest", false)
+    };
+    serving(&BTreeSet::from([400]), true, guests.into_iter().map(guest).collect())
 }
 
 fn filters() -> impl Strategy<Value = Filter> {
     (proptest::collection::btree_set(1_u32..4095, 0..6), any::<bool>())
         .prop_map(|(ids, internet)| filter(&ids, internet))
+}
+
+/// No guest, or some of a few machines at some of a few addresses.
+fn internets() -> impl Strategy<Value = Filter> {
+    let guests = proptest::collection::btree_map(0_u32..6, 0_u32..3, 0..6).prop_map(internet_for);
+    prop_oneof![guests, Just(filter(&BTreeSet::new(), false))]
+}
+
+fn end(connections: &mut BTreeSet<User>, plan: &Plan) {
+    connections.retain(|open| !plan.forget.iter().any(|block| block.contains(&open.address)));
+}
+
+/// The blocks as they are given to conntrack.
+fn blocks(plan: &Plan) -> Vec<String> {
+    plan.forget.iter().map(Ipv4Net::to_string).collect()
 }
 
 proptest! {
@@ -81,8 +125,41 @@ proptest! {
             prop_assert!(plan(wanted, &host).is_empty());
         }
         apply(&plan(&filter(&BTreeSet::new(), false), &host), &mut host);
-        prop_assert!(host.record.subnets.is_empty());
+        prop_assert_eq!(&host.record.served, &Served::default());
         prop_assert_eq!(Observed { record: Record::default(), ..host }, bare(on));
+    }
+
+    #[test]
+    fn a_connection_never_outlives_its_guests_hold_on_the_address(
+        steps in proptest::collection::vec((internets(), any::<bool>()), 1..8),
+    ) {
+        let mut host = bare(false);
+        let mut connections = BTreeSet::new();
+        for (wanted, killed) in &steps {
+            if *killed {
+                apply_until_killed(&plan(wanted, &host), &mut host);
+                // Those who are let through now open one before the next pass.
+                connections.extend(wanted.users());
+                continue;
+            }
+            let plan = plan(wanted, &host);
+            end(&mut connections, &plan);
+            apply(&plan, &mut host);
+            let users: BTreeSet<User> = wanted.users().collect();
+            prop_assert!(connections.is_subset(&users), "{connections:?} {users:?}");
+            connections = users;
+        }
+    }
+
+    #[test]
+    fn connections_of_guests_who_stay_are_left_alone(before in internets(), after in internets()) {
+        let mut host = bare(false);
+        apply(&plan(&before, &host), &mut host);
+        let forget = plan(&after, &host).forget;
+        let (before, after): (BTreeSet<User>, BTreeSet<User>) = (before.users().collect(), after.users().collect());
+        for stays in before.intersection(&after) {
+            prop_assert!(!forget.iter().any(|block| block.contains(&stays.address)));
+        }
     }
 
     #[test]
@@ -147,7 +224,44 @@ fn connections_of_a_subnet_that_went_are_ended() {
     let mut host = bare(false);
     apply(&plan(&filter(&BTreeSet::from([400]), true), &host), &mut host);
     let gone = plan(&filter(&BTreeSet::from([110]), false), &host);
-    assert_eq!(gone.forget, BTreeSet::from([nat().subnet]));
+    assert_eq!(blocks(&gone), ["10.60.7.0/24"]);
+}
+
+#[test]
+fn connections_of_a_guest_that_went_are_ended_while_others_use_the_nat() {
+    let mut host = bare(false);
+    apply(&plan(&internet_for([(0, 1), (1, 2)]), &host), &mut host);
+    let gone = plan(&internet_for([(1, 2)]), &host);
+    assert_eq!(blocks(&gone), ["10.60.7.10/32"]);
+    apply(&gone, &mut host);
+    assert!(plan(&internet_for([(1, 2)]), &host).is_empty());
+}
+
+#[test]
+fn connections_of_an_address_that_another_guest_has_now_are_ended() {
+    let mut host = bare(false);
+    apply(&plan(&internet_for([(0, 1)]), &host), &mut host);
+    assert_eq!(blocks(&plan(&internet_for([(0, 2)]), &host)), ["10.60.7.10/32"]);
+}
+
+#[test]
+fn what_was_not_ended_before_a_restart_is_ended_after_it() {
+    let (both, one) = (internet_for([(0, 1), (1, 2)]), internet_for([(1, 2)]));
+    let mut host = bare(false);
+    apply(&plan(&both, &host), &mut host);
+    apply_until_killed(&plan(&one, &host), &mut host);
+    let noted = serde_json::to_string(&host.record).unwrap();
+    host.record = serde_json::from_str(&noted).unwrap();
+    assert_eq!(blocks(&plan(&one, &host)), ["10.60.7.10/32"]);
+}
+
+#[test]
+fn neighbours_are_forgotten_in_as_few_blocks_as_they_make_and_a_whole_subnet_in_one() {
+    let mut host = bare(false);
+    apply(&plan(&internet_for((0..241).map(|n| (n, n))), &host), &mut host);
+    let all = plan(&internet_for([]), &host);
+    assert!(all.forget.len() <= 12, "{:?}", blocks(&all));
+    assert_eq!(blocks(&plan(&filter(&BTreeSet::new(), false), &host)), ["10.60.7.0/24"]);
 }
 
 #[test]
