@@ -13,9 +13,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed for a reason not listed here
-  2  wrong usage or bad input, in the command line or in a file
+  2  wrong usage or bad input, in the command line or in a file; also when a pool has no room for it
   3  not found
-  4  conflict: it exists already, or somebody changed it meanwhile
+  4  conflict: it exists already, somebody changed it meanwhile, or something else must be done first
   5  the controller is not reached, or does not accept who we are
   6  waited in vain: the time was up, or it cannot become ready";
 

@@ -2,10 +2,10 @@
 //!
 //! | code | gRPC | otherwise |
 //! |---|---|---|
-//! | 1 | FAILED_PRECONDITION, RESOURCE_EXHAUSTED, INTERNAL, all others | |
-//! | 2 | INVALID_ARGUMENT, OUT_OF_RANGE | usage, a wrong topology file, an ambiguous name |
+//! | 1 | INTERNAL, all others | |
+//! | 2 | INVALID_ARGUMENT, OUT_OF_RANGE, RESOURCE_EXHAUSTED | usage, a wrong topology file, an ambiguous name |
 //! | 3 | NOT_FOUND | a name that nothing has |
-//! | 4 | ABORTED, ALREADY_EXISTS | |
+//! | 4 | ABORTED, ALREADY_EXISTS, FAILED_PRECONDITION | |
 //! | 5 | UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED, DEADLINE_EXCEEDED, CANCELLED | no connection |
 //! | 6 | | waited in vain |
 
@@ -100,9 +100,9 @@ impl Failure {
             Self::NotReady { .. } => 6,
             Self::Output(_) | Self::Json(_) | Self::Yaml(_) => 1,
             Self::Api(error) | Self::Refused { error, .. } => match error.code {
-                Code::InvalidArgument | Code::OutOfRange => 2,
+                Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted => 2,
                 Code::NotFound => 3,
-                Code::Aborted | Code::AlreadyExists => 4,
+                Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 4,
                 Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => 5,
                 Code::DeadlineExceeded | Code::Cancelled => 5,
                 _ => 1,
@@ -159,13 +159,19 @@ impl Failure {
             next = cause.source();
         }
         let said = self.to_string();
-        causes.retain(|cause| !said.contains(cause.as_str()));
-        causes.dedup();
+        // A cause that is told already, by the error or by the cause before it, adds nothing.
+        let mut told = said.clone();
+        causes.retain(|cause| {
+            let new = !told.contains(cause.as_str());
+            told.push_str(cause);
+            new
+        });
         let violations = match self {
             Self::Api(error) => error
                 .violations
                 .iter()
                 .map(|v| format!("{}: {}", v.field, v.description))
+                .filter(|line| *line != said)
                 .collect(),
             _ => Vec::new(),
         };

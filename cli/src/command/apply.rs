@@ -4,21 +4,73 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
+    time::Duration,
 };
 
-use trunkline_proto::{client::new_request_id, wire};
+use trunkline_proto::{
+    client::{ApiError, new_request_id},
+    wire,
+};
 
 use crate::{
-    args::Apply,
+    args::{Apply, Global},
+    console::Console,
     failure::Failure,
     session::{Session, call},
-    topology::{MAX_BYTES, Topology},
+    topology::{MAX_BYTES, Topology, Wrong},
     view::change::{ApplyView, apply_text},
     wait::{Goal, Until, wait},
 };
 
-/// Reads the file and tells every mistake in it.
-pub(super) fn read(path: &Path) -> Result<Topology, Failure> {
+/// Longest wait for what the controller has to say about a file that is wrong anyway.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads the file and tells every mistake in it; where only values are wrong, with what the controller finds, if it is there.
+pub(super) async fn read(path: &Path, global: &Global, console: &Console) -> Result<Topology, Failure> {
+    let (wrong, rest) = match load(path)? {
+        Ok(topology) => return Ok(topology),
+        Err(parts) => parts,
+    };
+    let asked = match &rest {
+        Some(rest) => tokio::time::timeout(ASK_LIMIT, ask(rest, global, console))
+            .await
+            .ok()
+            .flatten(),
+        None => None,
+    };
+    let wrong = match (&rest, &asked) {
+        (Some(rest), Some(error)) => rest.more(wrong, violations(error)),
+        _ => wrong,
+    };
+    Err(Failure::Topology(Box::new(wrong)))
+}
+
+/// What the controller finds wrong with the rest of a file. Nothing is changed, and whether it can be asked does not matter.
+async fn ask(rest: &Topology, global: &Global, console: &Console) -> Option<ApiError> {
+    let session = &Session::open(global, console).await.ok()?;
+    let request = wire::ApplySlicesRequest {
+        request_id: new_request_id(),
+        slices: rest.slices.clone(),
+        dry_run: true,
+        ..wire::ApplySlicesRequest::default()
+    };
+    match call!(session, slices.apply_slices(request)) {
+        Err(Failure::Api(error)) => Some(error),
+        _ => None,
+    }
+}
+
+fn violations(error: &ApiError) -> impl Iterator<Item = (&str, &str)> {
+    error
+        .violations
+        .iter()
+        .map(|v| (v.field.as_str(), v.description.as_str()))
+}
+
+/// The file, or its mistakes and what else there is in it.
+type Loaded = Result<Topology, (Wrong, Option<Topology>)>;
+
+fn load(path: &Path) -> Result<Loaded, Failure> {
     let standard_input = path == Path::new("-");
     let file = if standard_input {
         "standard input".to_owned()
@@ -36,7 +88,7 @@ pub(super) fn read(path: &Path) -> Result<Topology, Failure> {
         file: file.clone(),
         source,
     })?;
-    Topology::parse(&file, &bytes).map_err(|wrong| Failure::Topology(Box::new(wrong)))
+    Ok(Topology::parse_further(&file, &bytes))
 }
 
 /// What the command line asks for makes sense.
@@ -79,11 +131,7 @@ pub(super) async fn run(session: &Session, args: &Apply, topology: &Topology) ->
 /// What the controller finds wrong with the file is shown in the file.
 fn in_file(failure: Failure, topology: &Topology) -> Failure {
     let Failure::Api(error) = failure else { return failure };
-    let violations = error
-        .violations
-        .iter()
-        .map(|v| (v.field.as_str(), v.description.as_str()));
-    match topology.wrong(violations) {
+    match topology.wrong(violations(&error)) {
         Some(wrong) => Failure::Refused {
             wrong: Box::new(wrong),
             error,

@@ -40,9 +40,9 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Completions { shell } => completions(shell, console),
-        // A wrong file is told without a controller.
+        // A wrong file is told without a controller, too.
         Command::Apply(args) => {
-            let topology = apply::read(&args.file)?;
+            let topology = apply::read(&args.file, &global, console).await?;
             apply::check(&args)?;
             apply::run(&Session::open(&global, console).await?, &args, &topology).await
         }

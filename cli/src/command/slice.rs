@@ -85,9 +85,9 @@ async fn undeploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         generation: Some(generation),
         ..DoneView::default()
     };
-    session
-        .console
-        .show(&view, || format!("{} is undeployed; its draft stays\n", one.slice))?;
+    session.console.show(&view, || {
+        format!("{} is to be taken off every host; its draft stays\n", one.slice)
+    })?;
     until(session, one, Until::Gone, (term, generation)).await
 }
 
@@ -108,7 +108,9 @@ async fn delete(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         generation: Some(generation),
         ..DoneView::default()
     };
-    session.console.show(&view, || format!("{} is deleted\n", one.slice))?;
+    session.console.show(&view, || {
+        format!("{} is deleted; what hosts have of it is being removed\n", one.slice)
+    })?;
     until(session, one, Until::Gone, (term, generation)).await
 }
 

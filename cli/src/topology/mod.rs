@@ -51,6 +51,17 @@ pub use mistake::{Mistake, Wrong};
 /// Largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 4 << 20;
 
+/// Fields whose values depend on what the controller has already.
+const KNOWN_BY_CONTROLLER: [&str; 7] = [
+    "worker",
+    "vlan",
+    "subnet",
+    "mac",
+    "address",
+    "vlan_pool_size",
+    "internet_enabled",
+];
+
 /// Where something stands in the file, in bytes.
 pub type Place = Range<usize>;
 
@@ -68,7 +79,13 @@ pub struct Topology {
 impl Topology {
     /// Reads a file; `file` is its name, for messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Wrong> {
-        let wrong = |text: &str, mistakes| Wrong::new(file, text, mistakes);
+        Self::parse_further(file, bytes).map_err(|(wrong, _)| wrong)
+    }
+
+    /// The same. Where only values are wrong, the rest comes along, to ask the controller what it finds wrong with that
+    /// ([`Topology::more`]); it must not be applied.
+    pub fn parse_further(file: &str, bytes: &[u8]) -> Result<Self, (Wrong, Option<Self>)> {
+        let wrong = |text: &str, mistakes| (Wrong::new(file, text, mistakes), None);
         if bytes.len() > MAX_BYTES {
             let mistake = Mistake::new(
                 0..0,
@@ -77,22 +94,45 @@ impl Topology {
             );
             return Err(wrong("", vec![mistake]));
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| not_utf8(file, bytes, e.valid_up_to()))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| (not_utf8(file, bytes, e.valid_up_to()), None))?;
         let root = tree::parse(text).map_err(|mistakes| wrong(text, mistakes))?;
         let mut reader = read::Reader::default();
         let written = shape::slices(&root, &mut reader);
-        let read::Reader { mut mistakes, places } = reader;
+        let read::Reader {
+            mut mistakes,
+            places,
+            left_out,
+        } = reader;
         check::all(&written, &mut mistakes);
+        let topology = Self {
+            slices: build::slices(&written),
+            file: file.to_owned(),
+            text: text.to_owned(),
+            places,
+        };
         if mistakes.is_empty() {
-            Ok(Self {
-                slices: build::slices(&written),
-                file: file.to_owned(),
-                text: text.to_owned(),
-                places,
-            })
-        } else {
-            Err(wrong(text, mistakes))
+            return Ok(topology);
         }
+        let rest = (!left_out && !topology.slices.is_empty()).then_some(topology);
+        Err((Wrong::new(file, text, mistakes), rest))
+    }
+
+    /// `wrong` with those of the controller's violations that only it can know, where the file has no mistake already. What is
+    /// wrong was left out of what it was asked for, so what it says of names and ends is not to be relied on.
+    #[must_use]
+    pub fn more<'a>(&self, wrong: Wrong, violations: impl IntoIterator<Item = (&'a str, &'a str)>) -> Wrong {
+        let mut mistakes = wrong.mistakes().to_vec();
+        for (field, description) in violations {
+            let last = field.rsplit('.').next().unwrap_or_default();
+            let Some(place) = self.places.get(field).filter(|_| KNOWN_BY_CONTROLLER.contains(&last)) else {
+                continue;
+            };
+            if mistakes.iter().all(|m| m.place.start != place.start) {
+                let (what, instead) = split(description);
+                mistakes.push(Mistake::new(place.clone(), what, instead));
+            }
+        }
+        Wrong::new(&self.file, &self.text, mistakes)
     }
 
     /// The controller's violations, (field, description) each, as mistakes of the file; `None` when none of them speaks of a

@@ -22,6 +22,8 @@ pub(super) struct At<T> {
 pub(super) struct Reader {
     pub(super) mistakes: Vec<Mistake>,
     pub(super) places: HashMap<String, Place>,
+    /// Something was so wrong that it is left out: what follows it has another number than in the file.
+    pub(super) left_out: bool,
 }
 
 /// The fields of a mapping.
@@ -55,6 +57,7 @@ impl Reader {
         let Value::Map(pairs) = &node.value else {
             let like = format!("write {whose} as a mapping with {}", known.join(", "));
             self.mistake(&node.place, format!("{} is not {whose}", node.kind()), like);
+            self.left_out = true;
             return None;
         };
         let mut found: Vec<(&str, &Rc<Node>)> = Vec::new();

@@ -245,6 +245,7 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
     if !matches!(node.value, Value::Map(_)) {
         let instead = "write its ends, like [web.eth1, db.eth1], or a mapping with ends and more";
         reader.mistake(&node.place, format!("{} is not a link", node.kind()), instead);
+        reader.left_out = true;
         return None;
     }
     let fields = reader.fields(node, "a link", &KEYS)?;

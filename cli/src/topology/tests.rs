@@ -105,7 +105,7 @@ fn the_example_is_right() {
     let shop = &topology.slices[0];
     assert_eq!((shop.vms.len(), shop.links.len(), shop.vlan_pool_size), (3, 2, 20));
     assert_eq!(shop.links[0].ends, ["web.eth1", "db.eth1"]);
-    assert_eq!((shop.links[1].vlan, shop.links[1].dhcp_off), (110, false));
+    assert_eq!((shop.links[1].vlan, shop.links[1].dhcp_off), (3010, false));
     assert_eq!(topology.slices[1].name, "lab");
 }
 

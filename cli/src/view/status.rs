@@ -173,12 +173,18 @@ impl ResourceView {
             Some(FactsView::Trunk { interface, vlans, .. }) => format!("{interface}: {}", ranges(vlans)),
             Some(FactsView::Gateway { addresses, .. }) => addresses.join(" "),
             Some(FactsView::Dhcp { pid, leases, .. }) => match pid {
-                Some(pid) => format!("dnsmasq {pid}, {leases} leases"),
+                Some(pid) => format!("dnsmasq {pid}, {}", count(*leases, "lease")),
                 None => "dnsmasq does not run".to_owned(),
             },
-            Some(FactsView::Nat { uplink, packets, .. }) => format!("{uplink}: {packets} packets"),
+            Some(FactsView::Nat { uplink, packets, .. }) => format!("{uplink}: {}", count(*packets, "new connection")),
         }
     }
+}
+
+/// `1 lease`, `2 leases`.
+fn count(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// `101-103 400`: a list of VLANs is long where it matters.

@@ -48,7 +48,10 @@ pub(crate) async fn wait(session: &Session, goal: &Goal, timeout: Duration) -> R
         }),
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::NotReady {
-            what: format!("waited {timeout:?}, and it is still not {}", goal.wish()),
+            what: match timeout.is_zero() {
+                true => format!("it is not {}", goal.wish()),
+                false => format!("waited {timeout:?}, and it is still not {}", goal.wish()),
+            },
             missing: last.map_or_else(
                 || vec!["the controller never said how far it is".to_owned()],
                 |s| goal.missing(&s),

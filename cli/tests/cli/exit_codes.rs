@@ -26,8 +26,8 @@ async fn what_the_controller_says_has_its_exit_code() {
         (Code::Unauthenticated, 5),
         (Code::PermissionDenied, 5),
         (Code::DeadlineExceeded, 5),
-        (Code::FailedPrecondition, 1),
-        (Code::ResourceExhausted, 1),
+        (Code::FailedPrecondition, 4),
+        (Code::ResourceExhausted, 2),
         (Code::Internal, 1),
     ];
     for (code, exit) in table {
@@ -77,6 +77,40 @@ async fn violations_of_an_applied_file_are_shown_in_the_file() {
 }
 
 #[tokio::test]
+async fn what_only_the_controller_knows_is_told_with_the_mistakes_of_the_file() {
+    let mut details = ErrorDetails::new();
+    details.add_bad_request_violation("slices[0].name", "\"\" is not a name: write 1 to 32 of a-z");
+    details.add_bad_request_violation(
+        "slices[0].vms[0].worker",
+        "there is no worker nowhere; write one of w1, w2",
+    );
+    details.add_bad_request_violation(
+        "slices[0].links[0].vlan",
+        "vlan 120 is taken by link x of slice y; write another",
+    );
+    details.add_bad_request_violation("slices[0].links[0].ends[0]", "there is no vm web in this slice");
+    let fake = Fake::start(cluster()).await;
+    fake.script().refuse = Some(Status::with_error_details(Code::InvalidArgument, "wrong", details));
+    let file = "slices:\n- name: Bad\n  vms:\n  - {name: web, worker: nowhere, data_interfaces_count: 1}\n  \
+                - {name: db, data_interfaces_count: 1}\n  links:\n  - {ends: [web.eth1, db.eth1], vlan: 120}\n";
+    let ran = run_as(&fake, "alice", &["apply", "-f", "-", "--deploy"], file).await;
+    assert_eq!(ran.code, 2);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", ran.stderr);
+    assert!(lines[0].starts_with("standard input:2:9: \"Bad\""), "{}", ran.stderr);
+    assert!(
+        lines[1].contains("there is no worker nowhere") && lines[2].contains("vlan 120 is taken"),
+        "{}",
+        ran.stderr
+    );
+    assert!(fake.script().applied.is_empty());
+
+    // Without a controller it is told all the same.
+    let alone = run_alone(&["apply", "-f", "-"], file).await;
+    assert_eq!(alone.stderr.lines().count(), 2, "{}", alone.stderr);
+}
+
+#[tokio::test]
 async fn a_refused_file_keeps_the_exit_code_of_the_refusal() {
     let mut details = ErrorDetails::new();
     details.add_bad_request_violation(
@@ -92,7 +126,7 @@ async fn a_refused_file_keeps_the_exit_code_of_the_refusal() {
         "slices: [{name: a, vlan_pool_size: 20}]",
     )
     .await;
-    assert_eq!(ran.code, 1);
+    assert_eq!(ran.code, 2);
     let said = "standard input:1:36: no 20 VLANs in a row are free: write a smaller number\n";
     assert!(ran.stderr.starts_with(said), "{}", ran.stderr);
 }

@@ -212,6 +212,10 @@ fn link(path: String, spec: &wire::LinkSpec, mistakes: &mut Mistakes) -> LinkInt
     let before = mistakes.len();
     let name = (!name.is_empty()).then(|| mistakes.take(format!("{path}.name"), name.parse()));
     let vlan = (*vlan != 0).then(|| mistakes.take(format!("{path}.vlan"), VlanId::try_from(*vlan)));
+    if vlan == Some(Some(VlanId::INTERNET)) {
+        let text = "vlan 400 is that of internet access; write another, or leave it out";
+        mistakes.add(format!("{path}.vlan"), text);
+    }
     let subnet = (!subnet.is_empty()).then(|| mistakes.take(format!("{path}.subnet"), given_subnet(subnet)));
     let mtu = (*mtu != 0).then(|| mistakes.take(format!("{path}.mtu"), given_mtu(*mtu)));
     if ends.len() < 2 {

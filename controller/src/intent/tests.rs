@@ -33,6 +33,19 @@ fn a_wrong_count_is_one_mistake_not_one_for_each_interface() {
     assert_eq!(mistakes.len(), 1);
 }
 
+#[test]
+fn all_that_is_wrong_with_a_link_is_told_at_once() {
+    let mut mistakes = Mistakes::default();
+    let mut spec = slice(
+        "lab",
+        vec![vm("a", "w1", 1), vm("b", "w1", 1)],
+        vec![link(&["a.eth1", "b.eth1"]), link(&["a.eth9", "b.eth1"])],
+    );
+    spec.links[1].vlan = 400;
+    parse(&[spec], &mut mistakes);
+    assert_eq!(mistakes.len(), 3, "an end that is not there, one that is taken, and the VLAN");
+}
+
 proptest! {
     #[test]
     fn nothing_that_is_sent_makes_it_fall_over(

@@ -8,7 +8,7 @@ use crate::check::CheckError;
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
     /// Every mistake of the request.
-    #[error("the request has {} mistake(s): {}", .0.len(), first(.0))]
+    #[error("{}", mistakes(.0))]
     Invalid(Vec<Violation>),
     /// Nothing wrong with the request, but a pool or a counter has run out.
     #[error("{}", first(.0))]
@@ -131,6 +131,18 @@ impl Rejection {
             kind: "slice",
             name: name.to_string(),
         }
+    }
+}
+
+/// One is told; of several the details tell each.
+fn mistakes(violations: &[Violation]) -> String {
+    match violations {
+        [_] => first(violations),
+        several => format!(
+            "the request has {} mistakes; the first is {}",
+            several.len(),
+            first(several)
+        ),
     }
 }
 
