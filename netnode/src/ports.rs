@@ -33,6 +33,8 @@ pub type Ours = BTreeMap<PortName, Made>;
 pub enum Made {
     /// It made this device. One that only has the port's name is somebody else's.
     Device(u32),
+    /// It made one, which is not in the host's namespace, or it has not told its index yet.
+    Elsewhere,
     /// It could not make one.
     Refused,
     /// It has not said yet, or does not run.
@@ -55,7 +57,8 @@ fn made(row: &ObservedPort) -> Made {
     match (row.ofport(), device) {
         (Some(ofport), _) if ofport <= 0 => Made::Refused,
         (Some(_), Some(device)) if device > 0 => Made::Device(device),
-        _ => Made::Unknown,
+        (Some(_), _) => Made::Elsewhere,
+        (None, _) => Made::Unknown,
     }
 }
 

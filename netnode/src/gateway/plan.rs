@@ -91,6 +91,16 @@ pub fn plan(wanted: &BTreeMap<VlanId, Gateway>, observed: &Observed) -> Plan {
     plan
 }
 
+/// True when a wanted gateway still has an address that is not wanted of it, because it could not be taken away or something is in
+/// the way of the change.
+pub fn has_leftovers(wanted: &BTreeMap<VlanId, Gateway>, observed: &Observed) -> bool {
+    wanted.values().any(|gateway| {
+        let own = ip_net(gateway.address);
+        let device = observed.devices.get(&gateway.port());
+        device.is_some_and(|device| device.addresses.iter().any(|held| *held != own))
+    })
+}
+
 fn blocked<'a>(gateway: &Gateway, observed: &'a Observed) -> Result<&'a Device, String> {
     let port = gateway.port();
     if let Some(route) = overlap(gateway.address.network(), &observed.foreign_routes) {
