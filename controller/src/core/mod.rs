@@ -145,6 +145,9 @@ impl Core {
         core.system(Intent::Tick, "controller")
             .await
             .map_err(|error| OpenError::Settle(Box::new(error)))?;
+        if let Some(hold) = &core.state().cluster.meta.hold {
+            tracing::warn!("{}", hold.reason());
+        }
         Ok(core)
     }
 

@@ -13,7 +13,7 @@ use trunkline_controller::{
     model::Timestamp,
     store::StoreError,
 };
-use trunkline_proto::{daemon::DurationText, wire};
+use trunkline_proto::{client::ApiError, daemon::DurationText, wire};
 
 fn now() -> Timestamp {
     Timestamp::from_millis(0)
@@ -114,6 +114,24 @@ async fn after_damage_the_controller_refuses_and_a_restore_brings_everything_bac
     assert_eq!(update.term, 2);
     assert_eq!(w1.disk.held, held_then);
     w1.expect_nothing().await;
+
+    // What may have been given away since the export is nobody's until the node has cleaned up.
+    let new = || wire::SliceSpec {
+        name: "new".into(),
+        vms: vec![vm("a", "w1", 1)],
+        ..wire::SliceSpec::default()
+    };
+    let take = || async {
+        let taken = operator.slices().apply_slices(apply(vec![new()], true)).await;
+        taken.map(drop).map_err(|status| ApiError::from(status).violations)
+    };
+    let why = take().await.unwrap_err();
+    assert!(
+        why[0].description.contains("after the restore") && why[0].description.contains("w1"),
+        "{why:?}"
+    );
+    w1.report_ready().await;
+    eventually("a new slice is taken", take, Result::is_ok).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use trunkline_proto::VlanId;
 
 use crate::{
-    model::{NodeRole, Position},
+    model::NodeRole,
     settings::Settings,
     testing::*,
     transition::{Intent, Rejection, State},
@@ -356,112 +356,4 @@ fn settings_that_break_what_is_deployed_are_refused_at_start() {
     world.apply(vec![shop("a")], true).unwrap();
     world.settings.internet_subnet = "10.61.0.0/24".parse().unwrap();
     assert!(State::load(world.state.cluster.clone(), &world.settings).is_err());
-}
-
-/// Every node says that it is clean of all but what it was told last.
-fn all_are_clean(world: &mut World) {
-    for node in ["w1", "w2", "n1"] {
-        let Position { term, generation } = world.state.cluster.nodes[&name(node)].changed;
-        world.must(Intent::NodeClean {
-            name: name(node),
-            term,
-            generation,
-        });
-    }
-}
-
-#[test]
-fn a_departure_waits_only_for_nodes_that_were_told_something() {
-    let mut world = World::new();
-    world.apply(vec![shop("a")], true).unwrap();
-    let mut moved = shop("a");
-    moved.vms[0].worker = "w2".into();
-    world.apply(vec![moved], true).unwrap();
-    assert!(!world.state.cluster.departures.is_empty());
-    all_are_clean(&mut world);
-    world.wait(3600);
-    assert!(world.state.cluster.departures.is_empty());
-}
-
-#[test]
-fn another_size_of_subnet_does_not_hang_a_departure() {
-    let mut world = World::new();
-    let mut a = shop("a");
-    a.links[0].subnet = "10.99.0.0/24".into();
-    world.apply(vec![a.clone()], true).unwrap();
-    a.links[0].subnet = "10.99.0.0/25".into();
-    world.apply(vec![a], true).unwrap();
-    all_are_clean(&mut world);
-    world.wait(3600);
-    assert!(world.state.cluster.departures.is_empty());
-}
-
-#[test]
-fn after_a_restore_what_the_export_did_not_hold_waits_for_every_node() {
-    let mut world = World::new();
-    world.apply(vec![shop("kept")], true).unwrap();
-    let exported = world.state.cluster.clone();
-    world.apply(vec![shop("lost")], true).unwrap();
-    let had = world.link("lost", LINK).vlan;
-    // The export is from before slice "lost"; w2 is cut off and goes on forwarding its VLAN.
-    world.state = State::load(exported.restored(2), &world.settings).unwrap();
-    assert!(world.must(Intent::Tick).is_noop());
-    let at = world.state.cluster.position();
-    for node in ["w1", "w2", "n1"] {
-        assert_eq!(
-            world.state.node_desired(&name(node)).changed,
-            at,
-            "{node} hears of the new term"
-        );
-    }
-    assert!(
-        world.apply(vec![shop("kept")], true).unwrap().is_noop(),
-        "what it holds stays"
-    );
-    let clean = |world: &mut World, node: &str, term| {
-        let generation = at.generation;
-        world.must(Intent::NodeClean {
-            name: name(node),
-            term,
-            generation,
-        });
-    };
-    clean(&mut world, "w1", 2);
-    clean(&mut world, "n1", 2);
-    clean(&mut world, "w2", 1);
-    world.wait(3600);
-    let why = world.violations(vec![shop("new")]);
-    assert!(
-        why[0].description.contains("after the restore") && why[0].description.contains("w2"),
-        "{why:?}"
-    );
-    let mut given = shop("kept");
-    given.links[0].vlan = had.into();
-    let why = world.violations(vec![given]);
-    assert!(why[0].description.contains("not given out yet"), "{why:?}");
-    clean(&mut world, "w2", 2);
-    assert!(world.apply(vec![shop("new")], true).is_err(), "the quarantine runs");
-    assert!(world.state.cluster.next_due().is_some());
-    world.wait(60);
-    world.apply(vec![shop("new")], true).unwrap();
-}
-
-#[test]
-fn after_a_restore_a_node_that_is_gone_for_good_is_waited_for_until_it_is_removed() {
-    let mut world = World::new();
-    let exported = world.state.cluster.clone();
-    world.state = State::load(exported.restored(2), &world.settings).unwrap();
-    let at = world.state.cluster.position();
-    for node in ["w1", "n1"] {
-        world.must(Intent::NodeClean {
-            name: name(node),
-            term: at.term,
-            generation: at.generation,
-        });
-    }
-    world.must(Intent::RemoveNode { name: "w2".into() });
-    world.wait(60);
-    assert_eq!(world.state.cluster.meta.hold, None);
-    world.join("w2", NodeRole::Worker);
-    world.apply(vec![shop("new")], true).unwrap();
 }

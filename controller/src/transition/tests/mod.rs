@@ -3,5 +3,5 @@
 mod bad_input;
 mod drafts;
 mod lifecycle;
-
 mod properties;
+mod waiting;
