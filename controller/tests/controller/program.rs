@@ -134,7 +134,7 @@ async fn a_wrong_key_is_refused_by_name_and_a_right_file_is_said_to_be_right() {
     assert!(run(&file, &["check-config"]).status.success());
     let (_controller, file) = configured("lissen = 1").await;
     let output = run(&file, &["check-config"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(
         error.contains("lissen") && error.contains("controller.toml:3"),
