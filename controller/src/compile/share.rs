@@ -6,7 +6,7 @@ use std::{
 };
 
 use trunkline_proto::{
-    Mac, Name, PortName, VlanId,
+    Hash, Mac, Name, PortName, VlanId,
     resource::{Dhcp, Envelope, Flows, Gateway, Key, Nat, Port, PortOwner, Reservation, Spec},
 };
 
@@ -51,14 +51,11 @@ impl Share {
 
     /// The same to a node, whatever trace it came with.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let versions = |share: &Self| {
-            share
-                .resources
-                .iter()
-                .map(|(key, e)| (key.clone(), e.hash))
-                .collect::<Vec<_>>()
-        };
-        self.vlans == other.vlans && versions(self) == versions(other)
+        self.vlans == other.vlans && self.versions().eq(other.versions())
+    }
+
+    fn versions(&self) -> impl Iterator<Item = (&Key, Hash)> {
+        self.resources.iter().map(|(key, envelope)| (key, envelope.hash))
     }
 }
 
