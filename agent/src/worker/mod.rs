@@ -250,7 +250,7 @@ fn judge(desired: &Desired, seen: &Seen) -> Vec<Observation> {
             Spec::Port(port) => switch::judge_port(port, state, observed, &acts.troubles),
             Spec::Trunk(trunk) => switch::judge_trunk(trunk, state, observed, &acts.troubles),
             // Refused before it came here.
-            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
+            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) => return None,
         };
         let (state, reason) = match &acts.refused {
             Some(refused) => (State::Failed, refused.clone()),
