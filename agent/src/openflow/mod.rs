@@ -25,6 +25,7 @@ mod wire;
 
 pub use client::{Client, Table};
 pub use error::Error;
+pub(crate) use field::mac_value;
 pub use field::{Field, Match, VLAN_PRESENT};
 pub use flow::{Action, Actions, Cookie, Counters, Flow, FlowSet, Meter, MeterCounters, Rule, port};
 pub use plan::{Plan, execute, plan};
