@@ -56,7 +56,14 @@ const RESERVED: (u64, u64) = (0x0180_c200_0000, 0xffff_ffff_fff0);
 pub fn compile(network: &Network) -> FlowSet {
     let mut out = Out::default();
     for table in TABLES {
-        out.flow(table, 0, Purpose::Default, u32::from(table), Match::any(), Actions::drop());
+        out.flow(
+            table,
+            0,
+            Purpose::Default,
+            u32::from(table),
+            Match::any(),
+            Actions::drop(),
+        );
     }
     // The bridge's own device in the host: nothing of ours uses it.
     let local = Match::any().in_port(port::LOCAL);
@@ -81,7 +88,11 @@ pub fn compile(network: &Network) -> FlowSet {
 
 /// VLAN 400 is shared by tenants: nobody can make it less than protected.
 fn policy(vlan: VlanId, segment: &Segment) -> Policy {
-    if vlan == VlanId::INTERNET { Policy::Protected } else { segment.policy }
+    if vlan == VlanId::INTERNET {
+        Policy::Protected
+    } else {
+        segment.policy
+    }
 }
 
 fn is_protected(network: &Network, vlan: VlanId) -> bool {
@@ -123,7 +134,14 @@ fn uplink(out: &mut Out, network: &Network) {
     };
     let number = *number;
     for frame in control_frames() {
-        out.flow(ADMISSION, 500, Purpose::Control, number, frame.in_port(number), Actions::drop());
+        out.flow(
+            ADMISSION,
+            500,
+            Purpose::Control,
+            number,
+            frame.in_port(number),
+            Actions::drop(),
+        );
     }
     let probe = Match::any().in_port(number).eth_type(eth::PROBE);
     out.flow(ADMISSION, 400, Purpose::Probe, number, probe.clone(), Actions::drop());
@@ -148,7 +166,14 @@ fn uplink(out: &mut Out, network: &Network) {
 /// Gateways and DHCP servers are ours, but stand where a guest's packets are taken in: they too may not tag.
 fn from_service(out: &mut Out, network: &Network, number: u32, service: &Service) {
     let from = Match::any().in_port(number);
-    out.flow(ADMISSION, 500, Purpose::Tagged, number, from.clone().tagged(), Actions::drop());
+    out.flow(
+        ADMISSION,
+        500,
+        Purpose::Tagged,
+        number,
+        from.clone().tagged(),
+        Actions::drop(),
+    );
     if !is_protected(network, service.vlan) {
         out.flow(ADMISSION, 100, Purpose::Admission, number, from, Actions::normal());
         return;
@@ -168,13 +193,24 @@ fn from_service(out: &mut Out, network: &Network, number: u32, service: &Service
         });
         everywhere = everywhere.then_tagged(vlan, way);
         out.flow(ADMISSION, 110, Purpose::Protected, number, to_all, everywhere);
-        out.flow(ADMISSION, 100, Purpose::Admission, number, own, Actions::drop().then_tagged(vlan, way));
+        out.flow(
+            ADMISSION,
+            100,
+            Purpose::Admission,
+            number,
+            own,
+            Actions::drop().then_tagged(vlan, way),
+        );
     }
 }
 
 fn guests_of(network: &Network, vlan: VlanId) -> impl Iterator<Item = (u32, &Guest)> {
     let of_it = move |(_, guest): &(&u32, &Guest)| guest.vlan == Some(vlan);
-    network.guests.iter().filter(of_it).map(|(number, guest)| (*number, guest))
+    network
+        .guests
+        .iter()
+        .filter(of_it)
+        .map(|(number, guest)| (*number, guest))
 }
 
 /// The uplink, if it carries this VLAN.
@@ -193,10 +229,24 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
     };
     let remember = Actions::goto(GUEST).then(Action::SetField(Field::Reg0, u64::from(vlan.get())));
     out.flow(ADMISSION, 100, Purpose::Admission, number, from.clone(), remember);
-    out.flow(GUEST, 500, Purpose::Tagged, number, from.clone().tagged(), Actions::drop());
+    out.flow(
+        GUEST,
+        500,
+        Purpose::Tagged,
+        number,
+        from.clone().tagged(),
+        Actions::drop(),
+    );
     let policy = policy(vlan, segment);
     let next = if policy == Policy::Open { STORM } else { SECURITY };
-    out.flow(GUEST, 100, Purpose::Admission, number, from.clone(), Actions::goto(next));
+    out.flow(
+        GUEST,
+        100,
+        Purpose::Admission,
+        number,
+        from.clone(),
+        Actions::goto(next),
+    );
     let group = out.meter(Storm::Group, number, guest.limits.group);
     if policy == Policy::Protected {
         secure(out, number, guest, FROM_PROTECTED);
@@ -210,8 +260,22 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
     }
     let unknown = out.meter(Storm::Unknown, number, guest.limits.unknown);
     let to_many = from.clone().masked(Field::EthDst, GROUP, GROUP);
-    out.flow(STORM, 300, Purpose::Storm, number, to_many, Actions::normal().metered(group));
-    out.flow(STORM, 100, Purpose::Storm, number, from, Actions::normal().metered(unknown));
+    out.flow(
+        STORM,
+        300,
+        Purpose::Storm,
+        number,
+        to_many,
+        Actions::normal().metered(group),
+    );
+    out.flow(
+        STORM,
+        100,
+        Purpose::Storm,
+        number,
+        from,
+        Actions::normal().metered(unknown),
+    );
 }
 
 /// What no guest may send, whatever its link allows.
@@ -246,7 +310,14 @@ fn security_rules(out: &mut Out) {
     }
     // A sender of ARP or IPv4 that no port's own rule (300) lets pass is forged.
     for eth_type in [eth::ARP, eth::IPV4] {
-        out.flow(SECURITY, 200, Purpose::Forged, 0, Match::any().eth_type(eth_type), Actions::drop());
+        out.flow(
+            SECURITY,
+            200,
+            Purpose::Forged,
+            0,
+            Match::any().eth_type(eth_type),
+            Actions::drop(),
+        );
     }
 }
 
@@ -275,7 +346,14 @@ fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     let known: BTreeSet<Mac> = segment.known.iter().copied().chain(services).collect();
     for mac in known {
         let there = Match::any().is(Field::Reg0, vlan.get()).to_mac(mac);
-        out.flow(STORM, 200, Purpose::Forward, u32::from(vlan.get()), there, Actions::normal());
+        out.flow(
+            STORM,
+            200,
+            Purpose::Forward,
+            u32::from(vlan.get()),
+            there,
+            Actions::normal(),
+        );
     }
 }
 
@@ -350,7 +428,14 @@ fn to_guests(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAd
         // An answer to a guest that asked for a broadcast does not say which one; all others ignore it.
         let answer = to_all.eth_type(eth::IPV4).is(Field::IpProto, ip::UDP);
         let answer = answer.is(Field::UdpSrc, DHCP_SERVER).is(Field::UdpDst, DHCP_CLIENT);
-        out.flow(TO_PROTECTED, 100, Purpose::Protected, u32::from(vlan.get()), answer, all);
+        out.flow(
+            TO_PROTECTED,
+            100,
+            Purpose::Protected,
+            u32::from(vlan.get()),
+            answer,
+            all,
+        );
     }
 }
 
@@ -364,7 +449,14 @@ fn to_services(out: &mut Out, network: &Network, vlan: VlanId, service: &Service
     let tagged = Match::any().vlan(vlan);
     let forged = tagged.clone().from_mac(service.mac);
     out.flow(TO_PROTECTED, 300, Purpose::Forged, *number, forged, Actions::drop());
-    out.flow(TO_PROTECTED, 100, Purpose::Protected, *number, tagged.clone().to_mac(service.mac), there.clone());
+    out.flow(
+        TO_PROTECTED,
+        100,
+        Purpose::Protected,
+        *number,
+        tagged.clone().to_mac(service.mac),
+        there.clone(),
+    );
     for matches in heard_by(service, &tagged) {
         out.flow(TO_PROTECTED, 100, Purpose::Protected, *number, matches, there.clone());
     }

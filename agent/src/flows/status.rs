@@ -27,7 +27,11 @@ pub struct Bite {
 
 /// Which limits have bitten between two looks at the meters. A meter whose counter fell was made anew.
 #[must_use]
-pub fn bites(network: &Network, before: &BTreeMap<u32, MeterCounters>, now: &BTreeMap<u32, MeterCounters>) -> Vec<Bite> {
+pub fn bites(
+    network: &Network,
+    before: &BTreeMap<u32, MeterCounters>,
+    now: &BTreeMap<u32, MeterCounters>,
+) -> Vec<Bite> {
     let dropped = |counters: &BTreeMap<u32, MeterCounters>, id: u32| counters.get(&id).map_or(0, |seen| seen.dropped);
     let both = |port: &u32| [Storm::Group, Storm::Unknown].map(|storm| (*port, storm));
     let bite = |(port, storm): (u32, Storm)| {
@@ -43,13 +47,22 @@ pub fn bites(network: &Network, before: &BTreeMap<u32, MeterCounters>, now: &BTr
 pub fn port_counters(port: u32, table: &Table) -> PortCounters {
     let mut counters = PortCounters::default();
     for (rule, _, seen) in table.ours() {
-        if rule.matches.get(Field::InPort).is_none_or(|(value, _)| value != u64::from(port)) {
+        if rule
+            .matches
+            .get(Field::InPort)
+            .is_none_or(|(value, _)| value != u64::from(port))
+        {
             continue;
         }
         if rule.table == super::compile::ADMISSION {
             counters.admitted += seen.packets;
         }
-        if table.set.flows.get(&rule.clone()).is_some_and(|(_, actions)| actions.is_drop()) {
+        if table
+            .set
+            .flows
+            .get(&rule.clone())
+            .is_some_and(|(_, actions)| actions.is_drop())
+        {
             counters.refused += seen.packets;
         }
     }

@@ -38,6 +38,8 @@ pub struct Table {
 /// Messages that are sent in one go. The exchange ends with the answer to the last one, or with an error about it.
 struct Exchange {
     messages: Vec<Planned>,
+    /// Transaction id of the first message of an earlier exchange whose errors may come only now: a bundle's at its commit.
+    since: Option<u32>,
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
@@ -49,9 +51,11 @@ enum Planned {
 
 #[derive(Default)]
 struct Answer {
+    /// Transaction id of the first message.
+    first: u32,
     /// Bodies of the answers to the last message, multipart ones in their order.
     bodies: Vec<Vec<u8>>,
-    /// Errors: index of the message, type, code.
+    /// Errors: index of the message (counted from `since` where that is given), type, code.
     errors: Vec<(usize, u16, u16)>,
 }
 
@@ -68,7 +72,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +146,10 @@ impl Client {
         }
         let request = codec::meters_request(part::METER_CONFIG);
         for body in self.ask(request, "the list of meters").await? {
-            table.set.meters.extend(codec::get_meter_config(codec::get_part(&body)?.body)?);
+            table
+                .set
+                .meters
+                .extend(codec::get_meter_config(codec::get_part(&body)?.body)?);
         }
         Ok(table)
     }
@@ -164,7 +173,10 @@ impl Client {
     /// When it is not known.
     pub async fn meter_counters(&self) -> Result<BTreeMap<u32, MeterCounters>, Error> {
         let mut counters = BTreeMap::new();
-        for body in self.ask(codec::meters_request(part::METERS), "the meters' counters").await? {
+        for body in self
+            .ask(codec::meters_request(part::METERS), "the meters' counters")
+            .await?
+        {
             counters.extend(codec::get_meter_counters(codec::get_part(&body)?.body)?);
         }
         counters.retain(|id, _| Meter::is_ours(*id));
@@ -188,21 +200,21 @@ impl Client {
         }
         messages.push(Planned::Plain(codec::barrier()));
         // A message that is refused here is left out of the bundle, and a commit would carry out the rest. So it waits.
-        let answer = self.exchange(messages).await?;
+        let answer = self.exchange(messages, None).await?;
         let name = |index: usize| match index.checked_sub(1).and_then(|at| changes.get(at)) {
             Some((FlowCommand::DeleteStrict, flow)) => format!("to delete the flow {}", flow.rule),
             Some((_, flow)) => format!("the flow {flow}"),
-            None => "the bundle".to_owned(),
+            None => format!("a bundle of {} flows", changes.len()),
         };
         if let Some(error) = refusal(&answer, name) {
             let discard = vec![Planned::Plain(codec::bundle(BundleCommand::Discard, BUNDLE))];
             // Whatever comes of it: without a commit nothing is changed.
-            let _ = self.exchange(discard).await;
+            let _ = self.exchange(discard, None).await;
             return Err(error);
         }
         let commit = vec![Planned::Plain(codec::bundle(BundleCommand::Commit, BUNDLE))];
-        let answer = self.exchange(commit).await?;
-        refusal(&answer, |_| format!("a bundle of {} flows", changes.len())).map_or(Ok(()), Err)
+        let answer = self.exchange(commit, Some(answer.first)).await?;
+        refusal(&answer, name).map_or(Ok(()), Err)
     }
 
     /// Makes and changes meters.
@@ -226,12 +238,11 @@ impl Client {
     }
 
     async fn meters(&self, changes: Vec<(MeterCommand, u32, Meter)>) -> Result<(), Error> {
-        let message = |(command, id, meter): &(MeterCommand, u32, Meter)| {
-            Planned::Plain(codec::meter_mod(*command, *id, *meter))
-        };
+        let message =
+            |(command, id, meter): &(MeterCommand, u32, Meter)| Planned::Plain(codec::meter_mod(*command, *id, *meter));
         let mut messages: Vec<Planned> = changes.iter().map(message).collect();
         messages.push(Planned::Plain(codec::barrier()));
-        let answer = self.exchange(messages).await?;
+        let answer = self.exchange(messages, None).await?;
         let name = |index: usize| {
             let id = changes.get(index).map_or(0, |(_, id, _)| *id);
             format!("meter {id}")
@@ -240,17 +251,17 @@ impl Client {
     }
 
     async fn ask(&self, request: Message, what: &str) -> Result<Vec<Vec<u8>>, Error> {
-        let answer = self.exchange(vec![Planned::Plain(request)]).await?;
+        let answer = self.exchange(vec![Planned::Plain(request)], None).await?;
         match refusal(&answer, |_| what.to_owned()) {
             Some(error) => Err(error),
             None => Ok(answer.bodies),
         }
     }
 
-    async fn exchange(&self, messages: Vec<Planned>) -> Result<Answer, Error> {
+    async fn exchange(&self, messages: Vec<Planned>, since: Option<u32>) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
         self.exchanges
-            .send(Exchange { messages, reply })
+            .send(Exchange { messages, since, reply })
             .await
             .map_err(|_| self.not_connected())?;
         match timeout(REQUEST_TIMEOUT, answer).await {
@@ -393,7 +404,8 @@ enum Event {
 }
 
 struct Pending {
-    first: u32,
+    /// Errors about messages from this transaction id on are its.
+    since: u32,
     answer: Answer,
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
@@ -421,10 +433,12 @@ impl Session {
     }
 
     fn send(&self, message: &Message, xid: u32) -> Result<(), Error> {
-        self.outgoing.send(message.bytes(xid)?).map_err(|_| Error::ConnectionLost)
+        self.outgoing
+            .send(message.bytes(xid)?)
+            .map_err(|_| Error::ConnectionLost)
     }
 
-    fn forward(&mut self, Exchange { messages, reply }: Exchange) -> Result<(), Error> {
+    fn forward(&mut self, Exchange { messages, since, reply }: Exchange) -> Result<(), Error> {
         // Far below the end there is room for any exchange.
         if self.next_xid > u32::MAX / 2 {
             self.next_xid = MONITOR + 1;
@@ -438,8 +452,12 @@ impl Session {
                 Planned::InBundle(message) => self.send(&codec::bundle_add(BUNDLE, message, xid)?, xid)?,
             }
         }
-        let answer = Answer::default();
-        self.pending.insert(self.next_xid - 1, Pending { first, answer, reply });
+        let answer = Answer {
+            first,
+            ..Answer::default()
+        };
+        let since = since.unwrap_or(first);
+        self.pending.insert(self.next_xid - 1, Pending { since, answer, reply });
         Ok(())
     }
 
@@ -475,13 +493,22 @@ impl Session {
             return Err(Error::Version(reason(kind, code)));
         }
         if xid == MONITOR {
-            return Err(Error::Protocol(format!("it does not tell of changes: {}", reason(kind, code))));
+            return Err(Error::Protocol(format!(
+                "it does not tell of changes: {}",
+                reason(kind, code)
+            )));
         }
-        let of = |(last, pending): &(&u32, &mut Pending)| (pending.first..=**last).contains(&xid);
-        let Some((last, pending)) = self.pending.iter_mut().find(of) else {
+        let of = |(last, pending): &(&u32, &mut Pending)| (pending.since..=**last).contains(&xid);
+        // A commit's range goes back over its bundle, and requests of others may lie in between.
+        let nearest = self
+            .pending
+            .iter_mut()
+            .filter(of)
+            .max_by_key(|(_, pending)| pending.since);
+        let Some((last, pending)) = nearest else {
             return Ok(());
         };
-        let index = usize::try_from(xid - pending.first).unwrap_or(usize::MAX);
+        let index = usize::try_from(xid - pending.since).unwrap_or(usize::MAX);
         pending.answer.errors.push((index, kind, code));
         let last = *last;
         if xid == last {
@@ -529,9 +556,13 @@ impl Session {
 impl Table {
     /// Our flows with their counters.
     pub fn ours(&self) -> impl Iterator<Item = (&Rule, Cookie, Counters)> {
-        self.set.flows.iter().filter(|(_, (cookie, _))| cookie.is_ours()).map(|(rule, (cookie, _))| {
-            let counters = self.counters.get(rule).copied().unwrap_or_default();
-            (rule, *cookie, counters)
-        })
+        self.set
+            .flows
+            .iter()
+            .filter(|(_, (cookie, _))| cookie.is_ours())
+            .map(|(rule, (cookie, _))| {
+                let counters = self.counters.get(rule).copied().unwrap_or_default();
+                (rule, *cookie, counters)
+            })
     }
 }

@@ -1,9 +1,9 @@
 //! Messages to bytes and back.
 
+use super::Error;
 use super::field::{Field, Masked, Match};
 use super::flow::{Action, Actions, Cookie, Counters, Flow, Meter, MeterCounters, Rule};
 use super::wire::{Message, Reader, Writer, kind, length, padding};
-use super::Error;
 
 /// Any port, group, table or buffer.
 const ANY: u32 = 0xffff_ffff;
@@ -87,7 +87,12 @@ pub(super) fn flow_mod(command: FlowCommand, flow: &Flow) -> Result<Message, Err
     };
     let mut body = Writer::default();
     // Cookie and its mask, table, command, no timeouts, priority, no buffer, any port, any group, no flags, no importance.
-    body.u64(cookie.0).u64(mask).u8(*table).u8(number).zeros(4).u16(*priority);
+    body.u64(cookie.0)
+        .u64(mask)
+        .u8(*table)
+        .u8(number)
+        .zeros(4)
+        .u16(*priority);
     body.u32(ANY).u32(ANY).u32(ANY).zeros(4);
     put_match(&mut body, matches)?;
     if command != FlowCommand::DeleteStrict {
@@ -137,7 +142,13 @@ fn multipart(kind_of_part: u16, body: &Writer) -> Message {
 /// Asks for all flows whose cookie agrees with `cookie` in `mask`.
 pub(super) fn flows_request(cookie: u64, mask: u64) -> Result<Message, Error> {
     let mut body = Writer::default();
-    body.u8(ALL_TABLES).zeros(3).u32(ANY).u32(ANY).zeros(4).u64(cookie).u64(mask);
+    body.u8(ALL_TABLES)
+        .zeros(3)
+        .u32(ANY)
+        .u32(ANY)
+        .zeros(4)
+        .u64(cookie)
+        .u64(mask);
     put_match(&mut body, &Match::any())?;
     Ok(multipart(part::FLOWS, &body))
 }
@@ -153,14 +164,22 @@ pub(super) fn meters_request(kind_of_part: u16) -> Message {
 pub(super) fn monitor_request() -> Result<Message, Error> {
     const ADDED_REMOVED_MODIFIED: u16 = 2 | 4 | 8;
     let mut body = Writer::default();
-    body.u32(1).u32(ANY).u32(ANY).u16(ADDED_REMOVED_MODIFIED).u8(ALL_TABLES).u8(0);
+    body.u32(1)
+        .u32(ANY)
+        .u32(ANY)
+        .u16(ADDED_REMOVED_MODIFIED)
+        .u8(ALL_TABLES)
+        .u8(0);
     put_match(&mut body, &Match::any())?;
     Ok(multipart(part::FLOW_MONITOR, &body))
 }
 
 fn put_number(to: &mut Writer, value: u64, bytes: u8) {
     let all = value.to_be_bytes();
-    to.raw(all.get(all.len().saturating_sub(usize::from(bytes))..).unwrap_or_default());
+    to.raw(
+        all.get(all.len().saturating_sub(usize::from(bytes))..)
+            .unwrap_or_default(),
+    );
 }
 
 fn put_field(to: &mut Writer, field: Field, Masked { value, mask }: Masked) {
@@ -256,7 +275,11 @@ fn get_field(from: &mut Reader<'_>) -> Result<Result<(Field, Masked), Vec<u8>>, 
     });
     let Some(field) = known else { return Ok(Err(raw)) };
     let (value, mask) = payload.split_at(usize::from(field.length()));
-    let mask = if masked { number(mask) & field.whole() } else { field.whole() };
+    let mask = if masked {
+        number(mask) & field.whole()
+    } else {
+        field.whole()
+    };
     let value = number(value);
     Ok(Ok((field, Masked { value, mask })))
 }
@@ -266,7 +289,9 @@ fn get_match(from: &mut Reader<'_>) -> Result<Match, Error> {
     let kind_of_match = ahead.u16()?;
     let size = usize::from(ahead.u16()?);
     if kind_of_match != 1 || size < 4 {
-        return Err(Error::Protocol(format!("a match of type {kind_of_match} and {size} bytes")));
+        return Err(Error::Protocol(format!(
+            "a match of type {kind_of_match} and {size} bytes"
+        )));
     }
     let mut fields = from.part(size)?;
     from.take(padding(size))?;

@@ -29,9 +29,7 @@ pub enum Error {
     #[error("ovs-vswitchd did not answer within {0:?}")]
     Timeout(Duration),
     /// It speaks no version that we do.
-    #[error(
-        "the bridge does not speak OpenFlow 1.4 ({0}); its column `protocols` must be empty or hold OpenFlow14"
-    )]
+    #[error("the bridge does not speak OpenFlow 1.4 ({0}); its column `protocols` must be empty or hold OpenFlow14")]
     Version(String),
     /// It said what OpenFlow does not allow, or what we do not understand.
     #[error("unexpected from ovs-vswitchd: {0}")]
@@ -76,7 +74,7 @@ pub(super) fn reason(kind: u16, code: u16) -> String {
         (5, 2) => "there is no such flow table",
         (5, 3) => "it overlaps with another flow",
         (12, 1) => "the meter exists already",
-        (12, 2) => "the meter's number cannot be",
+        (12, 2) => "there is no such meter, or its number cannot be",
         (12, 3) => "there is no such meter",
         (12, 4) => "the meter's rate cannot be",
         (12, 5) => "the meter's burst cannot be",

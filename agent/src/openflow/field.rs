@@ -248,7 +248,9 @@ impl Match {
 
     /// The fields that are looked at, with value and mask.
     pub fn fields(&self) -> impl Iterator<Item = (Field, u64, u64)> {
-        self.fields.iter().map(|(field, wanted)| (*field, wanted.value, wanted.mask))
+        self.fields
+            .iter()
+            .map(|(field, wanted)| (*field, wanted.value, wanted.mask))
     }
 }
 

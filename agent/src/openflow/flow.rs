@@ -264,7 +264,11 @@ impl fmt::Display for Actions {
         let mut parts: Vec<String> = self.meter.iter().map(|meter| format!("meter:{meter}")).collect();
         parts.extend(self.apply.iter().map(ToString::to_string));
         parts.extend(self.goto.iter().map(|table| format!("goto_table:{table}")));
-        parts.extend(self.others.iter().map(|other| format!("unknown({} bytes)", other.len())));
+        parts.extend(
+            self.others
+                .iter()
+                .map(|other| format!("unknown({} bytes)", other.len())),
+        );
         f.write_str(&parts.join(","))
     }
 }
@@ -293,7 +297,10 @@ impl fmt::Display for Flow {
 impl fmt::Display for FlowSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (id, Meter { rate, burst }) in &self.meters {
-            writeln!(f, "meter={id},pktps,burst,stats,band=type=drop,rate={rate},burst_size={burst}")?;
+            writeln!(
+                f,
+                "meter={id},pktps,burst,stats,band=type=drop,rate={rate},burst_size={burst}"
+            )?;
         }
         let mut flows: Vec<Flow> = self.iter().collect();
         flows.sort_by_key(|flow| (flow.rule.table, u16::MAX - flow.rule.priority));

@@ -37,7 +37,11 @@ impl Message {
     /// The whole, as sent.
     pub(super) fn bytes(&self, xid: u32) -> Result<Vec<u8>, Error> {
         let mut writer = Writer::default();
-        writer.u8(VERSION).u8(self.kind).u16(length(HEADER + self.body.len())?).u32(xid);
+        writer
+            .u8(VERSION)
+            .u8(self.kind)
+            .u16(length(HEADER + self.body.len())?)
+            .u32(xid);
         writer.raw(&self.body);
         Ok(writer.0)
     }
@@ -109,7 +113,9 @@ impl<'a> Reader<'a> {
         ahead.take(at)?;
         let size = usize::from(ahead.u16()?);
         if size < least {
-            return Err(Error::Protocol(format!("a part of {size} bytes, but it has at least {least}")));
+            return Err(Error::Protocol(format!(
+                "a part of {size} bytes, but it has at least {least}"
+            )));
         }
         self.part(size)
     }
