@@ -28,9 +28,9 @@
 //! - **A guest whose segment is not known** gets only drops.
 
 mod compile;
-mod status;
 #[cfg(test)]
 mod model;
+mod status;
 #[cfg(test)]
 mod tests;
 

@@ -56,7 +56,10 @@ pub(super) fn send(set: &FlowSet, frame: &Frame) -> Vec<Exit> {
         let (_, (_, actions)) = found.next().unwrap();
         for (rule, (_, others)) in found {
             // Which of two equals wins is left to chance by the switch.
-            assert_eq!(others, actions, "two flows of one priority disagree: {rule} for {frame:?}");
+            assert_eq!(
+                others, actions,
+                "two flows of one priority disagree: {rule} for {frame:?}"
+            );
         }
         for action in &actions.apply {
             match action {

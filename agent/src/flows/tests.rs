@@ -160,7 +160,10 @@ fn on_the_network_node_nobody_out_there_is_the_gateway() {
     let gateway = Mac::of_gateway(VlanId::INTERNET);
     let from = |source: Mac| {
         let frame = frame(UPLINK, source, mac_of(gateway)).with(Field::VlanVid, tag);
-        send(&set, &frame).iter().map(|exit| (exit.port, exit.tag)).collect::<Vec<_>>()
+        send(&set, &frame)
+            .iter()
+            .map(|exit| (exit.port, exit.tag))
+            .collect::<Vec<_>>()
     };
     assert_eq!(from(guest_mac(13)), [(22, None)]);
     assert_eq!(from(gateway), []);
@@ -203,10 +206,19 @@ fn a_port_is_wrong_while_one_of_its_flows_is_missing() {
     });
     let tagged = tagged.cloned().unwrap();
     observed.flows.remove(&tagged);
-    assert!(port_problem(10, &desired, &observed).unwrap().contains("a flow of this port"));
+    assert!(
+        port_problem(10, &desired, &observed)
+            .unwrap()
+            .contains("a flow of this port")
+    );
     assert_eq!(port_problem(11, &desired, &observed), None);
     // A flow that all ports need is everybody's.
-    let shared = desired.flows.keys().find(|rule| rule.matches.get(Field::InPort).is_none()).cloned().unwrap();
+    let shared = desired
+        .flows
+        .keys()
+        .find(|rule| rule.matches.get(Field::InPort).is_none())
+        .cloned()
+        .unwrap();
     observed.flows.remove(&shared);
     assert!(port_problem(11, &desired, &observed).is_some());
 }
@@ -214,10 +226,20 @@ fn a_port_is_wrong_while_one_of_its_flows_is_missing() {
 #[test]
 fn a_ports_counters_are_of_its_own_flows() {
     let set = compile(&worker());
-    let counters = set.flows.keys().map(|rule| (rule.clone(), Counters { packets: 1, bytes: 60 })).collect();
+    let counters = set
+        .flows
+        .keys()
+        .map(|rule| (rule.clone(), Counters { packets: 1, bytes: 60 }))
+        .collect();
     let table = Table { set, counters };
     let seen = port_counters(10, &table);
-    assert_eq!(seen, PortCounters { admitted: 1, refused: 1 });
+    assert_eq!(
+        seen,
+        PortCounters {
+            admitted: 1,
+            refused: 1
+        }
+    );
 }
 
 fn networks() -> impl Strategy<Value = Network> {
@@ -235,7 +257,8 @@ fn networks() -> impl Strategy<Value = Network> {
     (guests, proptest::option::of(carried), services, any::<bool>()).prop_map(|(guests, carried, services, probe)| {
         let both = |(at, id): (u32, u32)| {
             let id = vlan(id);
-            [(20 + 2 * at, Mac::of_gateway(id)), (21 + 2 * at, Mac::of_dhcp(id))].map(|(port, mac)| (port, Service { vlan: id, mac }))
+            [(20 + 2 * at, Mac::of_gateway(id)), (21 + 2 * at, Mac::of_dhcp(id))]
+                .map(|(port, mac)| (port, Service { vlan: id, mac }))
         };
         Network {
             uplink: carried.map(|vlans| Uplink {
@@ -243,7 +266,10 @@ fn networks() -> impl Strategy<Value = Network> {
                 vlans: vlans.into_iter().map(vlan).collect(),
             }),
             probe: probe.then_some(PROBE),
-            guests: guests.into_iter().map(|(number, id)| (number, guest(number, id))).collect(),
+            guests: guests
+                .into_iter()
+                .map(|(number, id)| (number, guest(number, id)))
+                .collect(),
             services: (0..).zip(services).flat_map(both).collect(),
             segments: segments(),
         }
@@ -275,8 +301,15 @@ fn frames() -> impl Strategy<Value = Frame> {
     let addresses = prop_oneof![Just(0_u32), Just(u32::from(address(1))), addresses];
     let udp_ports = prop_oneof![Just((68_u16, 67_u16)), Just((67, 68)), Just((5000, 53))];
     let kinds = prop_oneof![Just(0x0800_u16), Just(0x0806), Just(0x86dd), Just(0x88b5), Just(0x8808)];
-    (ports, tags, (macs(), macs(), macs()), (addresses.clone(), addresses), udp_ports, kinds).prop_map(
-        |(from, tag, (source, target, sender), (spa, tpa), ports, kind)| {
+    (
+        ports,
+        tags,
+        (macs(), macs(), macs()),
+        (addresses.clone(), addresses),
+        udp_ports,
+        kinds,
+    )
+        .prop_map(|(from, tag, (source, target, sender), (spa, tpa), ports, kind)| {
             let frame = Frame::default()
                 .with(Field::InPort, from)
                 .with(Field::EthSrc, source)
@@ -296,8 +329,7 @@ fn frames() -> impl Strategy<Value = Frame> {
                 0x86dd => frame.with(Field::IpProto, 58_u8).with(Field::Icmpv6Type, 134_u8),
                 _ => frame,
             }
-        },
-    )
+        })
 }
 
 /// The VLAN that a frame belongs to, by where it came in. `None`: it belongs nowhere.
@@ -305,7 +337,9 @@ fn origin(network: &Network, frame: &Frame) -> Option<VlanId> {
     let from = u32::try_from(frame.get(Field::InPort)?).ok()?;
     let tag = frame.tag();
     if let Some(guest) = network.guests.get(&from) {
-        return guest.vlan.filter(|vlan| tag.is_none() && network.segments.contains_key(vlan));
+        return guest
+            .vlan
+            .filter(|vlan| tag.is_none() && network.segments.contains_key(vlan));
     }
     if let Some(service) = network.services.get(&from) {
         return tag.is_none().then_some(service.vlan);
@@ -329,7 +363,8 @@ fn check_exit(network: &Network, frame: &Frame, exit: &Exit) -> Result<(), TestC
     prop_assert!(vlan.is_some(), "a frame that belongs nowhere gets out");
     let vlan = vlan.unwrap();
     let is_probe = frame.get(Field::EthType) == Some(0x88b5);
-    let from_guest = u32::try_from(frame.get(Field::InPort).unwrap()).is_ok_and(|from| network.guests.contains_key(&from));
+    let from_guest =
+        u32::try_from(frame.get(Field::InPort).unwrap()).is_ok_and(|from| network.guests.contains_key(&from));
     prop_assert!(!(is_probe && from_guest));
     if exit.is_normal() {
         prop_assert!(!protected(vlan));

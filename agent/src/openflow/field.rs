@@ -272,6 +272,7 @@ impl fmt::Display for Match {
                 (Field::VlanVid, true) if value & u64::from(VLAN_PRESENT) != 0 => {
                     format!("dl_vlan={}", value & 0xfff)
                 }
+                (Field::InPort, true) if value == u64::from(super::port::LOCAL) => "in_port=LOCAL".to_owned(),
                 (Field::IpFrag, false) if (value, mask) == (1, 1) => "ip_frag=yes".to_owned(),
                 (_, true) => format!("{}={}", field.name(), field.text(value)),
                 (_, false) => format!("{}={}/{}", field.name(), field.text(value), field.text(mask)),
