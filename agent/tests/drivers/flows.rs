@@ -607,7 +607,9 @@ fn storms_are_cut_and_seen_and_honest_traffic_is_not() {
             let first = rig.next;
             let mut all = Vec::new();
             for _ in 0..20 {
-                (0..100).for_each(|_| drop(rig.write("a", &sent)));
+                for _ in 0..100 {
+                    rig.write("a", &sent);
+                }
                 all.extend(rig.round().await);
             }
             let at_g = all.iter().filter(|(name, _, id)| name == "g" && *id >= first).count();
@@ -623,7 +625,9 @@ fn storms_are_cut_and_seen_and_honest_traffic_is_not() {
         let first = rig.next;
         let mut all = Vec::new();
         for _ in 0..40 {
-            (0..50).for_each(|_| drop(rig.write("a", &known)));
+            for _ in 0..50 {
+                rig.write("a", &known);
+            }
             all.extend(rig.round().await);
         }
         let at_b = all.iter().filter(|(name, _, id)| name == "b" && *id >= first).count();

@@ -320,3 +320,33 @@ fn a_bridge_that_may_not_speak_our_version_is_an_error_that_says_so() {
         client.ready(LIMIT).await.unwrap();
     });
 }
+
+#[test]
+fn flows_may_come_before_their_port_and_a_change_of_the_failure_mode_is_noticed() {
+    alone(|| async {
+        let bridge = Bridge::start().await;
+        // No port has this number yet.
+        let desired: FlowSet = [drop_from(77)].into_iter().collect();
+        bridge.apply(&desired).await;
+        super::stand::veth("late");
+        let request = ["--", "set", "interface", "late", "ofport_request=77"];
+        bridge
+            .ovs
+            .vsctl(&[&["add-port", "br-int", "late"], &request[..]].concat());
+        assert_eq!(bridge.ovs.vsctl(&["get", "interface", "late", "ofport"]), "77");
+        assert_eq!(bridge.client.table().await.unwrap().set, desired);
+
+        // Each such change loses all flows, and without `secure` the switch adds one of its own.
+        for (mode, strangers) in [("standalone", 1), ("secure", 0)] {
+            let mut changes = bridge.client.changes();
+            changes.mark_unchanged();
+            bridge
+                .ovs
+                .vsctl(&["set", "bridge", "br-int", &format!("fail_mode={mode}")]);
+            tokio::time::timeout(LIMIT, changes.changed()).await.unwrap().unwrap();
+            bridge.apply(&desired).await;
+            let observed = bridge.client.table().await.unwrap().set;
+            assert_eq!(plan(&desired, &observed).strangers.len(), strangers, "{mode}");
+        }
+    });
+}
