@@ -1,4 +1,4 @@
-//! Which flows make the isolation: from a node's ports and segments to a [`FlowSet`], as a pure function.
+//! Which flows make the isolation: from a node's ports and segments to a [`FlowSet`](crate::openflow::FlowSet), as a pure function.
 //!
 //! The bridge is `fail_mode=secure`: no flow, no frame. What is not allowed here is dropped by the last line of each table.
 //!

@@ -21,6 +21,7 @@ mod error;
 mod field;
 mod flow;
 mod plan;
+mod session;
 mod wire;
 
 pub use client::{Client, Table};
