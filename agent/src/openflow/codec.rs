@@ -425,9 +425,9 @@ pub(super) fn get_meter_counters(mut from: Reader<'_>) -> Result<Vec<(u32, Meter
         let packets = entry.u64()?;
         // Bytes and duration.
         entry.take(16)?;
-        let mut dropped = 0;
+        let mut dropped = 0_u64;
         while !entry.is_empty() {
-            dropped += entry.u64()?;
+            dropped = dropped.saturating_add(entry.u64()?);
             entry.u64()?;
         }
         meters.push((id, MeterCounters { packets, dropped }));
