@@ -111,12 +111,13 @@ impl Out {
         self.set.insert(Flow::new(table, priority, cookie, matches, actions));
     }
 
-    fn meter(&mut self, storm: Storm, number: u32, rate: u32) -> u32 {
+    /// None without a limit: a rate of 0 would mean no frame at all to some switches.
+    fn meter(&mut self, storm: Storm, number: u32, rate: u32) -> Option<u32> {
         let id = storm.meter(number);
-        // A rate of 0 would mean none at all to some switches and no limit to others.
-        let rate = rate.max(1);
-        self.set.meters.insert(id, Meter { rate, burst: rate });
-        id
+        (rate > 0).then(|| {
+            self.set.meters.insert(id, Meter { rate, burst: rate });
+            id
+        })
     }
 }
 
@@ -378,7 +379,7 @@ fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
     heard
 }
 
-fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, segment: &Segment, meter: u32) {
+fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, segment: &Segment, meter: Option<u32>) {
     let from = Match::any().in_port(number);
     for service in &segment.services {
         let Some(there) = towards(network, vlan, service) else {

@@ -40,7 +40,7 @@ use std::net::Ipv4Addr;
 use trunkline_proto::{Mac, VlanId};
 
 pub use compile::compile;
-pub use status::{Bite, PortCounters, bites, port_counters, port_problem};
+pub use status::{Bite, PortCounters, Standing, bites, port_counters, port_problem, standings};
 
 use crate::openflow::{Cookie, Meter};
 
@@ -124,7 +124,7 @@ pub enum Policy {
     Protected,
 }
 
-/// Frames a second that a guest may send to many.
+/// Frames a second that a guest may send to many; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StormLimits {
     /// Broadcast and multicast.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use trunkline_proto::VlanId;
+
 use super::{Network, Storm};
-use crate::openflow::{Field, FlowSet, MeterCounters, Table};
+use crate::openflow::{Field, FlowSet, MeterCounters, Rule, Table, VLAN_PRESENT};
 
 /// What a port's own flows have seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,4 +88,49 @@ pub fn port_problem(port: u32, desired: &FlowSet, observed: &FlowSet) -> Option<
         1 => Some("a flow of this port is missing".to_owned()),
         count => Some(format!("{count} flows of this port are missing")),
     }
+}
+
+/// How many of a VLAN's flows are in the switch, and how many are not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// In the switch as they should be.
+    pub there: usize,
+    /// Missing or different.
+    pub missing: usize,
+}
+
+/// Counts the flows of each VLAN: those of its guests' ports, of its tag, and of its number in the register. Those that all VLANs
+/// share are counted for all, but only when they are missing.
+#[must_use]
+pub fn standings(network: &Network, desired: &FlowSet, observed: &FlowSet) -> BTreeMap<VlanId, Standing> {
+    let mut standings: BTreeMap<VlanId, Standing> = network
+        .segments
+        .keys()
+        .map(|vlan| (*vlan, Standing::default()))
+        .collect();
+    let mut shared = 0;
+    for (rule, held) in &desired.flows {
+        let right = observed.flows.get(rule) == Some(held);
+        match (belongs_to(rule, network), right) {
+            (Some(vlan), true) => standings.entry(vlan).or_default().there += 1,
+            (Some(vlan), false) => standings.entry(vlan).or_default().missing += 1,
+            (None, false) => shared += 1,
+            (None, true) => {}
+        }
+    }
+    for standing in standings.values_mut() {
+        standing.missing += shared;
+    }
+    standings
+}
+
+fn belongs_to(rule: &Rule, network: &Network) -> Option<VlanId> {
+    let value = |field| rule.matches.get(field).map(|(value, _)| value);
+    let vlan = |id: u64| VlanId::try_from(u32::try_from(id).ok()?).ok();
+    let by_tag = value(Field::VlanVid).and_then(|tag| vlan(tag & !u64::from(VLAN_PRESENT)));
+    let by_port = || {
+        let port = u32::try_from(value(Field::InPort)?).ok()?;
+        network.guests.get(&port)?.vlan
+    };
+    by_tag.or_else(|| vlan(value(Field::Reg0)?)).or_else(by_port)
 }

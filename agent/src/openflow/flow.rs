@@ -118,10 +118,10 @@ impl Actions {
             .then(Action::Output(port))
     }
 
-    /// Only as fast as a meter lets it.
+    /// Only as fast as a meter lets it, if there is one.
     #[must_use]
-    pub fn metered(mut self, meter: u32) -> Self {
-        self.meter = Some(meter);
+    pub fn metered(mut self, meter: impl Into<Option<u32>>) -> Self {
+        self.meter = meter.into();
         self
     }
 

@@ -293,7 +293,16 @@ async fn a_host_that_undoes_everything_does_not_keep_the_loop_busy() {
 async fn a_node_is_not_clean_while_the_version_before_a_refused_one_stays() {
     let one = held(1, 100, "");
     let two = refused(&one);
-    assert!(two.desired().trunks().next().unwrap().2.vlans.iter().any(|vlan| vlan.get() == 100));
+    assert!(
+        two.desired()
+            .trunks()
+            .next()
+            .unwrap()
+            .2
+            .vlans
+            .iter()
+            .any(|vlan| vlan.get() == 100)
+    );
     let stand = Stand::start(one);
     stand.settle().await;
     stand.board.begin();

@@ -119,7 +119,7 @@ fn add_port(world: &mut Observed, name: &str, columns: &PortColumns, bridge: (Uu
     let interface = ObservedInterface {
         id: Uuid::new_v4(),
         name: name.to_owned(),
-        ofport: Some(1),
+        ofport: columns.interface.ofport_request.or(Some(1)),
         ifindex,
         ..ObservedInterface::default()
     };

@@ -27,6 +27,7 @@ fn state(adopt: bool, uplink: Option<UplinkSpec>, ports: BTreeMap<String, Switch
             name: "br-int".into(),
             datapath: Datapath::Netdev,
             adopt,
+            fail_mode: FailMode::Secure,
         },
         uplink,
         ports,

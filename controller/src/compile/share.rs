@@ -185,7 +185,10 @@ fn flows(frozen: &Frozen, link: &Link, settings: &Settings) -> Flows {
     Flows {
         vlan: link.vlan,
         gateway_mac: Mac::of_gateway(link.vlan),
-        dhcp_mac: link.dhcp.then(|| Mac::of_dhcp(link.vlan)),
+        gateway_address: link.subnet.gateway().address,
+        dhcp: link
+            .dhcp
+            .then(|| (Mac::of_dhcp(link.vlan), link.subnet.dhcp_server().address)),
         guests: guests.collect(),
         port_security: link.port_security,
         protected: link.protected,
@@ -200,7 +203,8 @@ fn internet_flows(settings: &Settings) -> Flows {
     Flows {
         vlan,
         gateway_mac: Mac::of_gateway(vlan),
-        dhcp_mac: Some(Mac::of_dhcp(vlan)),
+        gateway_address: settings.internet_subnet.gateway().address,
+        dhcp: Some((Mac::of_dhcp(vlan), settings.internet_subnet.dhcp_server().address)),
         guests: BTreeSet::new(),
         port_security: true,
         protected: true,

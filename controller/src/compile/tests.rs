@@ -91,7 +91,7 @@ fn the_flows_of_a_link_name_every_guest_of_it_on_any_worker() {
         .into();
     assert_eq!(on_w1.guests, guests);
     assert_eq!(on_w1.gateway_mac, Mac::of_gateway(on_w1.vlan));
-    assert_eq!(on_w1.dhcp_mac, Some(Mac::of_dhcp(on_w1.vlan)));
+    assert_eq!(on_w1.dhcp.map(|(mac, _)| mac), Some(Mac::of_dhcp(on_w1.vlan)));
     assert!(!on_w1.port_security && !on_w1.protected, "a choice, off by default");
     let limits = [on_w1.broadcast_limit, on_w1.unknown_unicast_limit];
     assert_eq!(limits.map(|limit| limit.unwrap().get()), [1000, 1000]);
@@ -176,7 +176,7 @@ fn a_link_without_dhcp_has_a_gateway_only() {
     let node = world.state.node_desired(&name("n1"));
     let has = |n: &str| node.resources.keys().any(|k| k.name.as_str() == n);
     assert!(has("gw_vlan100") && !has("dhcp_v100"));
-    assert_eq!(flows(&world, "w1", 100).dhcp_mac, None);
+    assert_eq!(flows(&world, "w1", 100).dhcp, None);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Who may send what on one VLAN of a worker.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU32};
 
-use super::{OpenError, field};
+use super::{OpenError, field, port::ipv4};
 use crate::{Invalid, Mac, VlanId, wire};
 
 /// The rules of a VLAN's guests. What flows a port has is a function of this and of its [`Port`](super::Port) alone.
@@ -12,8 +12,10 @@ pub struct Flows {
     pub vlan: VlanId,
     /// MAC of its gateway.
     pub gateway_mac: Mac,
-    /// MAC of its DHCP server, if it has one.
-    pub dhcp_mac: Option<Mac>,
+    /// Address of its gateway.
+    pub gateway_address: Ipv4Addr,
+    /// MAC and address of its DHCP server, if it has one.
+    pub dhcp: Option<(Mac, Ipv4Addr)>,
     /// Every guest on the VLAN, on any worker: a unicast to any other MAC counts as unknown. Empty on VLAN 400.
     pub guests: BTreeSet<Mac>,
     /// Source MAC, ARP sender and IPv4 source must be the guest's own; no DHCP answers and no router advertisements from it.
@@ -67,12 +69,21 @@ impl TryFrom<wire::FlowsSpec> for Flows {
             protected,
             broadcast_limit,
             unknown_unicast_limit,
+            gateway_address,
+            dhcp_address,
         } = spec;
-        let dhcp_mac = (!dhcp_mac.is_empty()).then(|| dhcp_mac.parse());
+        let dhcp = match (&*dhcp_mac, &*dhcp_address) {
+            ("", "") => None,
+            (mac, address) => Some((
+                mac.parse().map_err(field("dhcp_mac"))?,
+                ipv4(address).map_err(field("dhcp_address"))?,
+            )),
+        };
         let flows = Self {
             vlan: vlan.try_into().map_err(field("vlan"))?,
             gateway_mac: gateway_mac.parse().map_err(field("gateway_mac"))?,
-            dhcp_mac: dhcp_mac.transpose().map_err(field("dhcp_mac"))?,
+            gateway_address: ipv4(&gateway_address).map_err(field("gateway_address"))?,
+            dhcp,
             guests: guests
                 .iter()
                 .map(|mac| mac.parse())
@@ -93,7 +104,8 @@ impl From<&Flows> for wire::FlowsSpec {
         let Flows {
             vlan,
             gateway_mac,
-            dhcp_mac,
+            gateway_address,
+            dhcp,
             guests,
             port_security,
             protected,
@@ -103,12 +115,14 @@ impl From<&Flows> for wire::FlowsSpec {
         Self {
             vlan: (*vlan).into(),
             gateway_mac: gateway_mac.to_string(),
-            dhcp_mac: dhcp_mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            dhcp_mac: dhcp.map(|(mac, _)| mac.to_string()).unwrap_or_default(),
             guests: guests.iter().map(Mac::to_string).collect(),
             port_security: *port_security,
             protected: *protected,
             broadcast_limit: broadcast_limit.map_or(0, NonZeroU32::get),
             unknown_unicast_limit: unknown_unicast_limit.map_or(0, NonZeroU32::get),
+            gateway_address: gateway_address.to_string(),
+            dhcp_address: dhcp.map(|(_, address)| address.to_string()).unwrap_or_default(),
         }
     }
 }

@@ -59,7 +59,8 @@ fn specs() -> Vec<Spec> {
         Spec::Flows(Flows {
             vlan: vlan(110),
             gateway_mac: Mac::of_gateway(vlan(110)),
-            dhcp_mac: Some(Mac::of_dhcp(vlan(110))),
+            gateway_address: subnet.gateway().address,
+            dhcp: Some((Mac::of_dhcp(vlan(110)), subnet.dhcp_server().address)),
             guests: [mac, Mac::of_interface(VmId::try_from(1003).unwrap(), 1)].into(),
             port_security: true,
             protected: false,
@@ -154,15 +155,23 @@ fn impossible_values_are_refused_by_field() {
 }
 
 #[test]
-fn flows_without_dhcp_have_no_dhcp_mac() {
+fn flows_without_dhcp_have_neither_its_mac_nor_its_address() {
     let [.., Spec::Flows(flows)] = &specs()[..] else {
         panic!()
     };
     let spec = Spec::Flows(Flows {
-        dhcp_mac: None,
+        dhcp: None,
         ..flows.clone()
     });
     assert_eq!(Envelope::seal(&spec, "").open().unwrap(), spec);
+    for (mac, address) in [("52:54:00:00:00:01", ""), ("", "10.1.110.2")] {
+        let half = wire::FlowsSpec {
+            dhcp_mac: mac.into(),
+            dhcp_address: address.into(),
+            ..flows.into()
+        };
+        assert!(Flows::try_from(half).unwrap_err().to_string().starts_with("dhcp_"));
+    }
 }
 
 #[test]
