@@ -446,7 +446,7 @@ fn flows_that_are_deleted_or_lost_are_back_at_once() {
         // Looks of its own come too seldom to be what mends it.
         host.alive_every = Duration::from_secs(600);
         let all = [port(1001, 110), trunk(&[110]), flows_with(110, Some(50))];
-        let (agent, mut session) = host.with(&all).await;
+        let (agent, _session) = host.with(&all).await;
         let before = host.flows();
         assert!(before.len() > 10, "{before:#?}");
 
@@ -472,7 +472,6 @@ fn flows_that_are_deleted_or_lost_are_back_at_once() {
         back(&host, "flows after a restart").await;
         let meters = host.ofctl("dump-meters", &[]);
         assert!(meters.contains("rate=50"), "{meters}");
-        session.reports_until(|s| all.iter().all(|e| s.is_ready(e))).await;
         agent.stop().await;
     });
 }
@@ -507,7 +506,8 @@ fn flows_of_others_are_kept_and_named() {
                 "table=0,priority=999,tcp",
             ],
         );
-        session.reports_until(|s| all.iter().all(|e| s.is_ready(e))).await;
+        // What did not change is not told again.
+        session.reports_until(|s| s.is_ready(&all[2])).await;
         agent.stop().await;
     });
 }

@@ -44,6 +44,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// True when the switch answered, so that it may be asked for other things.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Protocol(_))
+    }
+}
+
 /// An error's type and code in words. Those that a wrong flow or a full table can bring; others keep their numbers.
 pub(super) fn reason(kind: u16, code: u16) -> String {
     let known = match (kind, code) {

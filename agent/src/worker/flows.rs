@@ -72,23 +72,29 @@ impl Worker {
         state: &SwitchState,
         observed: &Observed,
         acts: &mut Acts,
-    ) -> Result<Guarded, openflow::Error> {
+    ) -> Result<Guarded, String> {
+        if let Some(error) = acts.blind.take() {
+            // Perhaps nobody is there any more.
+            self.alive = None;
+            return Err(error);
+        }
         let network = network(desired, state, observed, None);
-        let looked = async {
-            // A bridge that is not ours has no flows of ours.
-            if acts.refused.is_none() {
-                self.set_flows(&network).await.inspect_err(|error| {
-                    acts.unguarded = Some(format!("the flows could not be set: {}", crate::chain(error)));
-                })?;
+        // A bridge that is not ours has no flows of ours.
+        if acts.refused.is_none()
+            && let Err(error) = self.set_flows(&network).await
+        {
+            let text = crate::chain(&error);
+            if !error.is_answer() {
+                self.alive = None;
+                return Err(text);
             }
-            self.openflow.table().await
-        };
-        match looked.await {
+            acts.unguarded = Some(format!("the flows could not be set: {text}"));
+        }
+        match self.openflow.table().await {
             Ok(table) => Ok(guarded(desired, observed, network, table.set)),
             Err(error) => {
-                // Perhaps nobody is there any more.
                 self.alive = None;
-                Err(error)
+                Err(crate::chain(&error))
             }
         }
     }
@@ -129,6 +135,15 @@ fn compile(network: &Network) -> FlowSet {
     } else {
         flows::compile(network)
     }
+}
+
+/// Why an uplink cannot be reached by flows.
+pub(super) fn uplink_problem(state: &SwitchState, observed: &Observed) -> Option<(String, String)> {
+    let name = &state.uplink.as_ref()?.name;
+    let count = observed.port(name)?.interfaces.len();
+    let reason =
+        format!("the uplink {name} is a bond of {count} interfaces, which a worker cannot use yet; name one interface");
+    (count > 1).then(|| (name.clone(), reason))
 }
 
 /// What the flows follow from. Ports that `plan` makes count with the numbers that they will ask for, those that leave no more.

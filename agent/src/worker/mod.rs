@@ -170,18 +170,25 @@ impl Worker {
             }
         }
         acts.switched = false;
+        acts.troubles.extend(flows::uplink_problem(state, &observed));
         let network = flows::network(desired, state, &observed, Some(&plan));
         if let Err(error) = self.set_flows(&network).await {
-            let text = format!("waits for its flows: {}", crate::chain(&error));
+            let text = crate::chain(&error);
             tracing::warn!(error = text, "flows could not be set");
             let waiting = plan
                 .add
                 .iter()
                 .map(|a| &a.name)
                 .chain(plan.modify.iter().map(|m| &m.name));
-            acts.troubles.extend(waiting.map(|name| (name.clone(), text.clone())));
-            self.switch(&only_removals(plan), acts).await;
-            acts.switched = false;
+            let reason = format!("waits for its flows: {text}");
+            acts.troubles.extend(waiting.map(|name| (name.clone(), reason.clone())));
+            if error.is_answer() {
+                self.switch(&only_removals(plan), acts).await;
+                acts.switched = false;
+            } else {
+                // It would only wait once more for somebody who does not answer.
+                acts.blind = Some(text);
+            }
             return Ok(());
         }
         self.switch(&plan, acts).await;
@@ -245,6 +252,8 @@ struct Acts {
     troubles: BTreeMap<String, String>,
     /// Why the flows could not be set.
     unguarded: Option<String>,
+    /// Why nothing can be known of the flows.
+    blind: Option<String>,
     /// The switch took everything that was asked of it.
     switched: bool,
     /// ovs-vswitchd gives no sign of life.
@@ -256,7 +265,7 @@ struct Seen {
     state: SwitchState,
     observed: Observed,
     /// An error: nothing is known of the flows.
-    guarded: Result<Guarded, openflow::Error>,
+    guarded: Result<Guarded, String>,
     acts: Acts,
     clean: bool,
 }
