@@ -464,3 +464,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_limit_of_zero_is_no_limit() {
+    let mut network = worker();
+    network.guests.retain(|number, _| *number == 10);
+    let limits = &mut network.guests.get_mut(&10).unwrap().limits;
+    *limits = StormLimits { group: 0, unknown: 7 };
+    let set = compile(&network);
+    assert_eq!(
+        set.meters.keys().copied().collect::<Vec<_>>(),
+        [Storm::Unknown.meter(10)]
+    );
+    let metered = set.flows.values().filter(|(_, actions)| actions.meter.is_some());
+    assert_eq!(metered.count(), 1);
+}
+
+#[test]
+fn each_vlan_counts_its_own_flows_and_misses_those_that_all_share() {
+    let network = worker();
+    let wanted = compile(&network);
+    let whole = standings(&network, &wanted, &wanted);
+    assert!(
+        whole
+            .values()
+            .all(|standing| standing.there > 0 && standing.missing == 0),
+        "{whole:?}"
+    );
+
+    let mut there = wanted.clone();
+    there
+        .flows
+        .retain(|rule, _| rule.matches.get(Field::InPort).is_none_or(|(value, _)| value != 10));
+    let less = standings(&network, &wanted, &there);
+    assert!(
+        less[&vlan(110)].missing > 0 && less[&vlan(110)].there < whole[&vlan(110)].there,
+        "{less:?}"
+    );
+    assert_eq!(less[&vlan(120)], whole[&vlan(120)]);
+
+    // The last line of a table is everybody's.
+    there = wanted.clone();
+    there.flows.retain(|rule, _| rule.priority > 0);
+    assert!(
+        standings(&network, &wanted, &there)
+            .values()
+            .all(|standing| standing.missing > 0)
+    );
+}
