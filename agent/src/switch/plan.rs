@@ -28,7 +28,7 @@ pub enum BridgeStep {
         /// Marks.
         external_ids: BTreeMap<String, String>,
         /// Of the local port.
-        local: PortColumns,
+        local: Box<PortColumns>,
     },
     /// Change it.
     Update {
@@ -167,7 +167,7 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
             datapath: spec.datapath.as_str().to_owned(),
             fail_mode: spec.fail_mode.as_str().to_owned(),
             external_ids: BTreeMap::from([mark]),
-            local: desired.local_columns(),
+            local: Box::new(desired.local_columns()),
         });
     };
     let ours = desired.mark.is_on(&held.external_ids);

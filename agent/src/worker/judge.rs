@@ -123,7 +123,11 @@ fn strangers(bridge: &str, guarded: &Guarded) -> Option<String> {
     let list = |flows: &[openflow::Flow]| {
         let named: Vec<String> = flows.iter().take(NAMED).map(ToString::to_string).collect();
         let more = flows.len().saturating_sub(NAMED);
-        let more = (more > 0).then(|| format!(" and {more} more")).unwrap_or_default();
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         format!("{}{more}", named.join("; "))
     };
     let (conflicts, others) = (&guarded.rest.conflicts, &guarded.rest.strangers);
