@@ -8,19 +8,22 @@
 //!     report      what was seen, and what of it is still to be told
 //!   worker      the Host of a compute worker: TAPs and switch ports
 //!   switch tap  Open vSwitch ports and TAPs as resources: observe, plan (pure), execute, judge (pure)
-//!   ovsdb netlink netns process files   drivers
+//!   flows       which flows make the isolation (pure)
+//!   ovsdb openflow netlink netns process files   drivers
 //! ```
 //!
 //! Enter at [`node::run`]. Two tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host.
 
 pub mod config;
 pub mod files;
+pub mod flows;
 pub mod inbox;
 mod instance;
 pub mod metrics;
 pub mod netlink;
 pub mod netns;
 pub mod node;
+pub mod openflow;
 pub mod ovsdb;
 pub mod process;
 mod reconcile;

@@ -15,7 +15,14 @@ use prometheus_client::{
 use trunkline_proto::resource::{Kind, Observation, State};
 
 /// Every kind and state that is told apart.
-const KINDS: [Kind; 5] = [Kind::Port, Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat];
+const KINDS: [Kind; 6] = [
+    Kind::Port,
+    Kind::Trunk,
+    Kind::Gateway,
+    Kind::Dhcp,
+    Kind::Nat,
+    Kind::Flows,
+];
 const STATES: [State; 5] = [
     State::Pending,
     State::Ready,

@@ -269,6 +269,12 @@ pub(crate) enum LinkCommand {
         /// Bytes of payload, 1280 to 9000
         #[arg(long, value_parser = clap::value_parser!(u32).range(1280..=9000))]
         mtu: Option<u32>,
+        /// Guests send with their own MAC and IPv4 address only, and are no DHCP server and no router
+        #[arg(long)]
+        port_security: bool,
+        /// The ends reach the gateway and the DHCP server, not each other; for three ends or more
+        #[arg(long)]
+        protected: bool,
         #[command(flatten)]
         expect: Expect,
     },

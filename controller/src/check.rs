@@ -8,7 +8,7 @@ use std::{
 
 use trunkline_proto::{
     LinkSubnet, Mac, Name, VlanId,
-    resource::{Kind, Spec, Trunk},
+    resource::{Flows, Kind, Spec, Trunk},
 };
 
 use crate::{
@@ -77,6 +77,12 @@ pub enum CheckError {
         /// The node.
         node: Name,
     },
+    /// A worker's guests would send under no rules, or under others than were asked for.
+    #[error("the flows of {node} are not just those of the vlans of its guests")]
+    Flows {
+        /// The node.
+        node: Name,
+    },
     /// A resource that a node could not read.
     #[error("a resource of {node} cannot be opened: {reason}")]
     Unreadable {
@@ -87,7 +93,7 @@ pub enum CheckError {
     },
 }
 
-/// Checks all deployed revisions, and on the nodes that a change touched the trunk and every resource that was not there
+/// Checks all deployed revisions, and on the nodes that a change touched the trunk, the flows and every resource that was not there
 /// `before`.
 pub fn check<'a>(
     cluster: &Cluster,
@@ -99,6 +105,7 @@ pub fn check<'a>(
     let mut seen = Seen {
         settings,
         vlans: BTreeMap::new(),
+        protection: [(VlanId::INTERNET, Protection::ALL)].into(),
         macs: BTreeSet::new(),
         addresses: BTreeSet::new(),
         subnets: vec![settings.internet_subnet],
@@ -111,21 +118,43 @@ pub fn check<'a>(
             seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
         }
     }
-    seen.subnets()?;
     for name in touched {
         if let Some(node) = desired.node(name) {
-            let carried = readable(name, node, before.node(name).map(AsRef::as_ref))?;
-            if carried != needed(cluster, name) {
+            let before = before.node(name).map(AsRef::as_ref);
+            let carried = readable(name, node, before, &seen.protection)?;
+            let needed = needed(cluster, name);
+            if carried != needed {
                 return Err(CheckError::Trunk { node: name.clone() });
+            }
+            // Guests are on workers only.
+            let guests = cluster.meta.netnode.as_ref() != Some(name);
+            let wanted = needed.iter().filter(|_| guests).map(|vlan| Flows::name_of(*vlan));
+            if flows(node) != wanted.collect() {
+                return Err(CheckError::Flows { node: name.clone() });
             }
         }
     }
-    Ok(())
+    seen.subnets()
+}
+
+/// What a VLAN's guests are held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Protection {
+    port_security: bool,
+    protected: bool,
+}
+
+impl Protection {
+    const ALL: Self = Self {
+        port_security: true,
+        protected: true,
+    };
 }
 
 struct Seen<'a> {
     settings: &'a Settings,
     vlans: BTreeMap<VlanId, String>,
+    protection: BTreeMap<VlanId, Protection>,
     macs: BTreeSet<Mac>,
     addresses: BTreeSet<(VlanId, Ipv4Addr)>,
     subnets: Vec<LinkSubnet>,
@@ -140,6 +169,11 @@ impl Seen<'_> {
         if let Some(one) = self.vlans.insert(vlan, name.clone()) {
             return Err(CheckError::Vlan { vlan, one, other: name });
         }
+        let protection = Protection {
+            port_security: link.port_security,
+            protected: link.protected,
+        };
+        self.protection.insert(vlan, protection);
         self.subnets.push(link.subnet);
         Ok(())
     }
@@ -187,7 +221,12 @@ impl Seen<'_> {
 }
 
 /// Opens the trunk and what is new, and gives back the VLANs that the trunk carries.
-fn readable(name: &Name, node: &NodeDesired, before: Option<&NodeDesired>) -> Result<BTreeSet<VlanId>, CheckError> {
+fn readable(
+    name: &Name,
+    node: &NodeDesired,
+    before: Option<&NodeDesired>,
+    protection: &BTreeMap<VlanId, Protection>,
+) -> Result<BTreeSet<VlanId>, CheckError> {
     let mut carried = None;
     for (key, envelope) in &node.resources {
         let old = before.and_then(|b| b.resources.get(key));
@@ -199,11 +238,27 @@ fn readable(name: &Name, node: &NodeDesired, before: Option<&NodeDesired>) -> Re
             node: name.clone(),
             reason: problem.to_string(),
         })?;
-        if let Spec::Trunk(Trunk { vlans }) = spec {
-            carried = Some(vlans);
+        match spec {
+            Spec::Trunk(Trunk { vlans }) => carried = Some(vlans),
+            Spec::Flows(flows) => {
+                let held_to = Protection {
+                    port_security: flows.port_security,
+                    protected: flows.protected,
+                };
+                if protection.get(&flows.vlan) != Some(&held_to) {
+                    return Err(CheckError::Flows { node: name.clone() });
+                }
+            }
+            Spec::Port(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => {}
         }
     }
     carried.ok_or_else(|| CheckError::Trunk { node: name.clone() })
+}
+
+/// Names of a node's flows.
+fn flows(node: &NodeDesired) -> BTreeSet<String> {
+    let keys = node.resources.keys().filter(|key| key.kind == Kind::Flows);
+    keys.map(|key| key.name.to_string()).collect()
 }
 
 /// The VLANs of a node, from the deployed revisions alone.

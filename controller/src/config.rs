@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -119,6 +120,10 @@ pub struct NetworkConfig {
     dns: Vec<Ipv4Addr>,
     default_mtu: u16,
     lease: DurationText,
+    /// Frames a second; 0: no limit.
+    broadcast_limit: u32,
+    /// Frames a second; 0: no limit.
+    unknown_unicast_limit: u32,
     quarantine: DurationText,
     revisions_kept: usize,
 }
@@ -135,6 +140,8 @@ impl Default for NetworkConfig {
             dns,
             default_mtu,
             lease,
+            broadcast_limit,
+            unknown_unicast_limit,
             quarantine,
             revisions_kept,
         } = Settings::default();
@@ -148,6 +155,8 @@ impl Default for NetworkConfig {
             dns,
             default_mtu,
             lease: DurationText(lease),
+            broadcast_limit: broadcast_limit.map_or(0, NonZeroU32::get),
+            unknown_unicast_limit: unknown_unicast_limit.map_or(0, NonZeroU32::get),
             quarantine: DurationText(quarantine),
             revisions_kept,
         }
@@ -170,6 +179,8 @@ impl NetworkConfig {
             dns,
             default_mtu,
             lease,
+            broadcast_limit,
+            unknown_unicast_limit,
             quarantine,
             revisions_kept,
         } = self.clone();
@@ -183,6 +194,8 @@ impl NetworkConfig {
             dns,
             default_mtu,
             lease: lease.0,
+            broadcast_limit: NonZeroU32::new(broadcast_limit),
+            unknown_unicast_limit: NonZeroU32::new(unknown_unicast_limit),
             quarantine: quarantine.0,
             revisions_kept,
         };
@@ -331,6 +344,16 @@ mod tests {
             looked_at += known.len();
         }
         assert!(looked_at > 20, "{looked_at}");
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_none() {
+        let limit = "broadcast_limit = 1000";
+        assert!(EXAMPLE.contains(limit));
+        let config = load(&EXAMPLE.replace(limit, "broadcast_limit = 0")).unwrap();
+        let settings = config.network.settings().unwrap();
+        assert_eq!(settings.broadcast_limit, None);
+        assert_eq!(settings.unknown_unicast_limit, NonZeroU32::new(1000));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What an operator sets once for the whole controller, as the pure part needs it.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU32, time::Duration};
 
 use trunkline_proto::{Invalid, LinkSubnet, VlanId};
 
@@ -25,6 +25,10 @@ pub struct Settings {
     pub default_mtu: u16,
     /// DHCP lease time.
     pub lease: Duration,
+    /// Broadcast and multicast frames a second that one guest port may send; `None`: no limit.
+    pub broadcast_limit: Option<NonZeroU32>,
+    /// Frames a second to unknown addresses that one guest port may send; `None`: no limit.
+    pub unknown_unicast_limit: Option<NonZeroU32>,
     /// How long a VLAN rests after every node reported it gone.
     pub quarantine: Duration,
     /// How many deployed revisions of a slice are kept for rollback.
@@ -45,6 +49,9 @@ impl Default for Settings {
             dns: vec![Ipv4Addr::new(8, 8, 8, 8)],
             default_mtu: 1500,
             lease: Duration::from_secs(3600),
+            // ARP, DHCP and neighbour discovery of a busy guest are tens of frames a second; a storm is tens of thousands.
+            broadcast_limit: NonZeroU32::new(1000),
+            unknown_unicast_limit: NonZeroU32::new(1000),
             quarantine: Duration::from_secs(60),
             revisions_kept: 10,
         }

@@ -73,6 +73,8 @@ pub fn link(slice: &Slice, link: &Link) -> wire::Link {
         dhcp: link.dhcp,
         ends: link.ends.iter().map(Endpoint::to_string).collect(),
         mtu: link.mtu.into(),
+        port_security: link.port_security,
+        protected: link.protected,
     }
 }
 
@@ -129,6 +131,8 @@ fn link_spec(link: &Link) -> wire::LinkSpec {
         },
         dhcp_off: !link.dhcp,
         mtu: if link.mtu_given { link.mtu.into() } else { 0 },
+        port_security: link.port_security,
+        protected: link.protected,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::SwitchSection;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
+use trunkline_agent::switch::FailMode;
 use trunkline_agent::worker::Base;
 use trunkline_agent::{chain, netlink, netns, ovsdb};
 use trunkline_certs::Role;
@@ -131,7 +132,7 @@ impl NetworkNode {
         let user = setup::dhcp_user(&state_dir, dhcp.user.as_deref())?;
         let files = state_dir.join("dhcp");
         Ok(Self {
-            base: Base::new(node.as_str(), &switch),
+            base: Base::new(node.as_str(), &switch, FailMode::Standalone),
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
             nats: Nats::new(state_dir.join("nat"), nat.uplink, boot)?,
             watch: Watch::start(wake, cancel, &tasks),

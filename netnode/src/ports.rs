@@ -84,6 +84,7 @@ fn internal(kind: &str, vlan: VlanId, mac: Mac, mtu: u16) -> SwitchPort {
 #[cfg(test)]
 mod tests {
     use trunkline_agent::config::SwitchSection;
+    use trunkline_agent::switch::FailMode;
     use trunkline_proto::resource::{Spec, Trunk};
 
     use super::*;
@@ -103,7 +104,7 @@ mod tests {
             uplink: Some("trunk0".into()),
             ..SwitchSection::default()
         };
-        let state = switch(&Base::new("n1", &section), &desired(all));
+        let state = switch(&Base::new("n1", &section, FailMode::Standalone), &desired(all));
         assert_eq!(state.ports.keys().collect::<Vec<_>>(), ["dhcp_v110", "gw_vlan110"]);
         assert!(state.ports.values().all(|port| port.access == Access::Vlan(vlan(110))));
         assert_eq!(state.uplink.map(|uplink| uplink.vlans), Some(trunk.vlans));
@@ -117,7 +118,10 @@ mod tests {
             Spec::Gateway(gateway(112)),
             Spec::Gateway(gateway(113)),
         ];
-        let wanted = switch(&Base::new("n1", &SwitchSection::default()), &desired(all));
+        let wanted = switch(
+            &Base::new("n1", &SwitchSection::default(), FailMode::Standalone),
+            &desired(all),
+        );
         let ours = Ours::from([
             (gateway(110).port(), Made::Device(3)),
             (gateway(111).port(), Made::Refused),

@@ -20,7 +20,7 @@ use trunkline_certs::Role;
 use trunkline_proto::{
     Hash, Name,
     daemon::Metrics,
-    resource::{Dhcp, Facts, Gateway, Key, Kind, Nat, Observation, Port, Spec, State, Trunk},
+    resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Spec, State, Trunk},
 };
 
 pub use run::{NodeError, run, serve};
@@ -127,6 +127,7 @@ impl Desired {
         gateways: Gateway, "Gateways.";
         dhcps: Dhcp, "DHCP servers.";
         nats: Nat, "VLANs with internet.";
+        flows: Flows, "Who may send what, by VLAN.";
     }
 
     /// Every resource in one state, for a reason that they share.

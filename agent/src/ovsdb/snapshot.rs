@@ -100,6 +100,8 @@ row! {
         mtu_request: Option<i64>,
         /// OpenFlow port; none before ovs-vswitchd has looked at it, -1 when it could not take it.
         ofport: Option<i64>,
+        /// OpenFlow port that was asked for.
+        ofport_request: Option<i64>,
         /// Why ovs-vswitchd could not take it.
         error: Option<String>,
         /// The kernel's index of the device.

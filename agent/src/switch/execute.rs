@@ -253,6 +253,7 @@ fn interface_row(after: &PortColumns, before: Option<&PortColumns>) -> Row {
         kind,
         mac,
         mtu_request,
+        ofport_request,
         external_ids,
     } = &after.interface;
     let default = super::InterfaceColumns::default();
@@ -266,6 +267,9 @@ fn interface_row(after: &PortColumns, before: Option<&PortColumns>) -> Row {
     }
     if *mtu_request != before.mtu_request {
         row = row.set_optional("mtu_request", *mtu_request);
+    }
+    if *ofport_request != before.ofport_request {
+        row = row.set_optional("ofport_request", *ofport_request);
     }
     if *external_ids != before.external_ids {
         row = row.set_map("external_ids", external_ids);

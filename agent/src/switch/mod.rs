@@ -30,7 +30,7 @@ pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
 
 /// Key of our mark in `external_ids`; its value is a [`Mark`].
 pub const MARK_KEY: &str = "trunkline";
-/// On a bridge that an operator handed over: its datapath and failure mode stay as they were.
+/// On a bridge that an operator handed over: its datapath stays as it was, and but for a worker's its failure mode.
 pub const ADOPTED_KEY: &str = "trunkline-adopted";
 /// Key of a port's kind, [`Labels::kind`].
 const KIND_KEY: &str = "trunkline-kind";
@@ -88,6 +88,27 @@ impl Datapath {
     }
 }
 
+/// What a bridge does with frames that no flow matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailMode {
+    /// It forwards by itself, by port tags and trunk lists alone. The network node's: it is given no rules per VLAN, and all that is
+    /// on its bridge is ours (gateways and DHCP servers) but for the uplink. An adopted bridge keeps the mode that it has.
+    Standalone,
+    /// It drops them. A worker's, adopted or not: guests stand on its bridge, and what keeps them apart are flows.
+    Secure,
+}
+
+impl FailMode {
+    /// As written in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Secure => "secure",
+        }
+    }
+}
+
 /// The bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSpec {
@@ -97,6 +118,8 @@ pub struct BridgeSpec {
     pub datapath: Datapath,
     /// Take over a bridge that is there without our mark, and the uplink on it.
     pub adopt: bool,
+    /// What it does without flows.
+    pub fail_mode: FailMode,
 }
 
 /// The port to the other nodes.
@@ -218,6 +241,7 @@ impl SwitchState {
                 kind: kind.to_owned(),
                 mac,
                 mtu_request,
+                ofport_request: None,
                 external_ids,
             },
         }
@@ -238,6 +262,7 @@ impl SwitchState {
                 kind: String::new(),
                 mac: None,
                 mtu_request: None,
+                ofport_request: None,
                 external_ids,
             },
         }
@@ -259,6 +284,7 @@ impl SwitchState {
                 kind: "internal".to_owned(),
                 mac: None,
                 mtu_request: None,
+                ofport_request: None,
                 external_ids,
             },
         }

@@ -119,7 +119,8 @@ fn add_port(world: &mut Observed, name: &str, columns: &PortColumns, bridge: (Uu
     let interface = ObservedInterface {
         id: Uuid::new_v4(),
         name: name.to_owned(),
-        ofport: Some(1),
+        // The bridge's own port asks for none.
+        ofport: columns.interface.ofport_request.or(Some(65_534)),
         ifindex,
         ..ObservedInterface::default()
     };

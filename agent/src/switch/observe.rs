@@ -18,6 +18,8 @@ pub struct InterfaceColumns {
     pub mac: Option<String>,
     /// MTU to set.
     pub mtu_request: Option<i64>,
+    /// OpenFlow port to take: flows that name it can be there before the port is.
+    pub ofport_request: Option<i64>,
     /// Marks.
     pub external_ids: BTreeMap<String, String>,
 }
@@ -257,6 +259,7 @@ fn interface_columns(row: &ovsdb::Interface) -> InterfaceColumns {
         },
         mac: row.mac.clone(),
         mtu_request: row.mtu_request,
+        ofport_request: row.ofport_request,
         external_ids: row.external_ids.clone(),
     }
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::observe::keep_others;
-use super::{ADOPTED_KEY, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec};
+use super::{ADOPTED_KEY, FailMode, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec};
 
 /// Master that the kernel datapath gives to every device on a bridge.
 const KERNEL_DATAPATH_MASTER: &str = "ovs-system";
-/// Failure mode of a bridge without a controller that forwards by itself. With flows of our own it becomes `secure`.
-const FAIL_MODE: &str = "standalone";
+/// The numbers that a port may ask for.
+const OFPORTS: std::ops::RangeInclusive<i64> = 1..=65_279;
 
 /// What to do with the bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum BridgeStep {
         /// Marks.
         external_ids: BTreeMap<String, String>,
         /// Of the local port.
-        local: PortColumns,
+        local: Box<PortColumns>,
     },
     /// Change it.
     Update {
@@ -128,6 +128,7 @@ pub fn plan(desired: &SwitchState, observed: &Observed) -> Result<Plan, String> 
     let mut planner = Planner {
         desired,
         observed,
+        free: free_numbers(observed),
         plan: Plan {
             bridge,
             remove: Vec::new(),
@@ -164,9 +165,9 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
         return Ok(BridgeStep::Create {
             name: spec.name.clone(),
             datapath: spec.datapath.as_str().to_owned(),
-            fail_mode: FAIL_MODE.to_owned(),
+            fail_mode: spec.fail_mode.as_str().to_owned(),
             external_ids: BTreeMap::from([mark]),
-            local: desired.local_columns(),
+            local: Box::new(desired.local_columns()),
         });
     };
     let ours = desired.mark.is_on(&held.external_ids);
@@ -194,11 +195,15 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
     if adopted {
         external_ids.insert(ADOPTED_KEY.to_owned(), "true".to_owned());
     }
-    // How an adopted bridge forwards is its operator's business.
-    let (datapath, fail_mode) = if adopted {
-        (held.datapath.clone(), held.fail_mode.clone())
+    // How an adopted bridge forwards is its operator's business, unless what keeps guests apart hangs on it.
+    let datapath = if adopted {
+        held.datapath.clone()
     } else {
-        (spec.datapath.as_str().to_owned(), FAIL_MODE.to_owned())
+        spec.datapath.as_str().to_owned()
+    };
+    let fail_mode = match spec.fail_mode {
+        FailMode::Standalone if adopted => held.fail_mode.clone(),
+        wanted => wanted.as_str().to_owned(),
     };
     let same = (&held.datapath, &held.fail_mode, &held.external_ids) == (&datapath, &fail_mode, &external_ids);
     Ok(if same {
@@ -223,13 +228,25 @@ fn bridge_name(port: &ObservedPort) -> &str {
     port.bridge.as_ref().map_or("no bridge", |(_, name)| name)
 }
 
-struct Planner<'a> {
+/// OpenFlow numbers that no port has or asks for, lowest first. One that leaves in this very pass keeps its number until the next:
+/// flows of the old port must not meet a new one.
+fn free_numbers(observed: &Observed) -> impl Iterator<Item = i64> + use<> {
+    let numbers = |port: &ObservedPort| {
+        let held = port.interfaces.iter().filter_map(|interface| interface.ofport);
+        held.chain(port.columns.interface.ofport_request).collect::<Vec<_>>()
+    };
+    let taken: BTreeSet<i64> = observed.ports.values().flat_map(numbers).collect();
+    OFPORTS.filter(move |number| !taken.contains(number))
+}
+
+struct Planner<'a, Numbers> {
     desired: &'a SwitchState,
     observed: &'a Observed,
+    free: Numbers,
     plan: Plan,
 }
 
-impl Planner<'_> {
+impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
     fn remove_unwanted(&mut self, name: &str, port: &ObservedPort, wanted: bool) {
         let local = self.observed.bridges.contains_key(name);
         if !wanted && !local && port.is_ours(&self.desired.mark) {
@@ -314,6 +331,7 @@ impl Planner<'_> {
             after.interface.mac.clone_from(&held.mac);
             after.interface.mtu_request = held.mtu_request;
         }
+        after.interface.ofport_request = pinned(port);
         if after != port.columns {
             self.plan.modify.push(Modification {
                 name: name.to_owned(),
@@ -360,7 +378,8 @@ impl Planner<'_> {
         obstacles(name, &device.addresses, &device.routes)
     }
 
-    fn add(&mut self, name: &str, columns: PortColumns) {
+    fn add(&mut self, name: &str, mut columns: PortColumns) {
+        columns.interface.ofport_request = self.free.next();
         self.plan.add.push(Addition {
             name: name.to_owned(),
             columns,
@@ -382,6 +401,15 @@ impl Planner<'_> {
         if ours && (joins || adopted || amiss) {
             self.plan.raise_uplink = Some(name.clone());
         }
+    }
+}
+
+/// The number that a port has, so that it has the same one when ovs-vswitchd starts again. The members of a bond have one each.
+fn pinned(port: &ObservedPort) -> Option<i64> {
+    let requested = port.columns.interface.ofport_request;
+    match &port.interfaces[..] {
+        [interface] => interface.ofport.filter(|number| OFPORTS.contains(number)).or(requested),
+        _ => requested,
     }
 }
 

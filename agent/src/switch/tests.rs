@@ -27,6 +27,7 @@ fn state(adopt: bool, uplink: Option<UplinkSpec>, ports: BTreeMap<String, Switch
             name: "br-int".into(),
             datapath: Datapath::Netdev,
             adopt,
+            fail_mode: FailMode::Secure,
         },
         uplink,
         ports,
@@ -319,6 +320,32 @@ proptest! {
     }
 
     #[test]
+    fn a_new_port_asks_for_a_number_that_no_port_has_or_had_a_moment_ago(state in any_state(), world in any_world()) {
+        if let Ok(plan) = plan(&state, &world) {
+            let mut taken: BTreeSet<i64> = world
+                .ports
+                .values()
+                .flat_map(|port| port.interfaces.iter().filter_map(|interface| interface.ofport))
+                .collect();
+            for addition in &plan.add {
+                let asked = addition.columns.interface.ofport_request.unwrap();
+                prop_assert!((1..=65_279).contains(&asked) && taken.insert(asked), "{} asks for {}", addition.name, asked);
+            }
+            for change in plan.modify.iter().filter(|change| change.interfaces.len() == 1) {
+                prop_assert_eq!(change.after.interface.ofport_request, world.ports[&change.name].ofport());
+            }
+        }
+    }
+
+    #[test]
+    fn a_bridge_for_guests_is_secure_whoever_made_it(state in any_state(), mut world in any_world()) {
+        if let Ok(plan) = plan(&state, &world) {
+            apply(&plan, "br-int", &mut world);
+            prop_assert_eq!(&world.bridges["br-int"].fail_mode, "secure");
+        }
+    }
+
+    #[test]
     fn a_bridge_without_our_mark_is_refused_exactly_when_it_is_not_adopted(state in any_state(), world in any_world()) {
         let strange = world.bridges.get("br-int").is_some_and(|bridge| !state.mark.is_on(&bridge.external_ids));
         prop_assert_eq!(plan(&state, &world).is_err(), strange && !state.bridge.adopt);
@@ -508,7 +535,7 @@ fn a_port_is_ready_only_when_everything_was_read_back() {
     };
     assert_eq!(
         (facts.exists, facts.up, facts.ofport, facts.tag, facts.carrier),
-        (true, true, 1, 110, false)
+        (true, true, 2, 110, false)
     );
 
     type Break = fn(&mut Observed);

@@ -8,7 +8,7 @@ use crate::{
     config::{DatapathChoice, SwitchSection},
     node::{Desired, HostFacts},
     ovsdb,
-    switch::{BridgeSpec, Datapath, Mark, SwitchPort, SwitchState, UplinkSpec},
+    switch::{BridgeSpec, Datapath, FailMode, Mark, SwitchPort, SwitchState, UplinkSpec},
     tap::Tap,
 };
 
@@ -25,7 +25,7 @@ pub struct Base {
 
 impl Base {
     /// From the configuration of a node.
-    pub fn new(node: &str, switch: &SwitchSection) -> Self {
+    pub fn new(node: &str, switch: &SwitchSection, fail_mode: FailMode) -> Self {
         let SwitchSection {
             socket: _,
             bridge,
@@ -43,6 +43,7 @@ impl Base {
                     DatapathChoice::Netdev => Datapath::Netdev,
                 },
                 adopt: *adopt,
+                fail_mode,
             },
             uplink: uplink.clone(),
         }

@@ -1,15 +1,20 @@
 //! The compute worker: a TAP and a switch port for each interface of its virtual machines, and the uplink's VLAN list.
 //!
 //! ```text
-//!   pass:  look -> make TAPs -> one OVS transaction -> remove TAPs -> look again -> judge
+//!   pass:  look -> make TAPs -> [bridge] -> flows -> ports, one OVS transaction -> remove TAPs -> look again -> judge
 //! ```
 //!
-//! A TAP comes before its port and goes after it. What is reported is what the second look found, never what was asked for.
+//! A TAP comes before its port and goes after it. The bridge lets nothing pass that no flow allows, and a port's flows come before the
+//! port, so there is no moment in which a guest could send what it may not. When the flows cannot be set, new ports stay out. What is
+//! reported is what the second look found, never what was asked for.
 
 mod desired;
+mod flows;
+mod judge;
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,13 +27,14 @@ use trunkline_proto::{
 };
 
 pub use desired::Base;
+use flows::{Guarded, Storms};
 
 use crate::{
     config::NodeConfig,
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate},
-    ovsdb,
-    switch::{self, Judgement, Observed, SwitchState},
+    openflow, ovsdb,
+    switch::{self, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
 
@@ -37,7 +43,7 @@ pub const PROGRAM: Program = Program {
     service: "trunkline-agent",
     version: env!("CARGO_PKG_VERSION"),
     role: Role::Worker,
-    kinds: &[Kind::Port, Kind::Trunk],
+    kinds: &[Kind::Port, Kind::Trunk, Kind::Flows],
 };
 
 /// How long Open vSwitch's database may be away before a pass goes without it.
@@ -54,24 +60,39 @@ pub const ALIVE_EVERY: Duration = Duration::from_secs(20);
 pub struct Worker {
     base: Base,
     ovs: ovsdb::Client,
+    openflow: openflow::Client,
     netlink: netlink::Handle,
+    storms: Storms,
     alive: Option<Instant>,
     alive_every: Duration,
 }
 
 /// What the worker refuses.
 pub fn validate(config: &NodeConfig) -> Validate {
-    let base = Base::new(config.node.name.as_str(), &config.switch);
+    let base = Base::new(config.node.name.as_str(), &config.switch, FailMode::Secure);
     Arc::new(move |spec: &Spec| base.validate(spec))
 }
 
 impl Worker {
     /// Built by the runtime.
     pub fn build(cx: &NodeContext) -> Result<Self, BoxError> {
+        let base = Base::new(cx.node.as_str(), &cx.config.switch, FailMode::Secure);
+        // ovs-vswitchd puts both into one directory.
+        let directory = cx
+            .config
+            .switch
+            .socket
+            .parent()
+            .unwrap_or(Path::new("/run/openvswitch"));
+        let socket = directory.join(format!("{}.mgmt", base.bridge.name));
+        let openflow = openflow::Client::start(socket, cx.cancel.clone());
+        cx.wake.follow(openflow.changes());
         Ok(Self {
-            base: Base::new(cx.node.as_str(), &cx.config.switch),
+            base,
             ovs: cx.ovs.clone(),
+            openflow,
             netlink: cx.netlink.clone(),
+            storms: Storms::default(),
             alive: None,
             alive_every: ALIVE_EVERY,
         })
@@ -107,35 +128,75 @@ impl Worker {
         acts.troubles.extend(missing.clone());
 
         let state = desired::without(desired::switch(&self.base, desired), &missing);
-        self.switch(&state, &observed, &mut acts).await;
+        self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
             if let Err(error) = tap::remove(&taps, &self.netlink).await {
                 tracing::warn!(error = crate::chain(&error), "TAPs could not be removed");
             }
         }
-        self.prove_alive(&mut acts).await;
-
         let observed = switch::observe(&self.ovs, &self.netlink).await?;
-        let clean = acts.switched && !acts.silent && nothing_left(&state, desired, &observed);
+        let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
+        self.prove_alive(&mut acts).await;
+        let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy);
+        let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
         Ok(Seen {
             state,
             observed,
+            guarded,
             acts,
             clean,
         })
     }
 
-    /// Brings the switch where it is to be, in one transaction.
-    async fn switch(&mut self, state: &SwitchState, observed: &Observed, acts: &mut Acts) {
-        let plan = match switch::plan(state, observed) {
-            Ok(plan) => plan,
-            Err(reason) => {
-                acts.refused = Some(reason);
-                return;
-            }
+    /// Bridge, then flows, then ports.
+    async fn guard_and_switch(
+        &mut self,
+        desired: &Desired,
+        state: &SwitchState,
+        mut observed: Observed,
+        acts: &mut Acts,
+    ) -> Result<(), switch::Error> {
+        let Some(mut plan) = planned(state, &observed, acts) else {
+            return Ok(());
         };
-        acts.troubles.extend(plan.conflicts.clone());
+        if !matches!(plan.bridge, BridgeStep::Keep(_)) {
+            // Flows need a bridge, and a change of its failure mode loses all that it had.
+            self.switch(&without_guests(plan, state), acts).await;
+            observed = switch::observe(&self.ovs, &self.netlink).await?;
+            match planned(state, &observed, acts) {
+                Some(next) if acts.switched => plan = next,
+                _ => return Ok(()),
+            }
+        }
+        acts.switched = false;
+        acts.troubles.extend(flows::uplink_problem(state, &observed));
+        let network = flows::network(desired, state, &observed, Some(&plan));
+        if let Err(error) = self.set_flows(&network).await {
+            let text = crate::chain(&error);
+            tracing::warn!(error = text, "flows could not be set");
+            let waiting = plan
+                .add
+                .iter()
+                .map(|a| &a.name)
+                .chain(plan.modify.iter().map(|m| &m.name));
+            let reason = format!("waits for its flows: {text}");
+            acts.troubles.extend(waiting.map(|name| (name.clone(), reason.clone())));
+            if error.is_answer() {
+                self.switch(&only_removals(plan), acts).await;
+                acts.switched = false;
+            } else {
+                // It would only wait once more for somebody who does not answer.
+                acts.blind = Some(text);
+            }
+            return Ok(());
+        }
+        self.switch(&plan, acts).await;
+        Ok(())
+    }
+
+    /// Brings the switch where a plan says, in one transaction.
+    async fn switch(&mut self, plan: &switch::Plan, acts: &mut Acts) {
         if plan.is_empty() {
             acts.switched = true;
             return;
@@ -145,13 +206,13 @@ impl Worker {
         let act = async {
             let trace = telemetry::current_traceparent();
             let trace = (!trace.is_empty()).then_some(&*trace);
-            switch::execute(&plan, &self.ovs, &self.netlink, trace, SWITCH_LIMIT).await
+            switch::execute(plan, &self.ovs, &self.netlink, trace, SWITCH_LIMIT).await
         };
         match act.instrument(span).await {
             Ok(()) => {
                 tracing::info!(add, modify, remove, "switch ports set");
                 acts.switched = true;
-                if switch::transaction(&plan, None).is_some() {
+                if switch::transaction(plan, None).is_some() {
                     self.alive = Some(Instant::now());
                 }
             }
@@ -189,6 +250,10 @@ struct Acts {
     refused: Option<String>,
     /// By port name.
     troubles: BTreeMap<String, String>,
+    /// Why the flows could not be set.
+    unguarded: Option<String>,
+    /// Why nothing can be known of the flows.
+    blind: Option<String>,
     /// The switch took everything that was asked of it.
     switched: bool,
     /// ovs-vswitchd gives no sign of life.
@@ -199,6 +264,8 @@ struct Acts {
 struct Seen {
     state: SwitchState,
     observed: Observed,
+    /// An error: nothing is known of the flows.
+    guarded: Result<Guarded, String>,
     acts: Acts,
     clean: bool,
 }
@@ -211,11 +278,16 @@ impl Host for Worker {
     async fn pass(&mut self, desired: &Desired) -> Pass {
         let retry_after = Some(self.alive_every);
         match self.realise(desired).await {
-            Ok(seen) => Pass {
-                observations: judge(desired, &seen),
-                clean: seen.clean,
-                retry_after,
-            },
+            Ok(seen) => {
+                let mut observations = judge::all(desired, &seen);
+                self.storms.stand_on(&observations, &seen);
+                self.storms.mark(&mut observations);
+                Pass {
+                    observations,
+                    clean: seen.clean,
+                    retry_after,
+                }
+            }
             Err(error) => Pass {
                 observations: desired.all(State::Unknown, &crate::chain(&error)),
                 clean: false,
@@ -223,6 +295,43 @@ impl Host for Worker {
             },
         }
     }
+
+    async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {
+        match self.openflow.meter_counters().await {
+            Ok(counters) => self.storms.count(desired, counters),
+            // The pass that its loss has woken says so.
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// The way there; `None` when the bridge cannot be had.
+fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts) -> Option<switch::Plan> {
+    match switch::plan(state, observed) {
+        Ok(plan) => {
+            acts.troubles.extend(plan.conflicts.clone());
+            Some(plan)
+        }
+        Err(reason) => {
+            acts.refused = Some(reason);
+            None
+        }
+    }
+}
+
+/// The bridge and its uplink: nothing passes there before there are flows.
+fn without_guests(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
+    plan.add.retain(|addition| !state.ports.contains_key(&addition.name));
+    plan.modify.clear();
+    plan.remove.clear();
+    plan
+}
+
+fn only_removals(mut plan: switch::Plan) -> switch::Plan {
+    plan.add.clear();
+    plan.modify.clear();
+    plan.raise_uplink = None;
+    plan
 }
 
 fn links(observed: &Observed) -> impl Iterator<Item = &netlink::Link> {
@@ -235,32 +344,4 @@ fn nothing_left(state: &SwitchState, desired: &Desired, observed: &Observed) -> 
     let switch = switch::plan(state, observed);
     let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
     taps.remove.is_empty() && switch.is_ok_and(tidy) && !observed.behind
-}
-
-/// Every resource, as the second look found it.
-fn judge(desired: &Desired, seen: &Seen) -> Vec<Observation> {
-    let Seen {
-        state,
-        observed,
-        acts,
-        clean: _,
-    } = seen;
-    let judged = desired.items.iter().filter_map(|(key, item)| {
-        let Judgement { state, reason, facts } = match &item.spec {
-            Spec::Port(port) => switch::judge_port(port, state, observed, &acts.troubles),
-            Spec::Trunk(trunk) => switch::judge_trunk(trunk, state, observed, &acts.troubles),
-            // Refused before it came here.
-            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
-        };
-        let (state, reason) = match &acts.refused {
-            Some(refused) => (State::Failed, refused.clone()),
-            None if acts.silent => (
-                State::Unknown,
-                "ovs-vswitchd gives no sign of life; is it running?".to_owned(),
-            ),
-            None => (state, reason),
-        };
-        Some(item.observation(key, state, reason, Some(facts)))
-    });
-    judged.collect()
 }

@@ -90,7 +90,11 @@ impl Ovs {
         ovs
     }
 
+    /// The database's socket is where ovs-vswitchd puts those of its bridges, as on a real host.
     fn path(&self, name: &str) -> String {
+        if name == "db.sock" {
+            return self.socket().display().to_string();
+        }
         self.dir.path().join(name).display().to_string()
     }
 
@@ -100,7 +104,7 @@ impl Ovs {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.dir.path().join("db.sock")
+        PathBuf::from("/run/openvswitch/db.sock")
     }
 
     pub(crate) async fn start_server(&mut self) {

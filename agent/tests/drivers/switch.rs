@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use trunkline_agent::netlink::{Handle, TapRequest};
 use trunkline_agent::ovsdb::Client;
 use trunkline_agent::switch::{
-    self, Access, BridgeSpec, Datapath, Labels, Mark, Observed, Plan, PortKind, SwitchPort, SwitchState, UplinkSpec,
+    self, Access, BridgeSpec, Datapath, FailMode, Labels, Mark, Observed, Plan, PortKind, SwitchPort, SwitchState,
+    UplinkSpec,
 };
 use trunkline_agent::tap;
 use trunkline_proto::VlanId;
@@ -37,6 +38,7 @@ fn desired(ports: &[Port], trunks: &[u32]) -> SwitchState {
             name: "br-int".into(),
             datapath: Datapath::Netdev,
             adopt: false,
+            fail_mode: FailMode::Standalone,
         },
         uplink: Some(UplinkSpec {
             name: "trunk0".into(),

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -31,9 +32,9 @@ use trunkline_certs::{
     server_config,
 };
 use trunkline_proto::{
-    Digest, Mac, VlanId, VmId,
+    Digest, LinkSubnet, Mac, VlanId, VmId,
     daemon::TelemetryConfig,
-    resource::{Envelope, Key, Kind, Port, PortOwner, Spec, State, Trunk},
+    resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Spec, State, Trunk},
     wire::{
         Ack, ControllerMessage, Hello, InventoryRequest, NodeMessage, Report, ResourceKey, Update, Welcome,
         controller_message::Message as ToNode,
@@ -477,6 +478,28 @@ pub fn port(id: u32, vlan: u32) -> Envelope {
 pub fn trunk(vlans: &[u32]) -> Envelope {
     let vlans = vlans.iter().map(|v| VlanId::try_from(*v).unwrap()).collect();
     Envelope::seal(&Spec::Trunk(Trunk { vlans }), "")
+}
+
+/// The rules of an open link's guests.
+pub fn flows(vlan: u32) -> Envelope {
+    flows_with(vlan, None)
+}
+
+pub fn flows_with(vlan: u32, broadcast_limit: Option<u32>) -> Envelope {
+    let vlan = VlanId::try_from(vlan).unwrap();
+    let subnet = LinkSubnet::derived(vlan);
+    let spec = Spec::Flows(Flows {
+        vlan,
+        gateway_mac: Mac::of_gateway(vlan),
+        gateway_address: subnet.gateway().address,
+        dhcp: Some((Mac::of_dhcp(vlan), subnet.dhcp_server().address)),
+        guests: [].into(),
+        port_security: false,
+        protected: false,
+        broadcast_limit: broadcast_limit.and_then(NonZeroU32::new),
+        unknown_unicast_limit: None,
+    });
+    Envelope::seal(&spec, "")
 }
 
 pub fn digest(all: &[Envelope]) -> Digest {

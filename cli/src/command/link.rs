@@ -22,6 +22,8 @@ pub(super) async fn run(session: &Session, command: &LinkCommand) -> Result<(), 
             subnet,
             no_dhcp,
             mtu,
+            port_security,
+            protected,
             expect,
         } => {
             let (slice, ends) = resolve::ends(ends, within.slice.as_deref())?;
@@ -36,6 +38,8 @@ pub(super) async fn run(session: &Session, command: &LinkCommand) -> Result<(), 
                 subnet: subnet.map(|s| s.to_string()).unwrap_or_default(),
                 dhcp_off: *no_dhcp,
                 mtu: mtu.unwrap_or(0),
+                port_security: *port_security,
+                protected: *protected,
             };
             let request = wire::AddLinkRequest {
                 request_id: new_request_id(),

@@ -47,6 +47,8 @@ fn link(link: &LinkAt) -> LinkSpec {
         subnet: text(link.subnet.as_ref()),
         dhcp_off: !link.dhcp,
         mtu: link.mtu.unwrap_or(0),
+        port_security: link.port_security,
+        protected: link.protected.is_some(),
     }
 }
 

@@ -175,6 +175,14 @@ fn ends(slice: &SliceAt, mistakes: &mut Vec<Mistake>) {
             let instead = "write two or more: [web.eth1, db.eth1]";
             mistakes.push(Mistake::new(link.place.clone(), "this link has no ends", instead));
         }
+        if let Some(place) = link.protected.as_ref().filter(|_| link.ends.len() == 2) {
+            let instead = "leave protected out, or write three or more ends";
+            mistakes.push(Mistake::new(
+                place.clone(),
+                "protected keeps the only two ends of this link apart",
+                instead,
+            ));
+        }
         for end in link.ends.iter().flatten() {
             match linked.insert(&end.value, index) {
                 Some(before) if before == index => {

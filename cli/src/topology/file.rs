@@ -78,12 +78,24 @@ pub enum LinkFile {
         /// Bytes of payload.
         #[serde(skip_serializing_if = "Option::is_none")]
         mtu: Option<u32>,
+        /// Guests send with their own addresses only.
+        #[serde(skip_serializing_if = "is_off")]
+        port_security: bool,
+        /// The ends reach the gateway and the DHCP server, not each other.
+        #[serde(skip_serializing_if = "is_off")]
+        protected: bool,
     },
 }
 
 /// Empty on the wire is left out in the file.
 fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// What is off when left out is left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_off(flag: &bool) -> bool {
+    !flag
 }
 
 fn number(number: u32) -> Option<u32> {
@@ -140,8 +152,11 @@ impl From<&LinkSpec> for LinkFile {
             subnet,
             dhcp_off,
             mtu,
+            port_security,
+            protected,
         } = link;
-        if name.is_empty() && *vlan == 0 && subnet.is_empty() && !dhcp_off && *mtu == 0 {
+        let plain = !dhcp_off && !port_security && !protected;
+        if name.is_empty() && *vlan == 0 && subnet.is_empty() && *mtu == 0 && plain {
             return Self::Ends(ends.clone());
         }
         Self::Full {
@@ -151,6 +166,8 @@ impl From<&LinkSpec> for LinkFile {
             subnet: given(subnet),
             dhcp: !dhcp_off,
             mtu: number(*mtu),
+            port_security: *port_security,
+            protected: *protected,
         }
     }
 }

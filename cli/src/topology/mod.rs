@@ -21,6 +21,8 @@
 //!         subnet: 10.64.110.0/24
 //!         dhcp: false
 //!         mtu: 1500
+//!         port_security: true       # guests send with their own addresses only
+//!         protected: true           # three ends or more: they reach the gateway, not each other
 //! ```
 //!
 //! ```text

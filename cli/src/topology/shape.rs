@@ -54,6 +54,9 @@ pub(super) struct LinkAt {
     pub(super) subnet: Option<At<LinkSubnet>>,
     pub(super) dhcp: bool,
     pub(super) mtu: Option<u32>,
+    pub(super) port_security: bool,
+    /// Where it is asked for.
+    pub(super) protected: Option<Place>,
 }
 
 /// The whole file.
@@ -229,7 +232,16 @@ fn address(node: &Node, reader: &mut Reader) -> Option<At<Ipv4Addr>> {
 }
 
 fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
-    const KEYS: [&str; 6] = ["name", "ends", "vlan", "subnet", "dhcp", "mtu"];
+    const KEYS: [&str; 8] = [
+        "name",
+        "ends",
+        "vlan",
+        "subnet",
+        "dhcp",
+        "mtu",
+        "port_security",
+        "protected",
+    ];
     reader.places.insert(path.to_owned(), node.place.clone());
     if let Value::List(items) = &node.value {
         return Some(LinkAt {
@@ -240,6 +252,8 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
             subnet: None,
             dhcp: true,
             mtu: None,
+            port_security: false,
+            protected: None,
         });
     }
     if !matches!(node.value, Value::Map(_)) {
@@ -265,6 +279,14 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
     }
     let items = reader.list(fields.get("ends"), "ends", "[web.eth1, db.eth1]");
     let ends_place = fields.get("ends").map(|node| node.place.clone());
+    let mut flag = |key: &str, left_out: bool| {
+        let flag = fields.get(key).and_then(|node| reader.flag(node, "yes or no"));
+        flag.unwrap_or(left_out)
+    };
+    let dhcp = flag("dhcp", true);
+    let port_security = flag("port_security", false);
+    let protected = flag("protected", false);
+    let protected = fields.get("protected").filter(|_| protected);
     let mtu = present(fields.get("mtu")).and_then(|node| reader.number(node, "an MTU", MTU));
     Some(LinkAt {
         place: ends_place.unwrap_or_else(|| fields.place.clone()),
@@ -272,11 +294,10 @@ fn link(node: &Node, reader: &mut Reader, path: &str) -> Option<LinkAt> {
         ends: ends(items, reader, path),
         vlan: present(fields.get("vlan")).and_then(|node| vlan(node, reader)),
         subnet: present(fields.get("subnet")).and_then(|node| subnet(node, reader)),
-        dhcp: fields
-            .get("dhcp")
-            .and_then(|node| reader.flag(node, "yes or no"))
-            .unwrap_or(true),
+        dhcp,
         mtu: mtu.map(|n| n.value),
+        port_security,
+        protected: protected.map(|node| node.place.clone()),
     })
 }
 

@@ -139,8 +139,8 @@ fn the_controllers_violations_are_shown_in_the_file() {
             ((1, 1), "unknown"),
             ((7, 17), "there is no worker w1"),
             ((18, 15), "VLAN 110 is taken"),
-            ((25, 46), "too many"),
-            ((26, 9), "taken"),
+            ((27, 46), "too many"),
+            ((28, 9), "taken"),
         ]
     );
     assert!(topology.wrong([("request_id", "unknown")]).is_none());

@@ -105,6 +105,8 @@ pub(crate) struct LinkView {
     pub(crate) gateway: String,
     pub(crate) dhcp: bool,
     pub(crate) mtu: u32,
+    pub(crate) port_security: bool,
+    pub(crate) protected: bool,
     pub(crate) ends: Vec<String>,
 }
 
@@ -226,6 +228,8 @@ impl From<&wire::Link> for LinkView {
             gateway: link.gateway.clone(),
             dhcp: link.dhcp,
             mtu: link.mtu,
+            port_security: link.port_security,
+            protected: link.protected,
             ends: link.ends.clone(),
         }
     }
@@ -362,7 +366,10 @@ pub(crate) fn vms_table<'a>(console: &Console, vms: impl Iterator<Item = &'a VmV
 
 /// `link list`.
 pub(crate) fn links_table<'a>(console: &Console, links: impl Iterator<Item = &'a LinkView>) -> String {
-    let mut table = Table::new(console, &["LINK", "VLAN", "SUBNET", "GATEWAY", "DHCP", "MTU", "ENDS"]);
+    let mut table = Table::new(
+        console,
+        &["LINK", "VLAN", "SUBNET", "GATEWAY", "DHCP", "MTU", "SECURITY", "ENDS"],
+    );
     for link in links {
         table.row([
             plain(format!("{}/{}", link.slice, link.name)),
@@ -371,10 +378,18 @@ pub(crate) fn links_table<'a>(console: &Console, links: impl Iterator<Item = &'a
             plain(&link.gateway),
             plain(if link.dhcp { "on" } else { "off" }),
             plain(link.mtu),
+            or_dash(&security(link)),
             plain(link.ends.join(" ")),
         ]);
     }
     table.render("there are no links")
+}
+
+/// What is asked for of what guests may send.
+fn security(link: &LinkView) -> String {
+    let asked = [(link.port_security, "port"), (link.protected, "protected")];
+    let words: Vec<&str> = asked.into_iter().filter_map(|(on, word)| on.then_some(word)).collect();
+    words.join(" ")
 }
 
 /// `slice revisions`.

@@ -59,7 +59,7 @@ pub(crate) struct ResourceView {
     pub(crate) name: String,
     pub(crate) state: String,
     pub(crate) reason: String,
-    /// What the node read back; which of the five depends on the kind.
+    /// What the node read back; which of the six depends on the kind.
     pub(crate) observed: Option<FactsView>,
 }
 
@@ -94,6 +94,17 @@ pub(crate) enum FactsView {
         bytes: u64,
         forwarding: bool,
     },
+    Flows {
+        flows: u32,
+        /// Ports whose limit bites.
+        storms: Vec<StormView>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct StormView {
+    pub(crate) port: String,
+    pub(crate) dropped: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,6 +148,19 @@ impl From<&Facts> for FactsView {
                 bytes: n.bytes,
                 forwarding: n.forwarding,
             },
+            Facts::Flows(f) => Self::Flows {
+                flows: f.flows,
+                storms: f.storms.iter().map(StormView::from).collect(),
+            },
+        }
+    }
+}
+
+impl From<&wire::StormFacts> for StormView {
+    fn from(storm: &wire::StormFacts) -> Self {
+        Self {
+            port: storm.port.clone(),
+            dropped: storm.dropped,
         }
     }
 }
@@ -177,6 +201,10 @@ impl ResourceView {
                 None => "dnsmasq does not run".to_owned(),
             },
             Some(FactsView::Nat { uplink, packets, .. }) => format!("{uplink}: {}", count(*packets, "new connection")),
+            Some(FactsView::Flows { flows, storms }) => {
+                let storm = |s: &StormView| format!(", {} frames of {} over its limit", s.dropped, s.port);
+                format!("{}{}", count(*flows, "flow"), storms.iter().map(storm).collect::<String>())
+            }
         }
     }
 }
@@ -354,11 +382,34 @@ fn nodes(resources: &[ResourceView]) -> (String, Tone) {
 
 #[cfg(test)]
 mod tests {
-    use super::ranges;
+    use super::{FactsView, ResourceView, StormView, ranges};
 
     #[test]
     fn vlans_in_a_row_are_shown_as_a_range() {
         assert_eq!(ranges(&[101, 102, 103, 110, 400]), "101-103 110 400");
         assert_eq!(ranges(&[]), "");
+    }
+
+    #[test]
+    fn a_limit_that_bites_is_shown_with_its_port() {
+        let seen = |storms| {
+            let observed = Some(FactsView::Flows { flows: 14, storms });
+            let text = || String::new();
+            ResourceView {
+                node: text(),
+                kind: text(),
+                name: text(),
+                state: text(),
+                reason: text(),
+                observed,
+            }
+            .seen()
+        };
+        assert_eq!(seen(vec![]), "14 flows");
+        let storm = StormView {
+            port: "tap_1002_eth1".to_owned(),
+            dropped: 7,
+        };
+        assert_eq!(seen(vec![storm]), "14 flows, 7 frames of tap_1002_eth1 over its limit");
     }
 }

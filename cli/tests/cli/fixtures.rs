@@ -88,6 +88,8 @@ fn shop() -> wire::Slice {
             dhcp: true,
             ends: ends.clone(),
             mtu: 1500,
+            port_security: true,
+            protected: false,
         }],
         deployed: Some(deployment(3)),
         draft_differs: false,
@@ -97,6 +99,7 @@ fn shop() -> wire::Slice {
             vms: vec![spec_vm("web", true, "w1"), spec_vm("db", false, "")],
             links: vec![wire::LinkSpec {
                 ends,
+                port_security: true,
                 ..wire::LinkSpec::default()
             }],
             vlan_pool_size: 0,
@@ -234,6 +237,17 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
             }),
         ),
         resource(
+            "w1",
+            wire::Kind::Flows,
+            "flows_vlan110",
+            State::Ready,
+            "",
+            Facts::Flows(wire::FlowsFacts {
+                flows: 14,
+                storms: vec![],
+            }),
+        ),
+        resource(
             "n1",
             wire::Kind::Dhcp,
             "dhcp_v110",
@@ -260,8 +274,8 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
         reason: link.reason.clone(),
         deployed_number: 3,
         generation: 43,
-        resources: 4,
-        resources_ready: if good { 4 } else { 3 },
+        resources: 5,
+        resources_ready: if good { 5 } else { 4 },
         links: vec![link],
         vms: vec![wire::VmStatus {
             name: "web".to_owned(),

@@ -55,7 +55,7 @@ async fn a_wait_shows_a_bar() {
         shown.contains("shop") && shown.contains("[========================]"),
         "{shown:?}"
     );
-    assert!(shown.contains("4/4"), "{shown:?}");
+    assert!(shown.contains("5/5"), "{shown:?}");
 }
 
 #[tokio::test]

@@ -153,6 +153,8 @@ async fn what_is_asked_for_arrives() {
         "--no-dhcp",
         "--mtu",
         "1400",
+        "--port-security",
+        "--protected",
     ];
     let ran = run(&fake, &link).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -174,6 +176,7 @@ async fn what_is_asked_for_arrives() {
         (link.vlan, link.subnet.as_str(), link.dhcp_off, link.mtu),
         (115, "10.1.0.0/24", true, 1400)
     );
+    assert!(link.port_security && link.protected);
     // Only shop has a VM named db.
     assert_eq!(script.asked[2].0, "add link to shop");
 }

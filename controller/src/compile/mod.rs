@@ -20,14 +20,14 @@ use std::{
 
 use trunkline_proto::{
     Digest, Mac, Name, VlanId,
-    resource::{Envelope, Key, Reservation, Spec, Trunk},
+    resource::{Envelope, Key, Spec, Trunk},
 };
 
 use crate::{
     model::{Cluster, Position},
     settings::Settings,
 };
-use share::{Part, Share};
+use share::{Guest, Part, Share};
 
 /// The desired state of every node. Cloning is cheap.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,8 +106,7 @@ impl Desired {
                 traceparent,
             ));
             if internet != self.internet {
-                edits.drop_part(&self.internet);
-                edits.add_part(&internet);
+                edits.replace_part(&self.internet, &internet);
                 next.internet = internet;
             }
         }
@@ -159,7 +158,7 @@ impl Desired {
             .collect()
     }
 
-    fn guests(&self) -> BTreeMap<Mac, Reservation> {
+    fn guests(&self) -> BTreeMap<Mac, Guest> {
         let guests = self.slices.values().flat_map(|part| &part.guests);
         guests.map(|(mac, guest)| (*mac, guest.clone())).collect()
     }
@@ -186,6 +185,20 @@ impl<'a> Edits<'a> {
     fn add_part(&mut self, part: &Part) {
         for (node, share) in &part.nodes {
             self.added.entry(node.clone()).or_default().push(share.clone());
+        }
+    }
+
+    /// Nodes for which both are the same are left alone: there may be a thousand, and one guest more concerns two of them.
+    fn replace_part(&mut self, old: &'a Part, new: &Part) {
+        for (node, share) in &old.nodes {
+            if !new.nodes.get(node).is_some_and(|n| n.is_same(share)) {
+                self.dropped.entry(node.clone()).or_default().push(share);
+            }
+        }
+        for (node, share) in &new.nodes {
+            if !old.nodes.get(node).is_some_and(|o| o.is_same(share)) {
+                self.added.entry(node.clone()).or_default().push(share.clone());
+            }
         }
     }
 

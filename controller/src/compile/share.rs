@@ -6,8 +6,8 @@ use std::{
 };
 
 use trunkline_proto::{
-    Mac, Name, PortName, VlanId,
-    resource::{Dhcp, Envelope, Gateway, Key, Nat, Port, PortOwner, Reservation, Spec},
+    Hash, Mac, Name, PortName, VlanId,
+    resource::{Dhcp, Envelope, Flows, Gateway, Key, Nat, Port, PortOwner, Reservation, Spec},
 };
 
 use crate::{
@@ -22,7 +22,14 @@ pub(super) struct Part {
     pub(super) of: (u64, u32),
     pub(super) nodes: BTreeMap<Name, Share>,
     /// Its guests on VLAN 400.
-    pub(super) guests: BTreeMap<Mac, Reservation>,
+    pub(super) guests: BTreeMap<Mac, Guest>,
+}
+
+/// On VLAN 400.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Guest {
+    pub(super) worker: Name,
+    pub(super) reservation: Reservation,
 }
 
 /// Of one slice, on one node.
@@ -35,8 +42,20 @@ pub(super) struct Share {
 
 impl Share {
     fn add(&mut self, spec: &Spec, traceparent: &str) {
-        let envelope = Envelope::seal(spec, traceparent);
-        self.resources.insert(envelope.key.clone(), Arc::new(envelope));
+        self.put(Arc::new(Envelope::seal(spec, traceparent)));
+    }
+
+    fn put(&mut self, envelope: Arc<Envelope>) {
+        self.resources.insert(envelope.key.clone(), envelope);
+    }
+
+    /// The same to a node, whatever trace it came with.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.vlans == other.vlans && self.versions().eq(other.versions())
+    }
+
+    fn versions(&self) -> impl Iterator<Item = (&Key, Hash)> {
+        self.resources.iter().map(|(key, envelope)| (key, envelope.hash))
     }
 }
 
@@ -63,6 +82,12 @@ impl Part {
             }
             part.guests.extend(internet_guest(vm));
         }
+        for link in frozen.links.values() {
+            let flows = Arc::new(Envelope::seal(&Spec::Flows(flows(frozen, link, settings)), traceparent));
+            for vm in link.ends.iter().filter_map(|end| frozen.vms.get(&end.vm)) {
+                part.nodes.entry(vm.worker.clone()).or_default().put(flows.clone());
+            }
+        }
         if let Some(netnode) = netnode {
             for link in frozen.links.values() {
                 let share = part.nodes.entry(netnode.clone()).or_default();
@@ -76,16 +101,32 @@ impl Part {
         part
     }
 
-    /// VLAN 400, once for all slices, for as long as it has a guest.
+    /// VLAN 400, once for all slices, for as long as it has a guest: flows on the guests' workers, and the rest on the network
+    /// node.
     pub(super) fn of_internet(
-        guests: &BTreeMap<Mac, Reservation>,
+        guests: &BTreeMap<Mac, Guest>,
         netnode: Option<&Name>,
         settings: &Settings,
         traceparent: &str,
     ) -> Self {
-        let (Some(netnode), false) = (netnode, guests.is_empty()) else {
-            return Self::default();
-        };
+        let mut part = Self::default();
+        let flows = Arc::new(Envelope::seal(&Spec::Flows(internet_flows(settings)), traceparent));
+        for guest in guests.values() {
+            // That the uplink there carries VLAN 400 is in the slices' parts, with the ports.
+            let share = part.nodes.entry(guest.worker.clone()).or_default();
+            share.put(flows.clone());
+        }
+        if let (Some(netnode), false) = (netnode, guests.is_empty()) {
+            let share = Share::of_internet(guests, settings, traceparent);
+            part.nodes.insert(netnode.clone(), share);
+        }
+        part
+    }
+}
+
+impl Share {
+    /// The network node's.
+    fn of_internet(guests: &BTreeMap<Mac, Guest>, settings: &Settings, traceparent: &str) -> Self {
         let (vlan, subnet) = (VlanId::INTERNET, settings.internet_subnet);
         let gateway = Gateway {
             vlan,
@@ -102,24 +143,21 @@ impl Part {
             router: subnet.gateway().address,
             dns: settings.dns.clone(),
             lease: settings.lease,
-            reservations: guests.values().cloned().collect(),
+            reservations: guests.values().map(|guest| guest.reservation.clone()).collect(),
         };
         let nat = Nat {
             vlan,
             subnet,
             gateway_port: PortName::gateway(vlan),
         };
-        let mut share = Share {
+        let mut share = Self {
             vlans: [vlan].into(),
-            ..Share::default()
+            ..Self::default()
         };
         for spec in [Spec::Gateway(gateway), Spec::Dhcp(dhcp), Spec::Nat(nat)] {
             share.add(&spec, traceparent);
         }
-        Self {
-            nodes: [(netnode.clone(), share)].into(),
-            ..Self::default()
-        }
+        share
     }
 }
 
@@ -135,6 +173,43 @@ fn port(slice: &Name, vm: &Vm, interface: &Interface, link: Option<&Arc<Link>>, 
             vm: vm.name.to_string(),
             interface: interface.name.to_string(),
         },
+    }
+}
+
+/// The guests' protection on a link, the same on every worker that it reaches.
+fn flows(frozen: &Frozen, link: &Link, settings: &Settings) -> Flows {
+    let guests = link.ends.iter().filter_map(|end| {
+        let vm = frozen.vms.get(&end.vm)?;
+        Some(vm.interfaces.get(usize::from(end.interface.index()))?.mac)
+    });
+    Flows {
+        vlan: link.vlan,
+        gateway_mac: Mac::of_gateway(link.vlan),
+        gateway_address: link.subnet.gateway().address,
+        dhcp: link
+            .dhcp
+            .then(|| (Mac::of_dhcp(link.vlan), link.subnet.dhcp_server().address)),
+        guests: guests.collect(),
+        port_security: link.port_security,
+        protected: link.protected,
+        broadcast_limit: settings.broadcast_limit,
+        unknown_unicast_limit: settings.unknown_unicast_limit,
+    }
+}
+
+/// VLAN 400 is shared by tenants: each guest speaks to the gateway and the DHCP server, as itself.
+fn internet_flows(settings: &Settings) -> Flows {
+    let vlan = VlanId::INTERNET;
+    Flows {
+        vlan,
+        gateway_mac: Mac::of_gateway(vlan),
+        gateway_address: settings.internet_subnet.gateway().address,
+        dhcp: Some((Mac::of_dhcp(vlan), settings.internet_subnet.dhcp_server().address)),
+        guests: BTreeSet::new(),
+        port_security: true,
+        protected: true,
+        broadcast_limit: settings.broadcast_limit,
+        unknown_unicast_limit: settings.unknown_unicast_limit,
     }
 }
 
@@ -172,9 +247,13 @@ fn dhcp(frozen: &Frozen, link: &Link, settings: &Settings) -> Dhcp {
     }
 }
 
-fn internet_guest(vm: &Vm) -> Option<(Mac, Reservation)> {
+fn internet_guest(vm: &Vm) -> Option<(Mac, Guest)> {
     let eth0 = vm.interfaces.first().filter(|_| vm.internet)?;
-    Some((eth0.mac, reservation(vm, eth0, false)?))
+    let guest = Guest {
+        worker: vm.worker.clone(),
+        reservation: reservation(vm, eth0, false)?,
+    };
+    Some((eth0.mac, guest))
 }
 
 fn reservation(vm: &Vm, interface: &Interface, no_router: bool) -> Option<Reservation> {

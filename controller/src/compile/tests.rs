@@ -1,11 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
+
 use trunkline_proto::{
-    Name,
-    resource::{Key, Kind, Spec},
+    Mac, Name,
+    resource::{Flows, Key, Kind, Spec},
 };
 
-use crate::{model::NodeRole, testing::*, transition::State};
+use crate::{model::NodeRole, settings::Settings, testing::*, transition::State};
 
 fn spec(world: &World, node: &str, kind: Kind, resource: &str) -> Spec {
     let key = Key {
@@ -16,7 +18,7 @@ fn spec(world: &World, node: &str, kind: Kind, resource: &str) -> Spec {
 }
 
 #[test]
-fn a_link_becomes_ports_trunks_gateway_and_dhcp() {
+fn a_link_becomes_ports_flows_trunks_gateway_and_dhcp() {
     let mut world = World::new();
     world.apply(vec![shop("shop")], true).unwrap();
     let names = |node: &str| {
@@ -25,11 +27,22 @@ fn a_link_becomes_ports_trunks_gateway_and_dhcp() {
     };
     assert_eq!(
         names("w1"),
-        ["port tap_1000_eth0", "port tap_1000_eth1", "trunk uplink"]
+        [
+            "port tap_1000_eth0",
+            "port tap_1000_eth1",
+            "trunk uplink",
+            "flows flows_vlan100",
+            "flows flows_vlan400"
+        ]
     );
     assert_eq!(
         names("w2"),
-        ["port tap_1001_eth0", "port tap_1001_eth1", "trunk uplink"]
+        [
+            "port tap_1001_eth0",
+            "port tap_1001_eth1",
+            "trunk uplink",
+            "flows flows_vlan100"
+        ]
     );
     assert_eq!(
         names("n1"),
@@ -58,6 +71,68 @@ fn a_link_becomes_ports_trunks_gateway_and_dhcp() {
         (None, vec![]),
         "eth0 without internet reaches nothing"
     );
+}
+
+fn flows(world: &World, node: &str, vlan: u16) -> Flows {
+    match spec(world, node, Kind::Flows, &format!("flows_vlan{vlan}")) {
+        Spec::Flows(flows) => flows,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_flows_of_a_link_name_every_guest_of_it_on_any_worker() {
+    let mut world = World::new();
+    world.apply(vec![shop("shop")], true).unwrap();
+    let on_w1 = flows(&world, "w1", 100);
+    assert_eq!(on_w1, flows(&world, "w2", 100));
+    let guests: BTreeSet<Mac> = [("web", 1), ("db", 1)]
+        .map(|(vm, i): (_, usize)| world.vm("shop", vm).interfaces[i].mac)
+        .into();
+    assert_eq!(on_w1.guests, guests);
+    assert_eq!(on_w1.gateway_mac, Mac::of_gateway(on_w1.vlan));
+    assert_eq!(on_w1.dhcp.map(|(mac, _)| mac), Some(Mac::of_dhcp(on_w1.vlan)));
+    assert!(!on_w1.port_security && !on_w1.protected, "a choice, off by default");
+    let limits = [on_w1.broadcast_limit, on_w1.unknown_unicast_limit];
+    assert_eq!(limits.map(|limit| limit.unwrap().get()), [1000, 1000]);
+}
+
+#[test]
+fn vlan_400_is_protected_on_every_worker_with_a_guest_there_and_stays_so() {
+    let mut world = World::new();
+    world.join("w3", NodeRole::Worker);
+    let mut far = shop("far");
+    far.vms[0].worker = "w3".into();
+    world.apply(vec![shop("shop"), far], true).unwrap();
+    let internet = flows(&world, "w1", 400);
+    assert_eq!(internet, flows(&world, "w3", 400));
+    assert!(internet.port_security && internet.protected && internet.guests.is_empty());
+    assert!(!has_flows(&world, "w2", 400), "no guest of w2 has internet");
+    let before = world.state.node_desired(&name("w1"));
+    world.undeploy("far");
+    assert!(!has_flows(&world, "w3", 400) && has_flows(&world, "w1", 400));
+    assert_eq!(
+        world.state.node_desired(&name("w1")),
+        before,
+        "another's guest is not its business"
+    );
+    world.undeploy("shop");
+    assert!(world.state.desired.node(&name("w1")).is_none());
+}
+
+fn has_flows(world: &World, node: &str, vlan: u16) -> bool {
+    let node = world.state.node_desired(&name(node));
+    let flows = format!("flows_vlan{vlan}");
+    node.resources.keys().any(|key| key.name.as_str() == flows)
+}
+
+#[test]
+fn without_a_network_node_guests_have_their_flows_nonetheless() {
+    let mut world = World::empty(Settings::default());
+    world.join("w1", NodeRole::Worker);
+    world.join("w2", NodeRole::Worker);
+    world.apply(vec![shop("shop")], true).unwrap();
+    assert!(has_flows(&world, "w1", 400) && has_flows(&world, "w2", 100));
 }
 
 #[test]
@@ -101,6 +176,7 @@ fn a_link_without_dhcp_has_a_gateway_only() {
     let node = world.state.node_desired(&name("n1"));
     let has = |n: &str| node.resources.keys().any(|k| k.name.as_str() == n);
     assert!(has("gw_vlan100") && !has("dhcp_v100"));
+    assert_eq!(flows(&world, "w1", 100).dhcp, None);
 }
 
 #[test]
@@ -144,7 +220,12 @@ fn a_change_touches_only_the_nodes_that_it_concerns_and_keeps_the_others_very_by
         .collect();
     assert_eq!(
         traced,
-        ["port tap_1002_eth0", "port tap_1002_eth1", "trunk uplink"],
+        [
+            "port tap_1002_eth0",
+            "port tap_1002_eth1",
+            "trunk uplink",
+            "flows flows_vlan120"
+        ],
         "the rest was not changed by it"
     );
 }

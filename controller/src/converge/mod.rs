@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash, Name, PortName, VlanId,
-    resource::{Key, Kind, Observation, State as Health, Trunk},
+    resource::{Flows, Key, Kind, Observation, State as Health, Trunk},
     wire,
 };
 
@@ -178,7 +178,7 @@ impl Whole {
 /// Where a part is, and which. Without a node: nobody is there to have it.
 type Place = (Option<Name>, Key);
 
-/// Ports of its ends, the trunks under them, and what the network node gives.
+/// Ports of its ends, the flows and the trunks under them, and what the network node gives.
 fn link_parts(state: &State, frozen: &Frozen, link: &Link) -> Vec<Place> {
     let mut places = Vec::new();
     let mut workers = BTreeSet::new();
@@ -188,7 +188,9 @@ fn link_parts(state: &State, frozen: &Frozen, link: &Link) -> Vec<Place> {
         places.extend(interface.and_then(|i| Some((Some(vm.worker.clone()), port_key(&i.tap)?))));
         workers.insert(vm.worker.clone());
     }
-    places.extend(workers.into_iter().filter_map(|w| Some((Some(w), trunk_key()?))));
+    for worker in workers {
+        places.extend(worker_parts(worker, link.vlan));
+    }
     places.extend(network_parts(state, link.vlan, link.dhcp, false));
     places
 }
@@ -199,10 +201,16 @@ fn vm_parts(state: &State, vm: &Vm) -> Vec<Place> {
     let own = vm.interfaces.iter().filter(|i| i.link.is_none());
     let mut places: Vec<Place> = own.filter_map(|i| Some((worker.clone(), port_key(&i.tap)?))).collect();
     if vm.internet {
-        places.extend(trunk_key().map(|key| (worker, key)));
+        places.extend(worker_parts(vm.worker.clone(), VlanId::INTERNET));
         places.extend(network_parts(state, VlanId::INTERNET, true, true));
     }
     places
+}
+
+/// What every guest of the VLAN on this worker stands on.
+fn worker_parts(worker: Name, vlan: VlanId) -> impl Iterator<Item = Place> {
+    let keys = [key(Kind::Flows, &Flows::name_of(vlan)), trunk_key()];
+    keys.into_iter().flatten().map(move |key| (Some(worker.clone()), key))
 }
 
 fn network_parts(state: &State, vlan: VlanId, dhcp: bool, nat: bool) -> Vec<Place> {

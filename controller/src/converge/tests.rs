@@ -60,7 +60,7 @@ fn a_slice_is_ready_when_every_resource_on_every_node_is() {
     assert_eq!((status.state(), status.reason.as_str()), (wire::State::Ready, ""));
     assert_eq!(
         (status.resources, status.resources_ready),
-        (12, 12),
+        (15, 15),
         "a trunk under a link and a VM counts once"
     );
     assert_eq!(
@@ -69,8 +69,8 @@ fn a_slice_is_ready_when_every_resource_on_every_node_is() {
     );
     assert_eq!(
         status.links[0].resources.len(),
-        7,
-        "two ports, three trunks, gateway, dhcp"
+        9,
+        "two ports, two flows, three trunks, gateway, dhcp"
     );
     let node = node_status(&world.state, &ready(&world), &name("n1"));
     assert_eq!((node.resources, node.resources_ready, node.in_step), (6, 6, true));
@@ -147,6 +147,25 @@ fn the_worst_part_gives_the_slices_state_and_reason() {
     );
     of(&mut views, "w2", "tap_1001_eth1").state = Health::Failed;
     assert_eq!(status(&world, &views).0, wire::State::Failed);
+}
+
+#[test]
+fn a_link_and_a_vm_with_internet_are_as_good_as_their_flows() {
+    let world = deployed();
+    for (node, flows, reason) in [
+        (
+            "w2",
+            "flows_vlan100",
+            "link web-eth1--db-eth1: w2, flows flows_vlan100: gone",
+        ),
+        ("w1", "flows_vlan400", "vm web: w1, flows flows_vlan400: gone"),
+    ] {
+        let mut views = ready(&world);
+        let seen = of(&mut views, node, flows);
+        seen.state = Health::Failed;
+        seen.reason = "gone".into();
+        assert_eq!(status(&world, &views), (wire::State::Failed, reason.to_owned()));
+    }
 }
 
 #[test]

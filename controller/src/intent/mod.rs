@@ -54,6 +54,8 @@ pub(crate) struct LinkIntent {
     pub(crate) subnet: Option<LinkSubnet>,
     pub(crate) dhcp: bool,
     pub(crate) mtu: Option<u16>,
+    pub(crate) port_security: bool,
+    pub(crate) protected: bool,
     /// Something of it is wrong: it takes part in nothing more.
     pub(crate) broken: bool,
 }
@@ -208,6 +210,8 @@ fn link(path: String, spec: &wire::LinkSpec, mistakes: &mut Mistakes) -> LinkInt
         subnet,
         dhcp_off,
         mtu,
+        port_security,
+        protected,
     } = spec;
     let before = mistakes.len();
     let name = (!name.is_empty()).then(|| mistakes.take(format!("{path}.name"), name.parse()));
@@ -225,6 +229,11 @@ fn link(path: String, spec: &wire::LinkSpec, mistakes: &mut Mistakes) -> LinkInt
         );
         mistakes.add(format!("{path}.ends"), text);
     }
+    if *protected && ends.len() == 2 {
+        let text = "it keeps the ends of a link apart, and these two are all there are; leave it out, or write three or more \
+                    ends";
+        mistakes.add(format!("{path}.protected"), text);
+    }
     let ends = ends.iter().enumerate();
     let ends: Vec<Option<Endpoint>> = ends
         .map(|(i, end)| mistakes.take(format!("{path}.ends[{i}]"), end.parse()))
@@ -237,6 +246,8 @@ fn link(path: String, spec: &wire::LinkSpec, mistakes: &mut Mistakes) -> LinkInt
         subnet: subnet.flatten(),
         dhcp: !dhcp_off,
         mtu: mtu.flatten(),
+        port_security: *port_security,
+        protected: *protected,
         broken: mistakes.len() > before,
     }
 }

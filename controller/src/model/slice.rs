@@ -162,6 +162,12 @@ pub struct Link {
     pub mtu: u16,
     /// The operator gave the MTU.
     pub mtu_given: bool,
+    /// Guests send with their own addresses only. Rows from before it could be asked for do not have it.
+    #[serde(default)]
+    pub port_security: bool,
+    /// Its ends reach the gateway and the DHCP server, and not each other. Rows from before do not have it.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 /// A deployed state of a slice, for ever as it was.

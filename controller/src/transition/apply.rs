@@ -196,6 +196,8 @@ fn link_differs(old: &Link, new: &Link) -> Option<String> {
     detail.field("subnet", old.subnet, new.subnet);
     detail.field("dhcp", old.dhcp, new.dhcp);
     detail.field("mtu", old.mtu, new.mtu);
+    detail.field("port_security", old.port_security, new.port_security);
+    detail.field("protected", old.protected, new.protected);
     detail.field("vlan is", fixed(old.vlan_given), fixed(new.vlan_given));
     detail.field("subnet is", fixed(old.subnet_given), fixed(new.subnet_given));
     detail.field("mtu is", fixed(old.mtu_given), fixed(new.mtu_given));

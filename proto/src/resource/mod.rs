@@ -8,6 +8,7 @@
 //! a message in `resource.proto`, a file here, an arm in [`Spec`].
 
 mod dhcp;
+mod flows;
 mod gateway;
 mod nat;
 mod observation;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use prost::Message;
 
 pub use dhcp::{Dhcp, Reservation};
+pub use flows::Flows;
 pub use gateway::Gateway;
 pub use nat::Nat;
 pub use observation::{Facts, Observation, State};
@@ -44,6 +46,8 @@ pub enum Kind {
     Dhcp,
     /// Internet for one VLAN.
     Nat,
+    /// Who may send what on one VLAN of a worker.
+    Flows,
     /// A kind that this program does not know, by its number on the wire.
     Other(i32),
 }
@@ -57,6 +61,7 @@ impl Kind {
             Self::Gateway => wire::Kind::Gateway.into(),
             Self::Dhcp => wire::Kind::Dhcp.into(),
             Self::Nat => wire::Kind::Nat.into(),
+            Self::Flows => wire::Kind::Flows.into(),
             Self::Other(number) => number,
         }
     }
@@ -69,7 +74,8 @@ impl Kind {
             Ok(wire::Kind::Gateway) => Self::Gateway,
             Ok(wire::Kind::Dhcp) => Self::Dhcp,
             Ok(wire::Kind::Nat) => Self::Nat,
-            Ok(wire::Kind::Unspecified | wire::Kind::Flows) | Err(_) => Self::Other(number),
+            Ok(wire::Kind::Flows) => Self::Flows,
+            Ok(wire::Kind::Unspecified) | Err(_) => Self::Other(number),
         }
     }
 }
@@ -82,6 +88,7 @@ impl fmt::Display for Kind {
             Self::Gateway => f.write_str("gateway"),
             Self::Dhcp => f.write_str("dhcp"),
             Self::Nat => f.write_str("nat"),
+            Self::Flows => f.write_str("flows"),
             Self::Other(number) => write!(f, "kind {number}"),
         }
     }
@@ -168,6 +175,8 @@ pub enum Spec {
     Dhcp(Dhcp),
     /// Internet for one VLAN.
     Nat(Nat),
+    /// Who may send what on one VLAN of a worker.
+    Flows(Flows),
 }
 
 impl Spec {
@@ -179,6 +188,7 @@ impl Spec {
             Self::Gateway(gateway) => (Kind::Gateway, gateway.port().to_string()),
             Self::Dhcp(dhcp) => (Kind::Dhcp, dhcp.port().to_string()),
             Self::Nat(nat) => (Kind::Nat, nat.name()),
+            Self::Flows(flows) => (Kind::Flows, flows.name()),
         };
         // Every name above is a valid port name or shorter, so it is a valid resource name.
         Key {
@@ -195,6 +205,7 @@ impl Spec {
             Self::Gateway(gateway) => Some(gateway.vlan),
             Self::Dhcp(dhcp) => Some(dhcp.vlan),
             Self::Nat(nat) => Some(nat.vlan),
+            Self::Flows(flows) => Some(flows.vlan),
         }
     }
 
@@ -205,6 +216,7 @@ impl Spec {
             Self::Gateway(gateway) => wire::GatewaySpec::from(gateway).encode_to_vec(),
             Self::Dhcp(dhcp) => wire::DhcpSpec::from(dhcp).encode_to_vec(),
             Self::Nat(nat) => wire::NatSpec::from(nat).encode_to_vec(),
+            Self::Flows(flows) => wire::FlowsSpec::from(flows).encode_to_vec(),
         }
     }
 }
@@ -278,6 +290,7 @@ impl Envelope {
             Kind::Gateway => Spec::Gateway(wire::GatewaySpec::decode(bytes)?.try_into()?),
             Kind::Dhcp => Spec::Dhcp(wire::DhcpSpec::decode(bytes)?.try_into()?),
             Kind::Nat => Spec::Nat(wire::NatSpec::decode(bytes)?.try_into()?),
+            Kind::Flows => Spec::Flows(wire::FlowsSpec::decode(bytes)?.try_into()?),
             other @ Kind::Other(_) => return Err(OpenError::UnknownKind(other)),
         };
         let key = spec.key();

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use super::*;
 use crate::{LinkSubnet, Mac, PortName, VlanId, VmId};
@@ -56,6 +56,17 @@ fn specs() -> Vec<Spec> {
             subnet: LinkSubnet::INTERNET.parse().unwrap(),
             gateway_port: PortName::gateway(vlan(400)),
         }),
+        Spec::Flows(Flows {
+            vlan: vlan(110),
+            gateway_mac: Mac::of_gateway(vlan(110)),
+            gateway_address: subnet.gateway().address,
+            dhcp: Some((Mac::of_dhcp(vlan(110)), subnet.dhcp_server().address)),
+            guests: [mac, Mac::of_interface(VmId::try_from(1003).unwrap(), 1)].into(),
+            port_security: true,
+            protected: false,
+            broadcast_limit: NonZeroU32::new(1000),
+            unknown_unicast_limit: None,
+        }),
     ]
 }
 
@@ -88,7 +99,8 @@ fn names_follow_from_what_a_resource_is() {
             "trunk uplink",
             "gateway gw_vlan110",
             "dhcp dhcp_v110",
-            "nat nat_vlan400"
+            "nat nat_vlan400",
+            "flows flows_vlan110"
         ]
     );
 }
@@ -165,6 +177,45 @@ fn impossible_values_are_refused_by_field() {
         })
         .starts_with("addresses: ")
     );
+}
+
+#[test]
+fn flows_without_dhcp_have_neither_its_mac_nor_its_address() {
+    let [.., Spec::Flows(flows)] = &specs()[..] else {
+        panic!()
+    };
+    let spec = Spec::Flows(Flows {
+        dhcp: None,
+        ..flows.clone()
+    });
+    assert_eq!(Envelope::seal(&spec, "").open().unwrap(), spec);
+    for (mac, address) in [("52:54:00:00:00:01", ""), ("", "10.1.110.2")] {
+        let half = wire::FlowsSpec {
+            dhcp_mac: mac.into(),
+            dhcp_address: address.into(),
+            ..flows.into()
+        };
+        assert!(Flows::try_from(half).unwrap_err().to_string().starts_with("dhcp_"));
+    }
+}
+
+#[test]
+fn flows_that_open_the_internets_vlan_are_refused() {
+    let [.., Spec::Flows(flows)] = &specs()[..] else {
+        panic!()
+    };
+    let open = |port_security, protected| {
+        let spec = Spec::Flows(Flows {
+            vlan: VlanId::INTERNET,
+            port_security,
+            protected,
+            ..flows.clone()
+        });
+        Envelope::seal(&spec, "").open().map_err(|e| e.to_string())
+    };
+    assert!(open(true, true).is_ok());
+    assert!(open(false, true).unwrap_err().starts_with("port_security: "));
+    assert!(open(true, false).unwrap_err().starts_with("protected: "));
 }
 
 #[test]

@@ -33,8 +33,8 @@ prop_compose! {
     }
 }
 
-/// What is given of a link: MTU, and whether name, VLAN, subnet and "no DHCP" are.
-type Choice = (u32, bool, bool, bool, bool);
+/// What is given of a link: MTU, and whether name, VLAN, subnet, "no DHCP", port security and protection are.
+type Choice = (u32, [bool; 6]);
 
 /// Links of two or three ends over the data interfaces that there are, each used once.
 fn links(slice: usize, vms: &[VmSpec], choices: &[Choice]) -> Vec<LinkSpec> {
@@ -44,7 +44,9 @@ fn links(slice: usize, vms: &[VmSpec], choices: &[Choice]) -> Vec<LinkSpec> {
     let ends: Vec<String> = ends.collect();
     let groups = ends.chunks(3).filter(|ends| ends.len() > 1);
     let mut links = Vec::new();
-    for (index, (ends, &(mtu, name, vlan, subnet, dhcp_off))) in groups.zip(choices.iter().cycle()).enumerate() {
+    for (index, (ends, &(mtu, [name, vlan, subnet, dhcp_off, port_security, protected]))) in
+        groups.zip(choices.iter().cycle()).enumerate()
+    {
         links.push(LinkSpec {
             name: if name { format!("l{index}") } else { String::new() },
             ends: ends.to_vec(),
@@ -60,6 +62,8 @@ fn links(slice: usize, vms: &[VmSpec], choices: &[Choice]) -> Vec<LinkSpec> {
             },
             dhcp_off,
             mtu,
+            port_security,
+            protected: protected && ends.len() > 2,
         });
     }
     links
@@ -68,7 +72,7 @@ fn links(slice: usize, vms: &[VmSpec], choices: &[Choice]) -> Vec<LinkSpec> {
 fn slice(index: usize) -> impl Strategy<Value = SliceSpec> {
     let vms = (0..6_usize).prop_flat_map(move |count| (0..count).map(|i| vm(index, i)).collect::<Vec<_>>());
     let mtu = prop_oneof![Just(0_u32), 1280..=9000_u32];
-    let choices = prop::collection::vec((mtu, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()), 1..6);
+    let choices = prop::collection::vec((mtu, any::<[bool; 6]>()), 1..6);
     let pool = prop_oneof![Just(0_u32), 1..=4093_u32];
     (name(), vms, choices, pool).prop_map(move |(name, vms, choices, pool)| SliceSpec {
         name: format!("{name}-{index}"),

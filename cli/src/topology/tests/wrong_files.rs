@@ -52,6 +52,16 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             "slices: [{name: a}]\n---\nslices: [{name: b}]\n",
             &["2:1: a second document begins here: write all slices under one `slices:`, without `---`"],
         ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], protected: true}",
+            &[
+                "7:44: protected keeps the only two ends of this link apart: leave protected out, or write three or more ends",
+            ],
+        ),
+        links(
+            "  - {ends: [web.eth1, db.eth1], port_security: yes}",
+            &["7:48: a text is not yes or no: write true or false"],
+        ),
         // names
         vm(
             "{name: Web}",

@@ -122,6 +122,8 @@ impl Planner<'_> {
             dhcp: intent.dhcp,
             mtu: intent.mtu.unwrap_or(self.cx.settings.default_mtu),
             mtu_given: intent.mtu.is_some(),
+            port_security: intent.port_security,
+            protected: intent.protected,
         };
         work.links[i].link = Some(link);
     }

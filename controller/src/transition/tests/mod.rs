@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod drafts;
+mod isolation;
 mod lifecycle;
 mod properties;
 mod waiting;

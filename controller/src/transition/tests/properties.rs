@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use trunkline_proto::{Digest, LinkSubnet, Mac, Name, VlanId, wire};
+use trunkline_proto::{
+    Digest, LinkSubnet, Mac, Name, VlanId,
+    resource::{Flows, Kind, Spec},
+    wire,
+};
 
 use crate::{
     compile::Desired,
@@ -69,7 +73,10 @@ fn spec(s: usize, vms: &[(bool, u32, usize)], links: &[(usize, usize)], pool: u3
             (next[i] <= vms[i].1).then(|| format!("{}.eth{}", result.vms[i].name, next[i]))
         };
         if let (Some(one), Some(other)) = (end(*a), end(*b)) {
-            result.links.push(link(&[&one, &other]));
+            result.links.push(wire::LinkSpec {
+                port_security: a < b,
+                ..link(&[&one, &other])
+            });
         }
     }
     if let Some(first) = result.links.first_mut() {
@@ -270,6 +277,34 @@ fn compiled_is_as_from_scratch(world: &World) {
     }
 }
 
+/// Every port with a VLAN has exactly one resource of flows on its node, which knows it; no other flows are anywhere.
+fn every_port_has_its_flows(world: &World) {
+    for (node, desired) in world.state.desired.nodes() {
+        let (mut ports, mut flows) = (Vec::new(), BTreeMap::<VlanId, Flows>::new());
+        for envelope in desired.resources.values() {
+            match envelope.open().unwrap() {
+                Spec::Port(port) => ports.extend(port.vlan.map(|vlan| (vlan, port.mac))),
+                Spec::Flows(one) => assert!(flows.insert(one.vlan, one).is_none()),
+                _ => {}
+            }
+        }
+        for (vlan, mac) in &ports {
+            let flows = flows
+                .get(vlan)
+                .unwrap_or_else(|| panic!("{node}: no flows on vlan {vlan}"));
+            if *vlan == VlanId::INTERNET {
+                assert!(flows.protected && flows.port_security && flows.guests.is_empty());
+            } else {
+                assert!(flows.guests.contains(mac), "{node}: {mac} is not known on vlan {vlan}");
+            }
+        }
+        let used: BTreeSet<&VlanId> = ports.iter().map(|(vlan, _)| vlan).collect();
+        assert_eq!(flows.keys().collect::<BTreeSet<_>>(), used, "{node}");
+        let keys = desired.resources.keys().filter(|key| key.kind == Kind::Flows);
+        assert_eq!(keys.count(), flows.len());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
@@ -305,6 +340,7 @@ proptest! {
             truth.no_vlan_is_in_two_slices();
             pools_and_vlans_are_disjoint(&world.state.cluster);
             compiled_is_as_from_scratch(&world);
+            every_port_has_its_flows(&world);
         }
         nothing_waits_for_ever(&mut world);
     }

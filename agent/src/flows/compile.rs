@@ -1,0 +1,464 @@
+//! The compiler. One function for each table, in the order in which a frame goes through them.
+
+use std::collections::BTreeSet;
+
+use trunkline_proto::{Mac, VlanId};
+
+use super::{Guest, Network, Policy, Purpose, Segment, Service, ServiceAddress, Storm, Uplink};
+use crate::openflow::{Action, Actions, Cookie, Field, Flow, FlowSet, Match, Meter, port};
+
+pub(super) const ADMISSION: u8 = 0;
+pub(super) const GUEST: u8 = 1;
+pub(super) const SECURITY: u8 = 2;
+pub(super) const STORM: u8 = 3;
+pub(super) const FROM_PROTECTED: u8 = 4;
+pub(super) const TO_PROTECTED: u8 = 5;
+/// All tables that are in use.
+pub(super) const TABLES: [u8; 6] = [ADMISSION, GUEST, SECURITY, STORM, FROM_PROTECTED, TO_PROTECTED];
+
+/// EtherTypes.
+mod eth {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const ARP: u16 = 0x0806;
+    pub(super) const IPV6: u16 = 0x86dd;
+    /// Pause and other frames of flow control.
+    pub(super) const FLOW_CONTROL: u16 = 0x8808;
+    pub(super) const PROBE: u16 = 0x88b5;
+}
+
+/// IP protocols.
+mod ip {
+    pub(super) const ICMP: u8 = 1;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const ICMPV6: u8 = 58;
+}
+
+/// ICMP and ICMPv6 types that only a router sends.
+const REDIRECT: u8 = 5;
+const ROUTER_ADVERTISEMENT_V4: u8 = 9;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const REDIRECT_V6: u8 = 137;
+
+/// UDP ports of DHCP and DHCPv6.
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+const DHCP6_SERVER: u16 = 547;
+
+const ARP_REQUEST: u16 = 1;
+const BROADCAST: u64 = 0xffff_ffff_ffff;
+/// The bit that group addresses have.
+const GROUP: u64 = 0x0100_0000_0000;
+/// 01:80:c2:00:00:00 to 0f: never forwarded by a bridge.
+const RESERVED: (u64, u64) = (0x0180_c200_0000, 0xffff_ffff_fff0);
+
+/// The flows and meters of a node.
+#[must_use]
+pub fn compile(network: &Network) -> FlowSet {
+    let mut out = Out::default();
+    for table in TABLES {
+        out.flow(
+            table,
+            0,
+            Purpose::Default,
+            u32::from(table),
+            Match::any(),
+            Actions::drop(),
+        );
+    }
+    // The bridge's own device in the host: nothing of ours uses it.
+    let local = Match::any().in_port(port::LOCAL);
+    out.flow(ADMISSION, 600, Purpose::Isolated, 0, local, Actions::drop());
+    uplink(&mut out, network);
+    for (number, service) in &network.services {
+        from_service(&mut out, network, *number, service);
+    }
+    guest_rules(&mut out);
+    security_rules(&mut out);
+    for (number, guest) in &network.guests {
+        admit(&mut out, network, *number, guest);
+    }
+    for (vlan, segment) in &network.segments {
+        match policy(*vlan, segment) {
+            Policy::Open | Policy::Secured => known_ends(&mut out, *vlan, segment),
+            Policy::Protected => protected(&mut out, network, *vlan, segment),
+        }
+    }
+    out.set
+}
+
+/// VLAN 400 is shared by tenants: nobody can make it less than protected.
+fn policy(vlan: VlanId, segment: &Segment) -> Policy {
+    if vlan == VlanId::INTERNET {
+        Policy::Protected
+    } else {
+        segment.policy
+    }
+}
+
+fn is_protected(network: &Network, vlan: VlanId) -> bool {
+    let segment = network.segments.get(&vlan);
+    vlan == VlanId::INTERNET || segment.is_some_and(|segment| policy(vlan, segment) == Policy::Protected)
+}
+
+#[derive(Default)]
+struct Out {
+    set: FlowSet,
+}
+
+impl Out {
+    fn flow(&mut self, table: u8, priority: u16, purpose: Purpose, of: u32, matches: Match, actions: Actions) {
+        let cookie: Cookie = purpose.cookie(of);
+        self.set.insert(Flow::new(table, priority, cookie, matches, actions));
+    }
+
+    /// None without a limit: a rate of 0 would mean no frame at all to some switches.
+    fn meter(&mut self, storm: Storm, number: u32, rate: u32) -> Option<u32> {
+        let id = storm.meter(number);
+        (rate > 0).then(|| {
+            self.set.meters.insert(id, Meter { rate, burst: rate });
+            id
+        })
+    }
+}
+
+/// Frames that are for a bridge, not through it.
+fn control_frames() -> [Match; 2] {
+    [
+        Match::any().masked(Field::EthDst, RESERVED.0, RESERVED.1),
+        Match::any().eth_type(eth::FLOW_CONTROL),
+    ]
+}
+
+fn uplink(out: &mut Out, network: &Network) {
+    let Some(Uplink { port: number, vlans }) = &network.uplink else {
+        return;
+    };
+    let number = *number;
+    for frame in control_frames() {
+        out.flow(
+            ADMISSION,
+            500,
+            Purpose::Control,
+            number,
+            frame.in_port(number),
+            Actions::drop(),
+        );
+    }
+    let probe = Match::any().in_port(number).eth_type(eth::PROBE);
+    out.flow(ADMISSION, 400, Purpose::Probe, number, probe.clone(), Actions::drop());
+    for vlan in vlans {
+        if let Some(prober) = network.probe {
+            let there = Actions::drop().then(Action::Output(prober));
+            out.flow(ADMISSION, 410, Purpose::Probe, number, probe.clone().vlan(*vlan), there);
+            let from = Match::any().in_port(prober).eth_type(eth::PROBE).vlan(*vlan);
+            let out_there = Actions::drop().then(Action::Output(number));
+            out.flow(ADMISSION, 410, Purpose::Probe, prober, from, out_there);
+        }
+        let actions = if is_protected(network, *vlan) {
+            Actions::goto(TO_PROTECTED)
+        } else {
+            Actions::normal()
+        };
+        let matches = Match::any().in_port(number).vlan(*vlan);
+        out.flow(ADMISSION, 100, Purpose::Admission, number, matches, actions);
+    }
+}
+
+/// Gateways and DHCP servers are ours, but stand where a guest's packets are taken in: they too may not tag.
+fn from_service(out: &mut Out, network: &Network, number: u32, service: &Service) {
+    let from = Match::any().in_port(number);
+    out.flow(
+        ADMISSION,
+        500,
+        Purpose::Tagged,
+        number,
+        from.clone().tagged(),
+        Actions::drop(),
+    );
+    if !is_protected(network, service.vlan) {
+        out.flow(ADMISSION, 100, Purpose::Admission, number, from, Actions::normal());
+        return;
+    }
+    let own = from.from_mac(service.mac);
+    let vlan = service.vlan;
+    // Guests on this node first, then whoever is behind the uplink.
+    for (guest_number, guest) in guests_of(network, vlan) {
+        let to_it = own.clone().to_mac(guest.mac);
+        let there = Actions::drop().then(Action::Output(guest_number));
+        out.flow(ADMISSION, 120, Purpose::Protected, number, to_it, there);
+    }
+    if let Some(way) = carrying_uplink(network, vlan) {
+        let to_all = own.clone().is(Field::EthDst, BROADCAST);
+        let mut everywhere = guests_of(network, vlan).fold(Actions::drop(), |all, (guest_number, _)| {
+            all.then(Action::Output(guest_number))
+        });
+        everywhere = everywhere.then_tagged(vlan, way);
+        out.flow(ADMISSION, 110, Purpose::Protected, number, to_all, everywhere);
+        out.flow(
+            ADMISSION,
+            100,
+            Purpose::Admission,
+            number,
+            own,
+            Actions::drop().then_tagged(vlan, way),
+        );
+    }
+}
+
+fn guests_of(network: &Network, vlan: VlanId) -> impl Iterator<Item = (u32, &Guest)> {
+    let of_it = move |(_, guest): &(&u32, &Guest)| guest.vlan == Some(vlan);
+    network
+        .guests
+        .iter()
+        .filter(of_it)
+        .map(|(number, guest)| (*number, guest))
+}
+
+/// The uplink, if it carries this VLAN.
+fn carrying_uplink(network: &Network, vlan: VlanId) -> Option<u32> {
+    let uplink = network.uplink.as_ref()?;
+    uplink.vlans.contains(&vlan).then_some(uplink.port)
+}
+
+/// A guest's way in.
+fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
+    let from = Match::any().in_port(number);
+    let segment = guest.vlan.and_then(|vlan| Some((vlan, network.segments.get(&vlan)?)));
+    let Some((vlan, segment)) = segment else {
+        out.flow(ADMISSION, 600, Purpose::Isolated, number, from, Actions::drop());
+        return;
+    };
+    let remember = Actions::goto(GUEST).then(Action::SetField(Field::Reg0, u64::from(vlan.get())));
+    out.flow(ADMISSION, 100, Purpose::Admission, number, from.clone(), remember);
+    out.flow(
+        GUEST,
+        500,
+        Purpose::Tagged,
+        number,
+        from.clone().tagged(),
+        Actions::drop(),
+    );
+    let policy = policy(vlan, segment);
+    let next = if policy == Policy::Open { STORM } else { SECURITY };
+    out.flow(
+        GUEST,
+        100,
+        Purpose::Admission,
+        number,
+        from.clone(),
+        Actions::goto(next),
+    );
+    let group = out.meter(Storm::Group, number, guest.limits.group);
+    if policy == Policy::Protected {
+        secure(out, number, guest, FROM_PROTECTED);
+        from_protected(out, network, number, vlan, segment, group);
+        return;
+    }
+    if policy == Policy::Secured {
+        secure(out, number, guest, STORM);
+        let anything = from.clone().from_mac(guest.mac);
+        out.flow(SECURITY, 100, Purpose::Secured, number, anything, Actions::goto(STORM));
+    }
+    let unknown = out.meter(Storm::Unknown, number, guest.limits.unknown);
+    let to_many = from.clone().masked(Field::EthDst, GROUP, GROUP);
+    out.flow(
+        STORM,
+        300,
+        Purpose::Storm,
+        number,
+        to_many,
+        Actions::normal().metered(group),
+    );
+    out.flow(
+        STORM,
+        100,
+        Purpose::Storm,
+        number,
+        from,
+        Actions::normal().metered(unknown),
+    );
+}
+
+/// What no guest may send, whatever its link allows.
+fn guest_rules(out: &mut Out) {
+    for frame in control_frames() {
+        out.flow(GUEST, 490, Purpose::Control, 0, frame, Actions::drop());
+    }
+    let probe = Match::any().eth_type(eth::PROBE);
+    out.flow(GUEST, 480, Purpose::Probe, 0, probe, Actions::drop());
+    let group_sender = Match::any().masked(Field::EthSrc, GROUP, GROUP);
+    out.flow(GUEST, 470, Purpose::Forged, 0, group_sender, Actions::drop());
+}
+
+/// What port security stops on all ports alike: playing DHCP server or router. Fragments do not show their ports, so those that could
+/// hide such a packet go too: no honest one of them is fragmented.
+fn security_rules(out: &mut Out) {
+    let v4 = |protocol: u8| Match::any().eth_type(eth::IPV4).is(Field::IpProto, protocol);
+    let v6 = |protocol: u8| Match::any().eth_type(eth::IPV6).is(Field::IpProto, protocol);
+    let fragment = |matches: Match| matches.masked(Field::IpFrag, 1_u64, 1);
+    let stopped = [
+        v4(ip::UDP).is(Field::UdpSrc, DHCP_SERVER),
+        v4(ip::ICMP).is(Field::IcmpType, REDIRECT),
+        v4(ip::ICMP).is(Field::IcmpType, ROUTER_ADVERTISEMENT_V4),
+        v6(ip::UDP).is(Field::UdpSrc, DHCP6_SERVER),
+        v6(ip::ICMPV6).is(Field::Icmpv6Type, ROUTER_ADVERTISEMENT),
+        v6(ip::ICMPV6).is(Field::Icmpv6Type, REDIRECT_V6),
+        fragment(v6(ip::ICMPV6)),
+        fragment(v4(ip::UDP).masked(Field::EthDst, GROUP, GROUP)),
+    ];
+    for matches in stopped {
+        out.flow(SECURITY, 400, Purpose::Rogue, 0, matches, Actions::drop());
+    }
+    // A sender of ARP or IPv4 that no port's own rule (300) lets pass is forged.
+    for eth_type in [eth::ARP, eth::IPV4] {
+        out.flow(
+            SECURITY,
+            200,
+            Purpose::Forged,
+            0,
+            Match::any().eth_type(eth_type),
+            Actions::drop(),
+        );
+    }
+}
+
+/// What a guest may send as itself.
+fn secure(out: &mut Out, number: u32, guest: &Guest, next: u8) {
+    let own = Match::any().in_port(number).from_mac(guest.mac);
+    let sha = crate::openflow::mac_value(guest.mac.octets());
+    let arp = own.clone().eth_type(eth::ARP).is(Field::ArpSha, sha);
+    let ipv4 = own.eth_type(eth::IPV4);
+    let mut pass = |matches: Match| {
+        out.flow(SECURITY, 300, Purpose::Secured, number, matches, Actions::goto(next));
+    };
+    for address in &guest.addresses {
+        pass(arp.clone().ip(Field::ArpSpa, *address));
+        pass(ipv4.clone().ip(Field::Ipv4Src, *address));
+    }
+    // Before it has an address: is it taken? and: give me one.
+    pass(arp.is(Field::ArpSpa, 0_u32));
+    let ask = ipv4.is(Field::Ipv4Src, 0_u32).is(Field::IpProto, ip::UDP);
+    pass(ask.is(Field::UdpSrc, DHCP_CLIENT).is(Field::UdpDst, DHCP_SERVER));
+}
+
+/// Frames to an end that is known pass without a limit.
+fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
+    let services = segment.services.iter().map(|service| service.mac);
+    let known: BTreeSet<Mac> = segment.known.iter().copied().chain(services).collect();
+    for mac in known {
+        let there = Match::any().is(Field::Reg0, vlan.get()).to_mac(mac);
+        out.flow(
+            STORM,
+            200,
+            Purpose::Forward,
+            u32::from(vlan.get()),
+            there,
+            Actions::normal(),
+        );
+    }
+}
+
+/// Where a service of a protected segment is reached from this node: on its own port here, or behind the uplink.
+fn towards(network: &Network, vlan: VlanId, service: &ServiceAddress) -> Option<Actions> {
+    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
+    if let Some((number, _)) = network.services.iter().find(here) {
+        return Some(Actions::drop().then(Action::Output(*number)));
+    }
+    carrying_uplink(network, vlan).map(|way| Actions::drop().then_tagged(vlan, way))
+}
+
+/// Broadcasts of a guest that a service must hear: who has its address, and DHCP.
+fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
+    let to_all = from.clone().is(Field::EthDst, BROADCAST);
+    let arp = to_all.clone().eth_type(eth::ARP).is(Field::ArpOp, ARP_REQUEST);
+    let mut heard = vec![arp.ip(Field::ArpTpa, service.address)];
+    if service.dhcp {
+        let dhcp = to_all.eth_type(eth::IPV4).is(Field::IpProto, ip::UDP);
+        heard.push(dhcp.is(Field::UdpSrc, DHCP_CLIENT).is(Field::UdpDst, DHCP_SERVER));
+    }
+    heard
+}
+
+fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, segment: &Segment, meter: Option<u32>) {
+    let from = Match::any().in_port(number);
+    for service in &segment.services {
+        let Some(there) = towards(network, vlan, service) else {
+            continue;
+        };
+        for matches in heard_by(service, &from) {
+            let limited = there.clone().metered(meter);
+            out.flow(FROM_PROTECTED, 200, Purpose::Protected, number, matches, limited);
+        }
+    }
+}
+
+/// A protected segment's flows that are the same for all guests, and those from the uplink.
+fn protected(out: &mut Out, network: &Network, vlan: VlanId, segment: &Segment) {
+    let of = u32::from(vlan.get());
+    for service in &segment.services {
+        if let Some(there) = towards(network, vlan, service) {
+            let matches = Match::any().is(Field::Reg0, vlan.get()).to_mac(service.mac);
+            out.flow(FROM_PROTECTED, 100, Purpose::Protected, of, matches, there);
+        }
+    }
+    if carrying_uplink(network, vlan).is_some() {
+        for service in &segment.services {
+            to_guests(out, network, vlan, service);
+            to_services(out, network, vlan, service);
+        }
+    }
+}
+
+/// From a service behind the uplink to the guests here.
+fn to_guests(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAddress) {
+    let from = Match::any().vlan(vlan).from_mac(service.mac);
+    let to_all = from.clone().is(Field::EthDst, BROADCAST);
+    let untagged = Actions::drop().then(Action::PopVlan);
+    let mut all = untagged.clone();
+    for (number, guest) in guests_of(network, vlan) {
+        let there = untagged.clone().then(Action::Output(number));
+        let to_it = from.clone().to_mac(guest.mac);
+        out.flow(TO_PROTECTED, 100, Purpose::Protected, number, to_it, there.clone());
+        for address in &guest.addresses {
+            let who_has = to_all.clone().eth_type(eth::ARP).ip(Field::ArpTpa, *address);
+            out.flow(TO_PROTECTED, 100, Purpose::Protected, number, who_has, there.clone());
+        }
+        all = all.then(Action::Output(number));
+    }
+    if service.dhcp && all != untagged {
+        // An answer to a guest that asked for a broadcast does not say which one; all others ignore it.
+        let answer = to_all.eth_type(eth::IPV4).is(Field::IpProto, ip::UDP);
+        let answer = answer.is(Field::UdpSrc, DHCP_SERVER).is(Field::UdpDst, DHCP_CLIENT);
+        out.flow(
+            TO_PROTECTED,
+            100,
+            Purpose::Protected,
+            u32::from(vlan.get()),
+            answer,
+            all,
+        );
+    }
+}
+
+/// From guests behind the uplink to a service here. Nobody out there is one of this segment's services.
+fn to_services(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAddress) {
+    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
+    let Some((number, _)) = network.services.iter().find(here) else {
+        return;
+    };
+    let there = Actions::drop().then(Action::PopVlan).then(Action::Output(*number));
+    let tagged = Match::any().vlan(vlan);
+    let forged = tagged.clone().from_mac(service.mac);
+    out.flow(TO_PROTECTED, 300, Purpose::Forged, *number, forged, Actions::drop());
+    out.flow(
+        TO_PROTECTED,
+        100,
+        Purpose::Protected,
+        *number,
+        tagged.clone().to_mac(service.mac),
+        there.clone(),
+    );
+    for matches in heard_by(service, &tagged) {
+        out.flow(TO_PROTECTED, 100, Purpose::Protected, *number, matches, there.clone());
+    }
+}

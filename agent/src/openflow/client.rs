@@ -1,0 +1,384 @@
+//! The connection: one task that writes, reads and sorts answers, and connects again when it breaks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
+use super::error::reason;
+use super::session::{Answer, BUNDLE, Event, Exchange, Planned, Session};
+use super::wire::{Framer, Message};
+use super::{Cookie, Counters, Error, Flow, FlowSet, Meter, MeterCounters, Rule};
+
+/// ovs-vswitchd answers in milliseconds; this long means that it hangs.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before connecting again; doubled up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// A bridge that comes is seen within this: its ports are shut until its flows are there.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// All of a bridge's flows, and what they have seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Flows and meters, those of others too.
+    pub set: FlowSet,
+    /// Of each flow.
+    pub counters: BTreeMap<Rule, Counters>,
+}
+
+/// A handle on the connection; clones share it.
+#[derive(Clone)]
+pub struct Client {
+    exchanges: mpsc::Sender<Exchange>,
+    ticks: watch::Receiver<u64>,
+    connected: watch::Receiver<bool>,
+    /// One change at a time: there is one bundle.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    socket: Arc<str>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Starts the connection's task, which lives until `cancel`. Never fails: a bridge that is not there yet is waited for.
+    #[must_use]
+    pub fn start(socket: impl Into<PathBuf>, cancel: CancellationToken) -> Self {
+        let path = socket.into();
+        let socket: Arc<str> = path.display().to_string().into();
+        let (exchange_sender, exchanges) = mpsc::channel(16);
+        let (tick_sender, ticks) = watch::channel(0);
+        let (connected_sender, connected) = watch::channel(false);
+        let task = Task {
+            path,
+            name: socket.clone(),
+            exchanges,
+            ticks: tick_sender,
+            connected: connected_sender,
+        };
+        tokio::spawn(async move {
+            // Nothing is half done when this is cut: a bundle that is not committed ends with its connection.
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = task.run() => {}
+            }
+        });
+        Self {
+            exchanges: exchange_sender,
+            ticks,
+            connected,
+            turn: Arc::default(),
+            socket,
+        }
+    }
+
+    /// Ticks when the connection comes or goes, and when somebody else changed a flow.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.ticks.clone()
+    }
+
+    /// True while the bridge answers.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Waits until the bridge answers.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] when it does not within `limit`.
+    pub async fn ready(&self, limit: Duration) -> Result<(), Error> {
+        let mut connected = self.connected.clone();
+        match timeout(limit, connected.wait_for(|connected| *connected)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.not_connected()),
+        }
+    }
+
+    /// All flows and meters, those of others too.
+    ///
+    /// # Errors
+    /// When they are not known: never take that for "none".
+    pub async fn table(&self) -> Result<Table, Error> {
+        let mut table = Table::default();
+        for (flow, counters) in self.flows(0, 0).await? {
+            table.counters.insert(flow.rule.clone(), counters);
+            table.set.insert(flow);
+        }
+        let request = codec::meters_request(part::METER_CONFIG);
+        for body in self.ask(request, "the list of meters").await? {
+            table
+                .set
+                .meters
+                .extend(codec::get_meter_config(codec::get_part(&body)?.body)?);
+        }
+        Ok(table)
+    }
+
+    /// The flows whose cookie agrees with `cookie` in the bits of `mask`.
+    ///
+    /// # Errors
+    /// When they are not known.
+    pub async fn flows(&self, cookie: u64, mask: u64) -> Result<Vec<(Flow, Counters)>, Error> {
+        let request = codec::flows_request(cookie, mask)?;
+        let mut flows = Vec::new();
+        for body in self.ask(request, "the list of flows").await? {
+            flows.extend(codec::get_flows(codec::get_part(&body)?.body)?);
+        }
+        Ok(flows)
+    }
+
+    /// What our meters have seen: says when a limit bites.
+    ///
+    /// # Errors
+    /// When it is not known.
+    pub async fn meter_counters(&self) -> Result<BTreeMap<u32, MeterCounters>, Error> {
+        let mut counters = BTreeMap::new();
+        for body in self
+            .ask(codec::meters_request(part::METERS), "the meters' counters")
+            .await?
+        {
+            counters.extend(codec::get_meter_counters(codec::get_part(&body)?.body)?);
+        }
+        counters.retain(|id, _| Meter::is_ours(*id));
+        Ok(counters)
+    }
+
+    /// Deletes and adds flows as one: all or nothing, and no frame sees a state between.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the flow; nothing was changed then.
+    pub async fn commit(&self, remove: &[Flow], add: &[Flow]) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        let changes: Vec<(FlowCommand, &Flow)> = remove
+            .iter()
+            .map(|flow| (FlowCommand::DeleteStrict, flow))
+            .chain(add.iter().map(|flow| (FlowCommand::Add, flow)))
+            .collect();
+        let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, BUNDLE))];
+        for (command, flow) in &changes {
+            messages.push(Planned::InBundle(codec::flow_mod(*command, flow)?));
+        }
+        messages.push(Planned::Plain(codec::barrier()));
+        // A message that is refused here is left out of the bundle, and a commit would carry out the rest. So it waits.
+        let answer = self.exchange(messages, None).await?;
+        let name = |index: usize| match index.checked_sub(1).and_then(|at| changes.get(at)) {
+            Some((FlowCommand::DeleteStrict, flow)) => format!("to delete the flow {}", flow.rule),
+            Some((_, flow)) => format!("the flow {flow}"),
+            None => format!("a bundle of {} flows", changes.len()),
+        };
+        if let Some(error) = refusal(&answer, name) {
+            let discard = vec![Planned::Plain(codec::bundle(BundleCommand::Discard, BUNDLE))];
+            // Whatever comes of it: without a commit nothing is changed.
+            let _ = self.exchange(discard, None).await;
+            return Err(error);
+        }
+        let commit = vec![Planned::Plain(codec::bundle(BundleCommand::Commit, BUNDLE))];
+        let answer = self.exchange(commit, Some(answer.first)).await?;
+        refusal(&answer, name).map_or(Ok(()), Err)
+    }
+
+    /// Makes and changes meters.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the first that was refused; others may have been set.
+    pub async fn set_meters(&self, add: &BTreeMap<u32, Meter>, modify: &BTreeMap<u32, Meter>) -> Result<(), Error> {
+        let add = add.iter().map(|(id, meter)| (MeterCommand::Add, *id, *meter));
+        let modify = modify.iter().map(|(id, meter)| (MeterCommand::Modify, *id, *meter));
+        self.meters(add.chain(modify).collect()).await
+    }
+
+    /// Deletes meters, and with them all flows that use them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]. A meter that is gone already is no error.
+    pub async fn delete_meters(&self, ids: &[u32]) -> Result<(), Error> {
+        let none = Meter { rate: 0, burst: 0 };
+        self.meters(ids.iter().map(|id| (MeterCommand::Delete, *id, none)).collect())
+            .await
+    }
+
+    async fn meters(&self, changes: Vec<(MeterCommand, u32, Meter)>) -> Result<(), Error> {
+        let message =
+            |(command, id, meter): &(MeterCommand, u32, Meter)| Planned::Plain(codec::meter_mod(*command, *id, *meter));
+        let mut messages: Vec<Planned> = changes.iter().map(message).collect();
+        messages.push(Planned::Plain(codec::barrier()));
+        let answer = self.exchange(messages, None).await?;
+        let name = |index: usize| {
+            let id = changes.get(index).map_or(0, |(_, id, _)| *id);
+            format!("meter {id}")
+        };
+        refusal(&answer, name).map_or(Ok(()), Err)
+    }
+
+    async fn ask(&self, request: Message, what: &str) -> Result<Vec<Vec<u8>>, Error> {
+        let answer = self.exchange(vec![Planned::Plain(request)], None).await?;
+        match refusal(&answer, |_| what.to_owned()) {
+            Some(error) => Err(error),
+            None => Ok(answer.bodies),
+        }
+    }
+
+    async fn exchange(&self, messages: Vec<Planned>, since: Option<u32>) -> Result<Answer, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.exchanges
+            .send(Exchange { messages, since, reply })
+            .await
+            .map_err(|_| self.not_connected())?;
+        match timeout(REQUEST_TIMEOUT, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::ConnectionLost),
+            Err(_) => Err(Error::Timeout(REQUEST_TIMEOUT)),
+        }
+    }
+
+    fn not_connected(&self) -> Error {
+        Error::NotConnected {
+            socket: self.socket.to_string(),
+        }
+    }
+}
+
+/// The first error of an answer.
+fn refusal(answer: &Answer, name: impl Fn(usize) -> String) -> Option<Error> {
+    answer.errors.first().map(|(index, kind, code)| Error::Refused {
+        what: name(*index),
+        reason: reason(*kind, *code),
+    })
+}
+
+struct Task {
+    path: PathBuf,
+    name: Arc<str>,
+    exchanges: mpsc::Receiver<Exchange>,
+    ticks: watch::Sender<u64>,
+    connected: watch::Sender<bool>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = MIN_PAUSE;
+        loop {
+            let Err(error) = self.connection().await;
+            let was_connected = self.connected.send_replace(false);
+            if was_connected {
+                tracing::warn!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge's flows are unknown");
+                self.tick();
+                pause = MIN_PAUSE;
+            } else {
+                tracing::debug!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge does not answer");
+            }
+            self.refuse_for(pause, &error).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    fn tick(&self) {
+        self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
+    }
+
+    /// Answers requests with why there is no connection, for a while.
+    async fn refuse_for(&mut self, pause: Duration, why: &Error) {
+        let until = Instant::now() + pause;
+        while let Ok(Some(exchange)) = timeout_at(until, self.exchanges.recv()).await {
+            let error = match why {
+                Error::Version(said) => Error::Version(said.clone()),
+                _ => Error::NotConnected {
+                    socket: self.name.to_string(),
+                },
+            };
+            let _ = exchange.reply.send(Err(error));
+        }
+        // All handles are gone: nobody asks any more, but the pause must still pass.
+        tokio::time::sleep_until(until).await;
+    }
+
+    /// One connection, from connect to its end.
+    async fn connection(&mut self) -> Result<std::convert::Infallible, Error> {
+        let name = self.name.to_string();
+        let io = |source| Error::Io {
+            socket: name.clone(),
+            source,
+        };
+        let stream = UnixStream::connect(&self.path).await.map_err(io)?;
+        let (mut reader, writer) = stream.into_split();
+        let (outgoing, queue) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(write(writer, queue));
+        let _writer = AbortOnDrop(writer.abort_handle());
+        let mut session = Session::new(outgoing);
+        session.send(&codec::hello(), 0)?;
+        let mut framer = Framer::default();
+        let mut chunk = vec![0_u8; 64 << 10];
+        loop {
+            tokio::select! {
+                // Cancel safe: nothing was read, or it is in `chunk` and the branch runs.
+                read = reader.read(&mut chunk) => {
+                    let read = read.map_err(io)?;
+                    if read == 0 {
+                        return Err(Error::ConnectionLost);
+                    }
+                    framer.push(chunk.get(..read).unwrap_or_default());
+                    for message in framer.drain()? {
+                        match session.handle(message)? {
+                            Event::Nothing => {}
+                            Event::Watching => {
+                                self.connected.send_replace(true);
+                                self.tick();
+                            }
+                            Event::Changed => self.tick(),
+                        }
+                    }
+                }
+                // Cancel safe: recv loses nothing. Only when watching: no change may slip in before that.
+                Some(exchange) = self.exchanges.recv(), if session.watching => session.forward(exchange)?,
+            }
+        }
+    }
+}
+
+/// Ends the writer with its connection.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Writing has a task of its own: if the switch stops reading until we read, both sides still move.
+async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(bytes) = queue.recv().await {
+        // A broken socket shows on the reading side too, and is handled there.
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// For callers that look only at our own flows.
+impl Table {
+    /// Our flows with their counters.
+    pub fn ours(&self) -> impl Iterator<Item = (&Rule, Cookie, Counters)> {
+        self.set
+            .flows
+            .iter()
+            .filter(|(_, (cookie, _))| cookie.is_ours())
+            .map(|(rule, (cookie, _))| {
+                let counters = self.counters.get(rule).copied().unwrap_or_default();
+                (rule, *cookie, counters)
+            })
+    }
+}

@@ -1,0 +1,323 @@
+//! The flows of a worker's guests: what they follow from, how they are set, and what a look at them says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use tracing::Instrument;
+use trunkline_proto::{
+    resource::{Facts, Flows, Key, Observation, Port, State},
+    wire,
+};
+
+use super::{Acts, Seen, Worker};
+use crate::{
+    flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
+    node::Desired,
+    openflow::{self, FlowSet, MeterCounters},
+    switch::{Observed, ObservedPort, Plan, SwitchState},
+};
+
+/// How long the bridge may take to answer on its management socket: it does at once, unless it was made just now.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// What a look at the flows found.
+pub(super) struct Guarded {
+    /// What they follow from.
+    pub(super) network: Network,
+    /// OpenFlow numbers of the guests' ports, by name.
+    pub(super) numbers: BTreeMap<String, u32>,
+    /// Of each VLAN.
+    pub(super) standings: BTreeMap<trunkline_proto::VlanId, Standing>,
+    /// What is still to be done, and what others have there.
+    pub(super) rest: openflow::Plan,
+    wanted: FlowSet,
+    there: FlowSet,
+}
+
+impl Guarded {
+    /// True when nothing of ours is there that should not be.
+    pub(super) fn is_tidy(&self) -> bool {
+        self.rest.remove.is_empty() && self.rest.remove_meters.is_empty()
+    }
+
+    /// Why a port is not held to what it may.
+    pub(super) fn port_problem(&self, number: u32) -> Option<String> {
+        flows::port_problem(number, &self.wanted, &self.there)
+    }
+}
+
+impl Worker {
+    /// Brings the flows where they are to be.
+    pub(super) async fn set_flows(&self, network: &Network) -> Result<(), openflow::Error> {
+        self.openflow.ready(WAIT).await?;
+        let there = self.openflow.table().await?.set;
+        let plan = openflow::plan(&compile(network), &there);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let (add, remove) = (plan.add.len(), plan.remove.len());
+        let span = tracing::info_span!("flows", add, remove);
+        openflow::execute(&plan, &self.openflow).instrument(span).await?;
+        tracing::info!(add, remove, "flows set");
+        Ok(())
+    }
+
+    /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here.
+    pub(super) async fn look_at_flows(
+        &mut self,
+        desired: &Desired,
+        state: &SwitchState,
+        observed: &Observed,
+        acts: &mut Acts,
+    ) -> Result<Guarded, String> {
+        if let Some(error) = acts.blind.take() {
+            // Perhaps nobody is there any more.
+            self.alive = None;
+            return Err(error);
+        }
+        let network = network(desired, state, observed, None);
+        // A bridge that is not ours has no flows of ours.
+        if acts.refused.is_none()
+            && let Err(error) = self.set_flows(&network).await
+        {
+            let text = crate::chain(&error);
+            if !error.is_answer() {
+                self.alive = None;
+                return Err(text);
+            }
+            acts.unguarded = Some(format!("the flows could not be set: {text}"));
+        }
+        match self.openflow.table().await {
+            Ok(table) => Ok(guarded(desired, observed, network, table.set)),
+            Err(error) => {
+                self.alive = None;
+                Err(crate::chain(&error))
+            }
+        }
+    }
+}
+
+fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet) -> Guarded {
+    let wanted = compile(&network);
+    let rest = openflow::plan(&wanted, &there);
+    let standings = flows::standings(&network, &wanted, &there);
+    let numbers = desired.ports().filter_map(|(_, _, port)| {
+        let name = port.tap.to_string();
+        let number = number(observed.port(&name)?)?;
+        Some((name, number))
+    });
+    // Only what is wrong is looked at again for each port.
+    let wrong = |(rule, held): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| {
+        there.flows.get(*rule) != Some(*held)
+    };
+    let wrong = wanted.flows.iter().filter(wrong);
+    let wanted = FlowSet {
+        flows: wrong.map(|(rule, held)| (rule.clone(), held.clone())).collect(),
+        meters: BTreeMap::new(),
+    };
+    Guarded {
+        numbers: numbers.collect(),
+        network,
+        standings,
+        rest,
+        wanted,
+        there,
+    }
+}
+
+/// A worker without guests has no flows at all: its bridge drops everything without them.
+fn compile(network: &Network) -> FlowSet {
+    if network.guests.is_empty() {
+        FlowSet::default()
+    } else {
+        flows::compile(network)
+    }
+}
+
+/// Why an uplink cannot be reached by flows.
+pub(super) fn uplink_problem(state: &SwitchState, observed: &Observed) -> Option<(String, String)> {
+    let name = &state.uplink.as_ref()?.name;
+    let count = observed.port(name)?.interfaces.len();
+    let reason =
+        format!("the uplink {name} is a bond of {count} interfaces, which a worker cannot use yet; name one interface");
+    (count > 1).then(|| (name.clone(), reason))
+}
+
+/// What the flows follow from. Ports that `plan` makes count with the numbers that they will ask for, those that leave no more.
+pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observed, plan: Option<&Plan>) -> Network {
+    let segments: BTreeMap<_, _> = desired
+        .flows()
+        .map(|(_, _, flows)| (flows.vlan, segment(flows)))
+        .collect();
+    let limits: BTreeMap<_, _> = desired
+        .flows()
+        .map(|(_, _, flows)| (flows.vlan, limits(flows)))
+        .collect();
+    let number = |name: &str| coming(name, plan).or_else(|| standing(name, state, observed, plan));
+    let guests = desired.ports().filter_map(|(_, _, port)| {
+        let limits = port.vlan.and_then(|vlan| limits.get(&vlan)).copied();
+        Some((number(port.tap.as_str())?, guest(port, limits.unwrap_or_default())))
+    });
+    let uplink = state.uplink.as_ref().and_then(|uplink| {
+        let port = number(&uplink.name)?;
+        let vlans = uplink.vlans.clone();
+        Some(Uplink { port, vlans })
+    });
+    Network {
+        uplink,
+        probe: None,
+        guests: guests.collect(),
+        services: BTreeMap::new(),
+        segments,
+    }
+}
+
+/// The number that a port will ask for when it joins.
+fn coming(name: &str, plan: Option<&Plan>) -> Option<u32> {
+    let addition = plan?.add.iter().find(|addition| addition.name == name)?;
+    u32::try_from(addition.columns.interface.ofport_request?).ok()
+}
+
+/// The number of a port that is on our bridge, is ours, and stays.
+fn standing(name: &str, state: &SwitchState, observed: &Observed, plan: Option<&Plan>) -> Option<u32> {
+    let port = observed.port(name)?;
+    let on_our_bridge = port
+        .bridge
+        .as_ref()
+        .is_some_and(|(_, bridge)| *bridge == state.bridge.name);
+    let leaves = plan.is_some_and(|plan| plan.remove.iter().any(|removal| removal.name == name));
+    let adopted = plan.is_some_and(|plan| plan.modify.iter().any(|change| change.name == name));
+    let ours = port.is_ours(&state.mark) || adopted;
+    (on_our_bridge && ours && !leaves).then(|| number(port))?
+}
+
+/// The number that ovs-vswitchd gave; a bond has one for each member, which is not supported.
+fn number(port: &ObservedPort) -> Option<u32> {
+    let [interface] = &port.interfaces[..] else { return None };
+    u32::try_from(interface.ofport?).ok().filter(|number| *number > 0)
+}
+
+fn guest(port: &Port, limits: StormLimits) -> Guest {
+    Guest {
+        vlan: port.vlan,
+        mac: port.mac,
+        addresses: port.addresses.iter().copied().collect(),
+        limits,
+    }
+}
+
+fn limits(flows: &Flows) -> StormLimits {
+    StormLimits {
+        group: flows.broadcast_limit.map_or(0, NonZeroU32::get),
+        unknown: flows.unknown_unicast_limit.map_or(0, NonZeroU32::get),
+    }
+}
+
+fn segment(flows: &Flows) -> Segment {
+    let gateway = ServiceAddress {
+        mac: flows.gateway_mac,
+        address: flows.gateway_address,
+        dhcp: false,
+    };
+    let dhcp = flows.dhcp.map(|(mac, address)| ServiceAddress {
+        mac,
+        address,
+        dhcp: true,
+    });
+    Segment {
+        policy: match (flows.protected, flows.port_security) {
+            (true, _) => Policy::Protected,
+            (false, true) => Policy::Secured,
+            (false, false) => Policy::Open,
+        },
+        services: [gateway].into_iter().chain(dhcp).collect(),
+        known: flows.guests.clone(),
+    }
+}
+
+/// Which limits bite, as the meters tell at every look at the counters.
+#[derive(Debug, Default)]
+pub(super) struct Storms {
+    network: Network,
+    names: BTreeMap<u32, String>,
+    before: Option<BTreeMap<u32, MeterCounters>>,
+    /// Ports whose limit has dropped frames between the last two looks: VLAN, and frames dropped since the port joined.
+    biting: BTreeMap<String, (trunkline_proto::VlanId, u64)>,
+    /// The flows as the last pass judged them, without storms.
+    judged: BTreeMap<Key, Observation>,
+}
+
+impl Storms {
+    /// Takes over what a pass has found.
+    pub(super) fn stand_on(&mut self, observations: &[Observation], seen: &Seen) {
+        let flows = observations.iter().filter(|o| matches!(o.facts, Some(Facts::Flows(_))));
+        self.judged = flows.map(|o| (o.key.clone(), o.clone())).collect();
+        if let Ok(guarded) = &seen.guarded {
+            self.network = guarded.network.clone();
+            self.names = guarded
+                .numbers
+                .iter()
+                .map(|(name, number)| (*number, name.clone()))
+                .collect();
+        }
+        self.biting
+            .retain(|name, _| self.names.values().any(|held| held == name));
+    }
+
+    /// Compares the meters with the last look; what changed in a VLAN's state is returned.
+    pub(super) fn count(&mut self, desired: &Desired, now: BTreeMap<u32, MeterCounters>) -> Vec<Observation> {
+        let earlier = std::mem::take(&mut self.biting);
+        if let Some(before) = &self.before {
+            let bitten: BTreeSet<u32> = flows::bites(&self.network, before, &now)
+                .iter()
+                .map(|bite| bite.port)
+                .collect();
+            let storm = |number: u32| {
+                let dropped = |storm: Storm| now.get(&storm.meter(number)).map_or(0, |seen| seen.dropped);
+                let vlan = self.network.guests.get(&number)?.vlan?;
+                let all = dropped(Storm::Group).saturating_add(dropped(Storm::Unknown));
+                Some((self.names.get(&number)?.clone(), (vlan, all)))
+            };
+            self.biting = bitten.into_iter().filter_map(storm).collect();
+        }
+        self.before = Some(now);
+        if self.biting == earlier {
+            return Vec::new();
+        }
+        let current = |o: &&Observation| desired.items.get(&o.key).is_some_and(|item| item.hash == o.hash);
+        let mut observations: Vec<_> = self.judged.values().filter(current).cloned().collect();
+        self.mark(&mut observations);
+        observations
+    }
+
+    /// Writes the storms into the observations of their VLANs.
+    pub(super) fn mark(&self, observations: &mut [Observation]) {
+        for observation in observations {
+            let Some(Facts::Flows(facts)) = &mut observation.facts else {
+                continue;
+            };
+            let of_it = |(name, (vlan, dropped)): (&String, &(trunkline_proto::VlanId, u64))| {
+                let storm = wire::StormFacts {
+                    port: name.clone(),
+                    dropped: *dropped,
+                };
+                (Flows::name_of(*vlan) == observation.key.name.as_str()).then_some(storm)
+            };
+            facts.storms = self.biting.iter().filter_map(of_it).collect();
+            if let (Some(first), State::Ready) = (facts.storms.first(), observation.state) {
+                let more = match facts.storms.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                observation.reason = format!(
+                    "{}{more} sends more to all, or to nobody, than its limit allows: {} frames dropped",
+                    first.port, first.dropped
+                );
+                observation.state = State::Degraded;
+            }
+        }
+    }
+}
