@@ -16,6 +16,7 @@
 //! that the worker's agent made.
 
 pub mod api;
+pub mod attacks;
 pub mod demo;
 pub mod error;
 pub mod guest;

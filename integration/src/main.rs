@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use trunkline_integration::program::{background, guests, supervise};
-use trunkline_integration::{LabError, demo, guest, lab};
+use trunkline_integration::{LabError, attacks, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -50,6 +50,9 @@ enum Command {
         /// Print the proof as JSON on standard output.
         #[arg(long)]
         json: bool,
+        /// Attack the fleet from inside its guests instead, print what passed, and end.
+        #[arg(long)]
+        attacks: bool,
     },
     /// The root of a host (the lab starts this itself).
     #[command(hide = true)]
@@ -116,7 +119,10 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
         Command::Status { json } => background::status(json)?,
         Command::Exec { host, command } => background::exec(&host, &command)?,
         Command::Env => background::env()?,
-        Command::Demo { once, json } => return demo::run(once, json),
+        Command::Demo {
+            attacks: true, json, ..
+        } => return attacks::run(json),
+        Command::Demo { once, json, .. } => return demo::run(once, json),
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
         Command::Guest(GuestCommand::Exec { vm, command }) => return guests::exec(&vm, command),
