@@ -51,7 +51,7 @@ pub fn run(as_json: bool) -> Result<ExitCode, LabError> {
     say("both slices are ready; starting guests on their TAPs, two of them real machines");
     let slices = fleet.api().slices()?;
     let guests = start_guests(&lab, &slices, &MACHINES)?;
-    let attack = Attack::prepare(&lab, &slices, &guests)?;
+    let mut attack = Attack::prepare(&lab, &slices, &guests)?;
     say("attacking from inside the guests");
     let outcomes = attack.run()?;
     say("done");

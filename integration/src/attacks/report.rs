@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::table::{Expect, Rule};
 
 /// Faults shown of one row; a hole lets many attempts through.
-const SHOWN: usize = 3;
+const SHOWN: usize = 2;
+/// Letters of them that a line holds.
+const WIDTH: usize = 160;
 
 /// What came of a row.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +48,11 @@ impl Outcome {
             return format!("all {} attempts", self.tried);
         }
         let shown: Vec<&str> = self.faults.iter().take(SHOWN).map(String::as_str).collect();
-        format!("{} of {} not: {}", self.faults.len(), self.tried, shown.join("; "))
+        let text = format!("{} of {} not: {}", self.faults.len(), self.tried, shown.join("; "));
+        match text.char_indices().nth(WIDTH) {
+            Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + " ...",
+            None => text,
+        }
     }
 }
 
@@ -91,7 +97,7 @@ mod tests {
     fn faults_are_counted_and_the_first_shown() {
         let faults = vec!["a".to_owned(), "b".to_owned(), "c".to_owned(), "d".to_owned()];
         let outcome = Outcome::new(&HOSTILE[0], "", 9, faults);
-        assert!(table(std::slice::from_ref(&outcome)).contains("4 of 9 not: a; b; c"));
+        assert!(table(std::slice::from_ref(&outcome)).contains("4 of 9 not: a; b"));
         let value: serde_json::Value = serde_json::from_str(&json(&[outcome])).unwrap();
         assert_eq!(value["attacks"][0]["faults"].as_array().unwrap().len(), 4);
         assert_eq!(value["attacks"][0]["expected"], "confined");

@@ -1,25 +1,30 @@
 //! Runs the table: what must pass, what must not, the storms, and what must pass once more.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use trunkline_proto::wire::Slice;
 
 use super::attempts::{Attempt, Numbers, attempts};
 use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
-use super::table::{HONEST, HOSTILE, Rule, STORMS};
+use super::table::{Expect, HONEST, HOSTILE, Rule, STORMS};
 use super::world::World;
 use crate::LabError;
 use crate::guest::{Guest, Kind};
 use crate::lab::{Lab, programs};
+use crate::wait::until;
 
 const LEASE_LIMIT: Duration = Duration::from_secs(60);
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 /// After so long without a new frame nothing more comes.
 const QUIET: Duration = Duration::from_millis(400);
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
+/// Counters go to the controller every ten seconds.
+const SHOW_LIMIT: Duration = Duration::from_secs(25);
 /// A frame may be lost on a busy machine: what must pass gets as many tries, and so does what never left its guest.
 const TRIES: usize = 4;
 /// What the console of a real machine takes in one line, and the kernel as arguments.
@@ -56,19 +61,57 @@ impl<'a> Attack<'a> {
     }
 
     /// The whole table. An error means that it could not be tried; a row that does not hold is an outcome.
-    pub fn run(mut self) -> Result<Vec<Outcome>, LabError> {
+    pub fn run(&mut self) -> Result<Vec<Outcome>, LabError> {
         let mut outcomes = self.wave(HONEST, "")?;
         outcomes.extend(self.wave(HOSTILE, "")?);
         for storm in STORMS {
             outcomes.extend(self.wave(std::slice::from_ref(storm), "")?);
         }
+        outcomes.push(self.storms_show()?);
         outcomes.extend(self.wave(HONEST, ", afterwards")?);
         Ok(outcomes)
     }
 
-    /// Where it runs.
-    pub fn lab(&self) -> &Lab {
-        self.lab
+    /// Rows that must not pass, by name.
+    pub fn hostile(&mut self, names: &[&str]) -> Result<Vec<Outcome>, LabError> {
+        let rows: Vec<Rule> = HOSTILE.iter().filter(|row| names.contains(&row.id)).copied().collect();
+        self.wave(&rows, "")
+    }
+
+    /// After the floods the operator is told which port sent too much.
+    fn storms_show(&mut self) -> Result<Outcome, LabError> {
+        let flood = STORMS
+            .iter()
+            .flat_map(|row| attempts(row, &self.world, &mut self.numbers));
+        let Some(tap) = flood.map(|attempt| attempt.from.tap).next() else {
+            return Err(LabError::Other("nobody sends a flood".to_owned()));
+        };
+        let mut client = Command::new(programs::find("trunkctl")?);
+        client.args(["node", "show", &tap.host, "--output", "json"]);
+        client.env("TRUNKLINE_CONTROLLER", self.lab.controller_endpoint());
+        client.env("TRUNKLINE_BUNDLE", self.lab.bundle("operator"));
+        let shown = until("the storm to show", SHOW_LIMIT, || {
+            let output = client.output().map_err(|error| error.to_string())?;
+            let node = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+            if dropped(&node, &tap.interface) > 0 {
+                Ok(())
+            } else {
+                Err(format!("nothing of {} on {}", tap.interface, tap.host))
+            }
+        });
+        let faults = match shown {
+            Ok(()) => Vec::new(),
+            Err(LabError::Timeout { seen, .. }) => vec![seen],
+            Err(error) => return Err(error),
+        };
+        Ok(Outcome {
+            name: "floods show in the node's status".to_owned(),
+            expected: Expect::Limited,
+            twin: "broadcasts below the limit",
+            tried: 1,
+            ok: faults.is_empty(),
+            faults,
+        })
     }
 
     fn wave(&mut self, rules: &[Rule], suffix: &str) -> Result<Vec<Outcome>, LabError> {
@@ -160,4 +203,31 @@ fn inject(guest: &Guest, words: &[String]) -> Result<(), LabError> {
         rest = later;
     }
     Ok(())
+}
+
+/// Frames of a port that were dropped over its limit, as the node reported them.
+fn dropped(value: &Value, port: &str) -> u64 {
+    match value {
+        Value::Object(fields) if fields.get("port").and_then(Value::as_str) == Some(port) => {
+            fields.get("dropped").and_then(Value::as_u64).unwrap_or(0)
+        }
+        Value::Object(fields) => fields.values().map(|value| dropped(value, port)).sum(),
+        Value::Array(values) => values.iter().map(|value| dropped(value, port)).sum(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_frames_are_found_wherever_the_port_stands() {
+        let node = serde_json::json!({ "resources": [
+            { "name": "flows_vlan110", "observed": { "storms": [{ "port": "tap_1_eth1", "dropped": 7 }] } },
+            { "name": "tap_2_eth1", "observed": {} },
+        ] });
+        assert_eq!(dropped(&node, "tap_1_eth1"), 7);
+        assert_eq!(dropped(&node, "tap_2_eth1"), 0);
+    }
 }
