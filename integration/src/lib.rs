@@ -17,6 +17,7 @@
 
 pub mod api;
 pub mod attacks;
+pub mod bench_traffic;
 pub mod demo;
 pub mod error;
 pub mod guest;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use trunkline_integration::program::{background, guests, supervise};
-use trunkline_integration::{LabError, attacks, demo, guest, lab};
+use trunkline_integration::{LabError, attacks, bench_traffic, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -53,6 +53,21 @@ enum Command {
         /// Attack the fleet from inside its guests instead, print what passed, and end.
         #[arg(long)]
         attacks: bool,
+    },
+    /// Measure what our flows cost honest traffic: two guests on two workers, our flows against one NORMAL flow, in turn.
+    BenchTraffic {
+        /// How often each is measured.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+        /// Seconds of TCP in each.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
+        seconds: u16,
+        /// On a link with port security.
+        #[arg(long)]
+        port_security: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// The root of a host (the lab starts this itself).
     #[command(hide = true)]
@@ -119,6 +134,12 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
         Command::Status { json } => background::status(json)?,
         Command::Exec { host, command } => background::exec(&host, &command)?,
         Command::Env => background::env()?,
+        Command::BenchTraffic {
+            rounds,
+            seconds,
+            port_security,
+            json,
+        } => bench_traffic::run(rounds, seconds, port_security, json)?,
         Command::Demo {
             attacks: true, json, ..
         } => return attacks::run(json),

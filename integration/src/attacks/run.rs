@@ -11,7 +11,7 @@ use super::attempts::{Attempt, Numbers, attempts};
 use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
-use super::table::{Expect, HONEST, HOSTILE, Rule, STORMS};
+use super::table::{Expect, HONEST, HOSTILE, Rule, STORMS, TAGS};
 use super::world::World;
 use crate::LabError;
 use crate::guest::{Guest, Kind};
@@ -64,6 +64,7 @@ impl<'a> Attack<'a> {
     pub fn run(&mut self) -> Result<Vec<Outcome>, LabError> {
         let mut outcomes = self.wave(HONEST, "")?;
         outcomes.extend(self.wave(HOSTILE, "")?);
+        outcomes.extend(self.wave(TAGS, "")?);
         for storm in STORMS {
             outcomes.extend(self.wave(std::slice::from_ref(storm), "")?);
         }
