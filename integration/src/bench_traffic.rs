@@ -185,7 +185,7 @@ fn median(values: &[f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.get(middle) {
-        Some(upper) if values.len() % 2 == 0 => {
+        Some(upper) if values.len().is_multiple_of(2) => {
             let lower = middle.checked_sub(1).and_then(|lower| values.get(lower));
             (upper + lower.unwrap_or(upper)) / 2.0
         }

@@ -8,7 +8,8 @@ use super::frame::{
     ALL_NODES, Arp, BROADCAST, Mac, arp_request, dhcp, echo, ethernet, icmp, icmp6, ipv4, link_local, mark, syn,
     tagged, udp,
 };
-use super::table::{Rule, What};
+use super::table::Rule;
+use super::what::What;
 use super::world::{Nic, World};
 use crate::lab::layout::INTERNET_ADDRESS;
 

@@ -17,6 +17,7 @@ mod report;
 mod run;
 pub mod sniff;
 pub mod table;
+pub mod what;
 pub mod world;
 
 use std::process::ExitCode;

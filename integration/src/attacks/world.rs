@@ -191,7 +191,10 @@ fn internet_server(slices: &[Slice], devices: &BTreeMap<String, Mac>, device: &s
     Some(Server { vlan: 400, at })
 }
 
-fn nodes(lab: &Lab, gateways: &[Server]) -> Result<(Vec<Ipv4Addr>, Vec<(Mac, Ipv6Addr)>), LabError> {
+/// IPv4 addresses, and IPv6 addresses with the hardware addresses that they stand on.
+type Addresses = (Vec<Ipv4Addr>, Vec<(Mac, Ipv6Addr)>);
+
+fn nodes(lab: &Lab, gateways: &[Server]) -> Result<Addresses, LabError> {
     let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
     for name in lab.layout().nodes().into_iter().chain(["ctl".to_owned()]) {
         let host = lab.host(&name)?;
