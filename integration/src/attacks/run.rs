@@ -75,7 +75,12 @@ impl<'a> Attack<'a> {
 
     /// Rows that must not pass, by name.
     pub fn hostile(&mut self, names: &[&str]) -> Result<Vec<Outcome>, LabError> {
-        let rows: Vec<Rule> = HOSTILE.iter().filter(|row| names.contains(&row.id)).copied().collect();
+        let rows: Vec<Rule> = HOSTILE
+            .iter()
+            .chain(TAGS)
+            .filter(|row| names.contains(&row.id))
+            .copied()
+            .collect();
         self.wave(&rows, "")
     }
 
