@@ -16,6 +16,8 @@
 //! that the worker's agent made.
 
 pub mod api;
+pub mod attacks;
+pub mod bench_traffic;
 pub mod demo;
 pub mod error;
 pub mod guest;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use trunkline_integration::program::console::{say_line, tell};
 use trunkline_integration::program::control::Change;
 use trunkline_integration::program::{background, daemons, guests, supervise};
-use trunkline_integration::{LabError, demo, guest, lab};
+use trunkline_integration::{LabError, attacks, bench_traffic, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -56,6 +56,24 @@ enum Command {
         #[arg(long)]
         once: bool,
         /// Print the proof as JSON on standard output.
+        #[arg(long)]
+        json: bool,
+        /// Attack the fleet from inside its guests instead, print what passed, and end.
+        #[arg(long)]
+        attacks: bool,
+    },
+    /// Measure what our flows cost honest traffic: two guests on two workers, our flows against one NORMAL flow, in turn.
+    BenchTraffic {
+        /// How often each is measured.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+        /// Seconds of TCP in each.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
+        seconds: u16,
+        /// On a link with port security.
+        #[arg(long)]
+        port_security: bool,
+        /// As JSON.
         #[arg(long)]
         json: bool,
     },
@@ -134,7 +152,16 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
         Command::Stop { host } => daemons::ask_for(&host, Change::Stop)?,
         Command::Restart { host } => daemons::ask_for(&host, Change::Restart)?,
         Command::Env => background::env()?,
-        Command::Demo { once, json } => return demo::run(once, json),
+        Command::BenchTraffic {
+            rounds,
+            seconds,
+            port_security,
+            json,
+        } => bench_traffic::run(rounds, seconds, port_security, json)?,
+        Command::Demo {
+            attacks: true, json, ..
+        } => return attacks::run(json),
+        Command::Demo { once, json, .. } => return demo::run(once, json),
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
         Command::Guest(GuestCommand::List { json }) => guests::list(json)?,

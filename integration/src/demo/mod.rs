@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 pub use fleet::{Fleet, start_guests};
-use prove::joined;
+pub(crate) use prove::joined;
 pub use prove::prove;
 pub use report::{Row, json, shared_vlan, table};
 

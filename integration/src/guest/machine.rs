@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Spec;
 use super::console::Console;
+use super::initramfs;
 use crate::LabError;
 use crate::lab::{Host, Output, Running, programs};
 use crate::wait::until;
@@ -23,7 +24,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn start(worker: &Arc<Host>, spec: &Spec) -> Result<Self, LabError> {
         let socket = format!("/run/machine-{}.console", spec.vm_id);
-        let mut qemu = worker.spawn(&format!("machine-{}", spec.vm_id), &arguments(spec, &socket)?)?;
+        let mut qemu = worker.spawn(&format!("machine-{}", spec.vm_id), &arguments(worker, spec, &socket)?)?;
         let path = worker.path(&socket);
         let mut console = until(
             &format!("the console of {}", spec.name),
@@ -50,9 +51,11 @@ impl Machine {
     }
 }
 
-fn arguments(spec: &Spec, socket: &str) -> Result<Vec<String>, LabError> {
+fn arguments(worker: &Host, spec: &Spec, socket: &str) -> Result<Vec<String>, LabError> {
     let kernel = programs::guest_file("vmlinuz")?.display().to_string();
-    let initramfs = programs::guest_file("initramfs")?.display().to_string();
+    let initramfs = initramfs::with_program(&worker.folder().join("guests"))?
+        .display()
+        .to_string();
     let serial = format!("unix:{socket},server=on,wait=on");
     let fixed = [
         "qemu-system-x86_64",

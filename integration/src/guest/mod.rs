@@ -5,6 +5,7 @@
 //! Both bring their interfaces up, ask for leases by busybox's udhcpc, and run commands.
 
 mod console;
+mod initramfs;
 mod lease;
 mod machine;
 mod namespace;

@@ -1,0 +1,239 @@
+//! Runs the table: what must pass, what must not, the storms, and what must pass once more.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use trunkline_proto::wire::Slice;
+
+use super::attempts::{Attempt, Numbers, attempts};
+use super::judge::{Verdict, judge};
+use super::report::Outcome;
+use super::sniff::Ears;
+use super::table::{Expect, HONEST, HOSTILE, Rule, STORMS, TAGS};
+use super::world::World;
+use crate::LabError;
+use crate::guest::{Guest, Kind};
+use crate::lab::{Lab, programs};
+use crate::wait::until;
+
+const LEASE_LIMIT: Duration = Duration::from_secs(60);
+const SEND_LIMIT: Duration = Duration::from_secs(60);
+/// After so long without a new frame nothing more comes.
+const QUIET: Duration = Duration::from_millis(400);
+const QUIET_LIMIT: Duration = Duration::from_secs(20);
+/// Counters go to the controller every ten seconds.
+const SHOW_LIMIT: Duration = Duration::from_secs(25);
+/// A frame may be lost on a busy machine: what must pass gets as many tries, and so does what never left its guest.
+const TRIES: usize = 4;
+/// What the console of a real machine takes in one line, and the kernel as arguments.
+const CONSOLE_LINE: usize = 3000;
+const ARGUMENTS: usize = 100_000;
+
+type Guests = BTreeMap<String, Guest>;
+
+/// Everything that a run needs.
+pub struct Attack<'a> {
+    lab: &'a Lab,
+    guests: &'a Guests,
+    world: World,
+    ears: Ears,
+    numbers: Numbers,
+}
+
+impl<'a> Attack<'a> {
+    /// Waits for the guests' leases, looks at the fleet and begins to listen.
+    pub fn prepare(lab: &'a Lab, slices: &[Slice], guests: &'a Guests) -> Result<Self, LabError> {
+        let world = World::look(lab, slices)?;
+        for nic in world.nics.iter().filter(|nic| nic.vlan.is_some()) {
+            find(guests, &nic.guest)?.await_lease(&nic.name, LEASE_LIMIT)?;
+        }
+        let ears = Ears::start(lab)?;
+        let numbers = Numbers::default();
+        Ok(Self {
+            lab,
+            guests,
+            world,
+            ears,
+            numbers,
+        })
+    }
+
+    /// The whole table. An error means that it could not be tried; a row that does not hold is an outcome.
+    pub fn run(&mut self) -> Result<Vec<Outcome>, LabError> {
+        let mut outcomes = self.wave(HONEST, "")?;
+        outcomes.extend(self.wave(HOSTILE, "")?);
+        outcomes.extend(self.wave(TAGS, "")?);
+        for storm in STORMS {
+            outcomes.extend(self.wave(std::slice::from_ref(storm), "")?);
+        }
+        outcomes.push(self.storms_show()?);
+        outcomes.extend(self.wave(HONEST, ", afterwards")?);
+        Ok(outcomes)
+    }
+
+    /// Rows that must not pass, by name.
+    pub fn hostile(&mut self, names: &[&str]) -> Result<Vec<Outcome>, LabError> {
+        let rows: Vec<Rule> = HOSTILE
+            .iter()
+            .chain(TAGS)
+            .filter(|row| names.contains(&row.id))
+            .copied()
+            .collect();
+        self.wave(&rows, "")
+    }
+
+    /// After the floods the operator is told which port sent too much.
+    fn storms_show(&mut self) -> Result<Outcome, LabError> {
+        let flood = STORMS
+            .iter()
+            .flat_map(|row| attempts(row, &self.world, &mut self.numbers));
+        let Some(tap) = flood.map(|attempt| attempt.from.tap).next() else {
+            return Err(LabError::Other("nobody sends a flood".to_owned()));
+        };
+        let mut client = Command::new(programs::find("trunkctl")?);
+        client.args(["node", "show", &tap.host, "--output", "json"]);
+        client.env("TRUNKLINE_CONTROLLER", self.lab.controller_endpoint());
+        client.env("TRUNKLINE_BUNDLE", self.lab.bundle("operator"));
+        let shown = until("the storm to show", SHOW_LIMIT, || {
+            let output = client.output().map_err(|error| error.to_string())?;
+            let node = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+            if dropped(&node, &tap.interface) > 0 {
+                Ok(())
+            } else {
+                Err(format!("nothing of {} on {}", tap.interface, tap.host))
+            }
+        });
+        let faults = match shown {
+            Ok(()) => Vec::new(),
+            Err(LabError::Timeout { seen, .. }) => vec![seen],
+            Err(error) => return Err(error),
+        };
+        Ok(Outcome {
+            name: "floods show in the node's status".to_owned(),
+            expected: Expect::Limited,
+            twin: "broadcasts below the limit",
+            tried: 1,
+            ok: faults.is_empty(),
+            faults,
+        })
+    }
+
+    fn wave(&mut self, rules: &[Rule], suffix: &str) -> Result<Vec<Outcome>, LabError> {
+        let mut open: Vec<(usize, Attempt)> = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let made = attempts(rule, &self.world, &mut self.numbers);
+            open.extend(made.into_iter().map(|attempt| (number, attempt)));
+        }
+        let mut counts = vec![0; rules.len()];
+        open.iter().for_each(|(number, _)| counts[*number] += 1);
+        let mut faults: Vec<Vec<String>> = vec![Vec::new(); rules.len()];
+        for turn in 1..=TRIES {
+            self.send(&open)?;
+            self.ears.await_quiet(QUIET, QUIET_LIMIT)?;
+            let mut again = Vec::new();
+            for (number, attempt) in open {
+                let Some(rule) = rules.get(number) else { continue };
+                let verdict = judge(&attempt, rule.expect, &self.world, &self.ears);
+                let lost = verdict == Verdict::NotSent || rule.expect.passes();
+                match verdict {
+                    Verdict::Holds => {}
+                    _ if lost && turn < TRIES => again.push((number, attempt)),
+                    Verdict::NotSent => faults[number].push(said(&attempt, "never left the guest")),
+                    Verdict::Broken(what) => faults[number].push(said(&attempt, &what)),
+                }
+            }
+            open = again;
+            if open.is_empty() {
+                break;
+            }
+        }
+        let rows = rules.iter().zip(counts).zip(faults);
+        Ok(rows
+            .map(|((rule, tried), faults)| Outcome::new(rule, suffix, tried, faults))
+            .collect())
+    }
+
+    /// Every guest sends what is its own, all guests at once, each in the table's order.
+    fn send(&self, open: &[(usize, Attempt)]) -> Result<(), LabError> {
+        let mut words: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (_, attempt) in open {
+            words
+                .entry(attempt.from.guest.as_str())
+                .or_default()
+                .push(attempt.burst.to_string());
+        }
+        std::thread::scope(|scope| {
+            let sending: Vec<_> = words
+                .into_iter()
+                .map(|(guest, words)| scope.spawn(move || inject(find(self.guests, guest)?, &words)))
+                .collect();
+            sending.into_iter().try_for_each(crate::demo::joined)
+        })
+    }
+}
+
+fn find<'a>(guests: &'a Guests, name: &str) -> Result<&'a Guest, LabError> {
+    let found = guests.get(name);
+    found.ok_or_else(|| LabError::Other(format!("no guest of {name} runs")))
+}
+
+fn said(attempt: &Attempt, what: &str) -> String {
+    format!("{} -> {}: {what}", attempt.from.full(), attempt.to)
+}
+
+/// Runs the program inside the guest, as often as its words need.
+fn inject(guest: &Guest, words: &[String]) -> Result<(), LabError> {
+    let (program, room) = match guest.kind() {
+        Kind::Machine => ("/bin/trunkline-frames".to_owned(), CONSOLE_LINE),
+        Kind::Namespace => (programs::find("trunkline-frames")?.display().to_string(), ARGUMENTS),
+    };
+    let mut rest = words;
+    while !rest.is_empty() {
+        let mut length = 0;
+        let fits = rest.iter().take_while(|word| {
+            length += word.len() + 3;
+            length <= room
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        let argv: Vec<&str> = [program.as_str()]
+            .into_iter()
+            .chain(now.iter().map(String::as_str))
+            .collect();
+        let output = guest.exec_for(&argv, SEND_LIMIT)?;
+        if !output.ok() {
+            let (name, said) = (&guest.spec().name, output.stderr + &output.stdout);
+            return Err(LabError::Other(format!("{name} could not send: {said}")));
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Frames of a port that were dropped over its limit, as the node reported them.
+fn dropped(value: &Value, port: &str) -> u64 {
+    match value {
+        Value::Object(fields) if fields.get("port").and_then(Value::as_str) == Some(port) => {
+            fields.get("dropped").and_then(Value::as_u64).unwrap_or(0)
+        }
+        Value::Object(fields) => fields.values().map(|value| dropped(value, port)).sum(),
+        Value::Array(values) => values.iter().map(|value| dropped(value, port)).sum(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_frames_are_found_wherever_the_port_stands() {
+        let node = serde_json::json!({ "resources": [
+            { "name": "flows_vlan110", "observed": { "storms": [{ "port": "tap_1_eth1", "dropped": 7 }] } },
+            { "name": "tap_2_eth1", "observed": {} },
+        ] });
+        assert_eq!(dropped(&node, "tap_1_eth1"), 7);
+        assert_eq!(dropped(&node, "tap_2_eth1"), 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! What an attacker, or an honest guest, may send.
+
+/// What is sent. How it looks stands in `attempts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Echo request to each peer's own addresses.
+    EchoPeers,
+    /// Who has each peer's address?
+    ArpPeers,
+    /// Echo request and ARP to the own gateway.
+    Gateway,
+    /// Echo request to the internet host.
+    Internet,
+    /// A DHCP discovery.
+    Discover,
+    /// Broadcast of an EtherType that nobody knows.
+    Broadcast,
+    /// A few broadcasts, far below any limit.
+    Trickle,
+    /// Echo request to each guest's own addresses, in the other slice.
+    EchoStrangers,
+    /// Who has each address of the other slice?
+    ArpStrangers,
+    /// The same addresses through the own gateway.
+    RouteStrangers,
+    /// Echo, TCP and ARP to every gateway and DHCP server that is not the own one.
+    ForeignServers,
+    /// Echo, TCP and UDP through the gateway to every address of every node.
+    NodesIpv4,
+    /// TCP and UDP to the own gateway.
+    GatewayServices,
+    /// Echo requests over IPv6 to all nodes, all routers and every address that a node has.
+    NodesIpv6,
+    /// Echo and TCP to the internet host, through whatever gateway.
+    InternetAnyhow,
+    /// Broadcasts of every kind: ARP, echo, IPv6, DHCP.
+    AnyBroadcast,
+    /// One tag, ids 1 to 4095.
+    EveryTag,
+    /// One tag with id 0: a frame with a priority and no VLAN.
+    TagZero,
+    /// The own VLAN outside, ids 0 to 4095 inside; the same with a provider's tag outside.
+    DoubleTags,
+    /// Id 0 outside, ids 0 to 4095 inside.
+    ZeroThenTag,
+    /// Another source MAC.
+    ForgedMac,
+    /// "The gateway's address is mine", to everybody.
+    ForgedArpGateway,
+    /// ARP with another guest's address as its sender.
+    ForgedArpPeer,
+    /// An IPv4 source that is another guest's.
+    ForgedIp,
+    /// A DHCP server's offer.
+    DhcpAnswer,
+    /// A router advertisement.
+    RouterAdvertisement,
+    /// An ICMP redirect to each peer, in the gateway's name.
+    Redirect,
+    /// The same, in the own name.
+    RedirectOwn,
+    /// EtherType 0x88B5: the fleet's own probes.
+    Probe,
+    /// A spanning tree's root.
+    Stp,
+    /// A neighbour's introduction.
+    Lldp,
+    /// "Stop sending".
+    Pause,
+    /// 64-byte broadcasts as fast as they go.
+    FloodBroadcast,
+    /// 64-byte frames to an address that nobody has.
+    FloodUnknown,
+}
+
+impl What {
+    /// Every VLAN id, thousands of frames.
+    pub fn sweeps(self) -> bool {
+        matches!(self, Self::EveryTag | Self::DoubleTags | Self::ZeroThenTag)
+    }
+
+    /// As many frames as the wire takes.
+    pub fn floods(self) -> bool {
+        matches!(self, Self::FloodBroadcast | Self::FloodUnknown)
+    }
+}
