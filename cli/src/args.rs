@@ -45,20 +45,39 @@ pub(crate) struct Global {
         global = true,
         value_name = "URL",
         env = "TRUNKLINE_CONTROLLER",
+        hide_short_help = true,
         default_value = "https://127.0.0.1:7443"
     )]
     pub(crate) controller: String,
     /// Directory with your ca.pem, cert.pem and key.pem
-    #[arg(long, global = true, value_name = "DIR", env = "TRUNKLINE_BUNDLE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TRUNKLINE_BUNDLE",
+        hide_short_help = true
+    )]
     pub(crate) bundle: Option<PathBuf>,
     /// Name to expect in the controller's certificate [default: the URL's host]
-    #[arg(long, global = true, value_name = "NAME", env = "TRUNKLINE_SERVER_NAME")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "TRUNKLINE_SERVER_NAME",
+        hide_short_help = true
+    )]
     pub(crate) server_name: Option<String>,
     /// How to print what was read
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
     /// When to use colours; NO_COLOR is honoured
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_short_help = true
+    )]
     pub(crate) color: ColourChoice,
 }
 

@@ -29,7 +29,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 pub(super) async fn read(path: &Path, global: &Global, console: &Console) -> Result<Topology, Failure> {
     let (wrong, rest) = match load(path)? {
         Ok(topology) => return Ok(topology),
-        Err(parts) => parts,
+        Err(parts) => *parts,
     };
     let asked = match &rest {
         Some(rest) => tokio::time::timeout(ASK_LIMIT, ask(rest, global, console))
@@ -68,7 +68,7 @@ fn violations(error: &ApiError) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The file, or its mistakes and what else there is in it.
-type Loaded = Result<Topology, (Wrong, Option<Topology>)>;
+type Loaded = Result<Topology, Box<(Wrong, Option<Topology>)>>;
 
 fn load(path: &Path) -> Result<Loaded, Failure> {
     let standard_input = path == Path::new("-");

@@ -63,6 +63,10 @@ async fn list(session: &Session, filter: EventFilter) -> Result<(), Failure> {
         }
         page_token = page.next_page_token;
     }
+    if views.is_empty() && !filter.slice.is_empty() {
+        // A slice that is deleted still has events; one that has none must exist.
+        session.slice(&filter.slice).await?;
+    }
     if views.is_empty() && session.console.format == Format::Table {
         session.console.note("no events");
     }

@@ -30,7 +30,25 @@ pub(super) async fn run(session: &Session, args: &Status) -> Result<(), Failure>
     let view = StatusView::from(&status);
     session
         .console
-        .show(&view, || status_text(&session.console, &view, !args.slices.is_empty()))
+        .show(&view, || status_text(&session.console, &view, !args.slices.is_empty()))?;
+    if session.console.format == Format::Table {
+        say_drafts(session, &view).await?;
+    }
+    Ok(())
+}
+
+/// What is deployed may be as it should while somebody waits for what is in the draft only.
+async fn say_drafts(session: &Session, status: &StatusView) -> Result<(), Failure> {
+    for slice in session.slices(None).await? {
+        let shown = status.slices.iter().any(|s| s.name == slice.name);
+        if let Some(deployed) = slice.deployed.filter(|_| shown && slice.draft_differs) {
+            session.console.note(format!(
+                "note: the draft of {0} differs from what is deployed (#{1}); `trunkctl slice deploy {0}` makes it true",
+                slice.name, deployed.number
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn goal(args: &Status) -> Goal {

@@ -81,13 +81,13 @@ pub struct Topology {
 impl Topology {
     /// Reads a file; `file` is its name, for messages.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Wrong> {
-        Self::parse_further(file, bytes).map_err(|(wrong, _)| wrong)
+        Self::parse_further(file, bytes).map_err(|parts| parts.0)
     }
 
     /// The same. Where only values are wrong, the rest comes along, to ask the controller what it finds wrong with that
     /// ([`Topology::more`]); it must not be applied.
-    pub fn parse_further(file: &str, bytes: &[u8]) -> Result<Self, (Wrong, Option<Self>)> {
-        let wrong = |text: &str, mistakes| (Wrong::new(file, text, mistakes), None);
+    pub fn parse_further(file: &str, bytes: &[u8]) -> Result<Self, Box<(Wrong, Option<Self>)>> {
+        let wrong = |text: &str, mistakes| Box::new((Wrong::new(file, text, mistakes), None));
         if bytes.len() > MAX_BYTES {
             let mistake = Mistake::new(
                 0..0,
@@ -96,7 +96,7 @@ impl Topology {
             );
             return Err(wrong("", vec![mistake]));
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| (not_utf8(file, bytes, e.valid_up_to()), None))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| Box::new((not_utf8(file, bytes, e.valid_up_to()), None)))?;
         let root = tree::parse(text).map_err(|mistakes| wrong(text, mistakes))?;
         let mut reader = read::Reader::default();
         let written = shape::slices(&root, &mut reader);
@@ -116,7 +116,7 @@ impl Topology {
             return Ok(topology);
         }
         let rest = (!left_out && !topology.slices.is_empty()).then_some(topology);
-        Err((Wrong::new(file, text, mistakes), rest))
+        Err(Box::new((Wrong::new(file, text, mistakes), rest)))
     }
 
     /// `wrong` with those of the controller's violations that only it can know, where the file has no mistake already. What is

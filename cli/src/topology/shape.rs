@@ -65,11 +65,14 @@ pub(super) fn slices(root: &Node, reader: &mut Reader) -> Vec<SliceAt> {
         return Vec::new();
     };
     let Some(node) = fields.get("slices") else {
-        reader.mistake(
-            &fields.place,
-            "the file has no slices",
-            "write `slices:` and a list of slices",
-        );
+        // A key that is misspelt is told already.
+        if reader.mistakes.is_empty() {
+            reader.mistake(
+                &fields.place,
+                "the file has no slices",
+                "write `slices:` and a list of slices",
+            );
+        }
         return Vec::new();
     };
     reader.places.insert("slices".to_owned(), node.place.clone());

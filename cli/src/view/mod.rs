@@ -18,9 +18,9 @@ fn time(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     Timestamp::new(time.seconds, time.nanos).ok()
 }
 
-/// For tables: to the second.
+/// For tables: RFC 3339 to the second, in UTC.
 fn shown(time: Option<Timestamp>) -> String {
-    time.map_or_else(String::new, |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+    time.map_or_else(String::new, |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// How long ago, roughly: `12s`, `5m`, `3h`, `8d`.

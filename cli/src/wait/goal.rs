@@ -186,7 +186,7 @@ fn words(slice: &SliceStatus) -> String {
 
 fn state_words(state: i32, reason: &str) -> String {
     let state = State::try_from(state).map_or_else(|_| "not deployed".to_owned(), |s| s.to_string());
-    if reason.is_empty() {
+    if reason.is_empty() || reason == state {
         state
     } else {
         format!("{state}: {reason}")

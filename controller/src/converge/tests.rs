@@ -103,7 +103,7 @@ fn a_node_that_is_away_makes_it_unknown_since_then() {
     let (state, reason) = status(&world, &views);
     assert_eq!(state, wire::State::Unknown);
     assert!(
-        reason.contains("w2 is not connected since 2023-11-14T22:13:20Z"),
+        reason.contains("w2 is not connected, last heard at 2023-11-14T22:13:20Z"),
         "{reason}"
     );
     views.remove(&name("w2"));

@@ -172,12 +172,12 @@ fn vm_differs(old: &Vm, new: &Vm) -> Option<String> {
         if old.address_given != new.address_given && old.address == new.address {
             let fixed = |i: &Interface| {
                 if i.address_given.is_some() {
-                    "given"
+                    "operator"
                 } else {
-                    "allocated"
+                    "controller"
                 }
             };
-            detail.field(&format!("{} address is", new.name), fixed(old), fixed(new));
+            detail.field(&format!("{} address chosen by", new.name), fixed(old), fixed(new));
         }
     }
     detail.finish()
@@ -189,7 +189,7 @@ fn link_new(link: &Link) -> String {
 
 fn link_differs(old: &Link, new: &Link) -> Option<String> {
     let ends = |l: &Link| l.ends.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let fixed = |given: bool| if given { "given" } else { "allocated" };
+    let fixed = |given: bool| if given { "operator" } else { "controller" };
     let mut detail = Details::default();
     detail.field("ends", ends(old), ends(new));
     detail.field("vlan", old.vlan, new.vlan);
@@ -198,8 +198,8 @@ fn link_differs(old: &Link, new: &Link) -> Option<String> {
     detail.field("mtu", old.mtu, new.mtu);
     detail.field("port_security", old.port_security, new.port_security);
     detail.field("protected", old.protected, new.protected);
-    detail.field("vlan is", fixed(old.vlan_given), fixed(new.vlan_given));
-    detail.field("subnet is", fixed(old.subnet_given), fixed(new.subnet_given));
+    detail.field("vlan chosen by", fixed(old.vlan_given), fixed(new.vlan_given));
+    detail.field("subnet chosen by", fixed(old.subnet_given), fixed(new.subnet_given));
     detail.field("mtu is", fixed(old.mtu_given), fixed(new.mtu_given));
     detail.finish()
 }

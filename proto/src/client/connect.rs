@@ -33,7 +33,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// Our certificate bundle is not right.
-    #[error("our certificate bundle cannot be used")]
+    #[error("the certificate bundle cannot be used")]
     Bundle(#[from] TlsError),
     /// TCP or TLS failed.
     #[error(transparent)]

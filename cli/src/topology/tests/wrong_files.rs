@@ -43,10 +43,7 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
         ),
         row(
             "slice:\n- name: a\n",
-            &[
-                "1:1: \"slice\" is not a key of the file: write slices",
-                "1:1: the file has no slices: write `slices:` and a list of slices",
-            ],
+            &["1:1: \"slice\" is not a key of the file: write slices"],
         ),
         row(
             "slices: [{name: a}]\n---\nslices: [{name: b}]\n",
