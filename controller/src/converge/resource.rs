@@ -107,7 +107,9 @@ fn silence(node: &Name, view: Option<&NodeView>) -> String {
         Some(view) if view.connected => format!("{node} has connected; its full report has not come yet"),
         Some(NodeView {
             last_seen: Some(seen), ..
-        }) => format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller"),
+        }) => {
+            format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller")
+        }
         _ => format!(
             "{node} has not connected since the controller started; start its agent or mend its way to the controller"
         ),

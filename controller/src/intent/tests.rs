@@ -43,7 +43,11 @@ fn all_that_is_wrong_with_a_link_is_told_at_once() {
     );
     spec.links[1].vlan = 400;
     parse(&[spec], &mut mistakes);
-    assert_eq!(mistakes.len(), 3, "an end that is not there, one that is taken, and the VLAN");
+    assert_eq!(
+        mistakes.len(),
+        3,
+        "an end that is not there, one that is taken, and the VLAN"
+    );
 }
 
 proptest! {

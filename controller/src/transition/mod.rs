@@ -212,8 +212,8 @@ impl From<&Change> for wire::Change {
 /// An entry for the journal; the caller adds the sequence and the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// `slice.applied`, `slice.deployed`, `slice.undeployed`, `slice.rolledback`, `slice.deleted`, `node.joined`,
-    /// `node.removed`, `vlan.freed`, `restore.settled`.
+    /// `slice.applied`, `slice.deployed`, `slice.undeployed`, `slice.rolledback`, `slice.deleted`, `slice.gone`,
+    /// `node.joined`, `node.removed`, `vlan.freed`, `restore.settled`.
     pub kind: &'static str,
     /// Who caused it.
     pub actor: String,

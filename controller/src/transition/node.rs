@@ -1,5 +1,7 @@
 //! Nodes come, report, and go; time passes.
 
+use std::collections::BTreeSet;
+
 use trunkline_proto::{Digest, Name};
 
 use super::{
@@ -87,11 +89,26 @@ pub(super) fn remove(cluster: &mut Cluster, name: &str, cx: &Context) -> Result<
 
 pub(super) fn clean(cluster: &mut Cluster, name: &Name, term: u64, generation: u64, cx: &Context) -> Draft {
     let clean = Position { term, generation };
+    let mut draft = Draft::default();
     // A node cannot have cleaned what it has not been told yet.
     if clean <= cluster.position() {
+        let before = going(cluster);
         strike(cluster, name, cx, |removal| removal <= clean);
+        for (slice, uid) in before.difference(&going(cluster)) {
+            let now = cluster.slices.get(slice).filter(|s| s.uid == *uid);
+            if now.is_none_or(|s| s.deployed.is_none()) {
+                let text = format!("slice {slice} is gone from every host");
+                draft.events.push(event("slice.gone", cx, Some(slice), text));
+            }
+        }
     }
-    Draft::default()
+    draft
+}
+
+/// Slices of which some node still has to take something away.
+fn going(cluster: &Cluster) -> BTreeSet<(Name, u64)> {
+    let waiting = cluster.departures.values().filter(|d| !d.waiting.is_empty());
+    waiting.map(|d| (d.slice.clone(), d.uid)).collect()
 }
 
 pub(super) fn tick(cluster: &mut Cluster, cx: &Context) -> Draft {
