@@ -203,7 +203,11 @@ impl ResourceView {
             Some(FactsView::Nat { uplink, packets, .. }) => format!("{uplink}: {}", count(*packets, "new connection")),
             Some(FactsView::Flows { flows, storms }) => {
                 let storm = |s: &StormView| format!(", {} frames of {} over its limit", s.dropped, s.port);
-                format!("{}{}", count(*flows, "flow"), storms.iter().map(storm).collect::<String>())
+                format!(
+                    "{}{}",
+                    count(*flows, "flow"),
+                    storms.iter().map(storm).collect::<String>()
+                )
             }
         }
     }
