@@ -14,6 +14,7 @@ use crate::LabError;
 use crate::demo::{Fleet, start_guests};
 use crate::guest::Guest;
 use crate::lab::{AGENT_PROGRAM, Host, Lab, Options};
+use crate::program::console::{say_line, tell};
 use crate::program::supervise::end_on_signal;
 
 const PORT: u16 = 5201;
@@ -72,10 +73,9 @@ pub fn run(rounds: u16, seconds: u16, port_security: bool, as_json: bool) -> Res
                 .round_trip_microseconds
                 .push(round_trip(left, &listener, address)?);
         }
-        eprintln!("round {round} of {rounds}");
+        tell(&format!("round {round} of {rounds}"));
     }
-    print(&ours, &normal, as_json);
-    Ok(())
+    print(&ours, &normal, as_json)
 }
 
 fn topology(port_security: bool) -> String {
@@ -98,10 +98,10 @@ fn keep_flows(lab: &Lab) -> Result<Vec<Arc<Host>>, LabError> {
         lab.kill_daemon(&worker, AGENT_PROGRAM)?;
         let host = lab.host(&worker)?;
         let flows = host.must(&ofctl(&["--no-stats", "dump-flows", "br-int"]))?;
-        eprintln!(
+        tell(&format!(
             "{worker} has {} flows",
             flows.lines().filter(|line| line.contains("actions=")).count()
-        );
+        ));
         let write = |path: &str, text: &str| {
             let path = host.path(path);
             std::fs::write(&path, text).map_err(LabError::io(format!("cannot write {}", path.display())))
@@ -194,7 +194,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn print(ours: &Measured, normal: &Measured, as_json: bool) {
+fn print(ours: &Measured, normal: &Measured, as_json: bool) -> Result<(), LabError> {
     let speed = median(&ours.megabits_per_second) / median(&normal.megabits_per_second);
     // More is better on both: what NORMAL takes, in parts of what ours take.
     let latency = median(&normal.round_trip_microseconds) / median(&ours.round_trip_microseconds);
@@ -202,8 +202,7 @@ fn print(ours: &Measured, normal: &Measured, as_json: bool) {
         let value = serde_json::json!({
             "ours": ours, "normal": normal, "throughput_ratio": speed, "latency_ratio": latency,
         });
-        println!("{value:#}");
-        return;
+        return say_line(&format!("{value:#}"));
     }
     let spread = |values: &[f64]| {
         let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -218,7 +217,9 @@ fn print(ours: &Measured, normal: &Measured, as_json: bool) {
     table.add_row(row("TCP, Mbit/s", of_ours, of_normal, speed));
     let (of_ours, of_normal) = (&ours.round_trip_microseconds, &normal.round_trip_microseconds);
     table.add_row(row("round trip, microseconds", of_ours, of_normal, latency));
-    println!("{table}\n\nMedian (lowest to highest); a ratio of 1 is no cost, below 1 is slower.");
+    say_line(&format!(
+        "{table}\n\nMedian (lowest to highest); a ratio of 1 is no cost, below 1 is slower."
+    ))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub use run::Attack;
 use crate::LabError;
 use crate::demo::{Fleet, start_guests};
 use crate::lab::{Lab, Options};
+use crate::program::console::{say_line, tell};
 use crate::program::supervise::end_on_signal;
 
 /// Two slices with every kind of link over two workers.
@@ -42,7 +43,7 @@ pub const MACHINES: [&str; 2] = ["red/three", "blue/two"];
 pub fn run(as_json: bool) -> Result<ExitCode, LabError> {
     end_on_signal()?;
     let clock = Instant::now();
-    let say = |text: &str| eprintln!("[{:5.1} s] {text}", clock.elapsed().as_secs_f64());
+    let say = |text: &str| tell(&format!("[{:5.1} s] {text}", clock.elapsed().as_secs_f64()));
     say("starting a controller, two workers, a network node and the internet, each a host of its own");
     let lab = Lab::start(&Options::default())?;
     let fleet = Fleet::connect(&lab)?;
@@ -57,16 +58,16 @@ pub fn run(as_json: bool) -> Result<ExitCode, LabError> {
     let outcomes = attack.run()?;
     say("done");
     if as_json {
-        println!("{}", json(&outcomes));
+        say_line(&json(&outcomes))?;
     } else {
-        println!("\n{}\n", as_table(&outcomes));
+        say_line(&format!("\n{}\n", as_table(&outcomes)))?;
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.ok).count();
     let tried: usize = outcomes.iter().map(|outcome| outcome.tried).sum();
     if failed == 0 {
-        eprintln!("All {} rows hold, {tried} attempts.", outcomes.len());
+        tell(&format!("All {} rows hold, {tried} attempts.", outcomes.len()));
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{failed} of {} rows do not hold.", outcomes.len());
+    tell(&format!("{failed} of {} rows do not hold.", outcomes.len()));
     Ok(ExitCode::FAILURE)
 }

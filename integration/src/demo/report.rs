@@ -59,8 +59,8 @@ pub fn shared_vlan(slices: &[Slice]) -> String {
         [] => "no slice is on it here, so nothing is proven about it".to_owned(),
         [one] => format!(
             "only slice {one} is on it here. Proven: its leases, its way to the internet, and that the other slices do \
-             not reach it.\nNot proven: that guests of two slices which are both on VLAN 400 do not reach each other \
-             there"
+             not reach it.\nNot proven here, but by `./integration/demo --attacks`: that guests of two slices which are \
+             both on VLAN 400 do not reach each other there"
         ),
         several => format!(
             "slices {} are on it here, and the points above say whether they reach each other there",
