@@ -68,7 +68,7 @@ fn a_configuration_is_checked_without_starting_anything() {
     let text = std::fs::read_to_string(&path).unwrap().replace("socket", "sokcet");
     std::fs::write(&path, text).unwrap();
     let output = check(&path);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("sokcet") && error.contains("agent.toml:8"), "{error}");
 }
