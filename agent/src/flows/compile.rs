@@ -43,6 +43,7 @@ const REDIRECT_V6: u8 = 137;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
 const DHCP6_SERVER: u16 = 547;
+const DHCP6_CLIENT: u16 = 546;
 
 const ARP_REQUEST: u16 = 1;
 const BROADCAST: u64 = 0xffff_ffff_ffff;
@@ -147,6 +148,10 @@ fn uplink(out: &mut Out, network: &Network) {
     let probe = Match::any().in_port(number).eth_type(eth::PROBE);
     out.flow(ADMISSION, 400, Purpose::Probe, number, probe.clone(), Actions::drop());
     for vlan in vlans {
+        // Nothing is known of who may hear it: shut, as its guests are.
+        if *vlan != VlanId::INTERNET && !network.segments.contains_key(vlan) {
+            continue;
+        }
         if let Some(prober) = network.probe {
             let there = Actions::drop().then(Action::Output(prober));
             out.flow(ADMISSION, 410, Purpose::Probe, number, probe.clone().vlan(*vlan), there);
@@ -297,10 +302,13 @@ fn security_rules(out: &mut Out) {
     let v6 = |protocol: u8| Match::any().eth_type(eth::IPV6).is(Field::IpProto, protocol);
     let fragment = |matches: Match| matches.masked(Field::IpFrag, 1_u64, 1);
     let stopped = [
+        // A client looks at the port that it is sent to only, so an answer from any other port is one, too.
         v4(ip::UDP).is(Field::UdpSrc, DHCP_SERVER),
+        v4(ip::UDP).is(Field::UdpDst, DHCP_CLIENT),
         v4(ip::ICMP).is(Field::IcmpType, REDIRECT),
         v4(ip::ICMP).is(Field::IcmpType, ROUTER_ADVERTISEMENT_V4),
         v6(ip::UDP).is(Field::UdpSrc, DHCP6_SERVER),
+        v6(ip::UDP).is(Field::UdpDst, DHCP6_CLIENT),
         v6(ip::ICMPV6).is(Field::Icmpv6Type, ROUTER_ADVERTISEMENT),
         v6(ip::ICMPV6).is(Field::Icmpv6Type, REDIRECT_V6),
         fragment(v6(ip::ICMPV6)),

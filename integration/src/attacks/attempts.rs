@@ -351,12 +351,15 @@ impl Making<'_> {
     fn rogue(&mut self, what: What) {
         let own = self.from.own();
         if what == What::DhcpAnswer {
-            self.add("everybody", |id| {
-                let [a, b, c, d] = own.1.octets();
-                let options = [54, 4, a, b, c, d, 3, 4, a, b, c, d];
-                let message = dhcp(true, NOBODY, own.1, 2, &options, id);
-                udp((BROADCAST, Ipv4Addr::BROADCAST), own, (67, 68), &message)
-            });
+            // Many clients look at the port that they are sent to only.
+            for (to, port) in [("everybody", 67), ("everybody, from no server's port", 4000)] {
+                self.add(to, |id| {
+                    let [a, b, c, d] = own.1.octets();
+                    let options = [54, 4, a, b, c, d, 3, 4, a, b, c, d];
+                    let message = dhcp(true, NOBODY, own.1, 2, &options, id);
+                    udp((BROADCAST, Ipv4Addr::BROADCAST), own, (port, 68), &message)
+                });
+            }
             return;
         }
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -126,15 +126,17 @@ fn leaked(attempt: &Attempt, expect: Expect, world: &World, ears: &Ears, all: &[
 fn leak(from: &Nic, expect: Expect, world: &World, sighting: &Sighting) -> Option<String> {
     let point = &sighting.point;
     let own_vlan = |vlan: Option<u16>| vlan.is_some() && vlan == from.vlan;
+    // Where guests are kept apart, another guest of the VLAN is another tenant.
+    let among_peers = expect == Expect::Confined && !matches!(from.kind, Kind::Internet | Kind::Protected);
     if *point == from.tap {
         // An answer: on the own VLAN the other guests may give one, where they may be spoken to at all.
         let peer = || world.peers(from).any(|nic| nic.mac == sighting.from);
-        let allowed = !sighting.out || (expect == Expect::Confined && peer());
+        let allowed = !sighting.out || (among_peers && peer());
         return (!allowed).then(|| "answered".to_owned());
     }
     let says = |what: String| Some(what);
     if let Some(nic) = world.behind(point) {
-        let allowed = !sighting.out || (expect == Expect::Confined && own_vlan(nic.vlan));
+        let allowed = !sighting.out || (among_peers && own_vlan(nic.vlan));
         return if allowed { None } else { says(nic.full()) };
     }
     if expect == Expect::Dropped {

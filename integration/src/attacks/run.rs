@@ -130,6 +130,7 @@ impl<'a> Attack<'a> {
         open.iter().for_each(|(number, _)| counts[*number] += 1);
         let mut faults: Vec<Vec<String>> = vec![Vec::new(); rules.len()];
         for turn in 1..=TRIES {
+            self.ears.forget_arp();
             self.send(&open)?;
             self.ears.await_quiet(QUIET, QUIET_LIMIT)?;
             let mut again = Vec::new();

@@ -113,6 +113,11 @@ impl Ears {
         locked(&self.heard).attempts.get(&id).cloned().unwrap_or_default()
     }
 
+    /// Forgets the ARP answers so far: the next ones answer the next questions.
+    pub fn forget_arp(&self) {
+        locked(&self.heard).arp.clear();
+    }
+
     /// Whether an ARP answer for the address left through the interface.
     pub fn arp_answer(&self, at: &Point, ip: Ipv4Addr) -> bool {
         locked(&self.heard).arp.contains(&(at.clone(), ip))

@@ -71,7 +71,7 @@ const ALL: &[Kind] = &[Plain, Secure, Protected, Internet, Nowhere];
 const WIRED: &[Kind] = &[Plain, Secure, Protected, Internet];
 const LINKS: &[Kind] = &[Plain, Secure, Protected];
 const OPEN: &[Kind] = &[Plain, Secure];
-const GUARDED: &[Kind] = &[Secure, Internet];
+const GUARDED: &[Kind] = &[Secure, Protected, Internet];
 
 /// What must pass. Tried first, and all of it again when the attacks are over.
 pub const HONEST: &[Rule] = &[
@@ -300,7 +300,7 @@ pub const HOSTILE: &[Rule] = &[
         Expect::Dropped,
         "any EtherType on a plain link",
     ),
-    // Port security. Protected ends lie as they like; nobody but the gateway hears it, as the rows above say.
+    // Port security, which protected links have as well.
     rule(
         "forged source MAC",
         GUARDED,
