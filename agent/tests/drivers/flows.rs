@@ -468,8 +468,13 @@ fn on_a_secured_link_a_guest_is_only_itself() {
         .await;
         rig.expect("a DHCP reply", "c", &from(ip("c"), &udp((67, 68))), &[])
             .await;
-        rig.expect("a DHCP reply from another port", "c", &from(ip("c"), &udp((4000, 68))), &[])
-            .await;
+        rig.expect(
+            "a DHCP reply from another port",
+            "c",
+            &from(ip("c"), &udp((4000, 68))),
+            &[],
+        )
+        .await;
         let hidden = ipv4(ALL, c, (ip("c"), EVERYWHERE), 17, true, &udp((67, 68)));
         rig.expect("a DHCP reply in fragments", "c", &hidden, &[]).await;
         let icmp = |kind: u8| ipv4(d, c, (ip("c"), ip("d")), 1, false, &[kind, 0, 0, 0, 0, 0, 0, 0]);
