@@ -56,16 +56,14 @@ async fn deploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         term,
         generation,
     } = call!(session, slices.deploy_slice(request))?;
+    let at = (term, generation);
     let view = DoneView {
-        revision,
         number: Some(number),
-        term: Some(term),
-        generation: Some(generation),
-        ..DoneView::default()
+        ..DoneView::on_hosts(revision, at)
     };
     let sentence = format!("{} is deployed as #{number}\n", one.slice);
     session.console.show(&view, || sentence)?;
-    until(session, one, Until::Ready, (term, generation)).await
+    until(session, one, Until::Ready, at).await
 }
 
 async fn undeploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
@@ -79,16 +77,12 @@ async fn undeploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         term,
         generation,
     } = call!(session, slices.undeploy_slice(request))?;
-    let view = DoneView {
-        revision,
-        term: Some(term),
-        generation: Some(generation),
-        ..DoneView::default()
-    };
+    let at = (term, generation);
+    let view = DoneView::on_hosts(revision, at);
     session.console.show(&view, || {
         format!("{} is to be taken off every host; its draft stays\n", one.slice)
     })?;
-    until(session, one, Until::Gone, (term, generation)).await
+    until(session, one, Until::Gone, at).await
 }
 
 async fn delete(session: &Session, one: &OneSlice) -> Result<(), Failure> {
@@ -102,16 +96,12 @@ async fn delete(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         term,
         generation,
     } = call!(session, slices.delete_slice(request))?;
-    let view = DoneView {
-        revision,
-        term: Some(term),
-        generation: Some(generation),
-        ..DoneView::default()
-    };
+    let at = (term, generation);
+    let view = DoneView::on_hosts(revision, at);
     session.console.show(&view, || {
         format!("{} is deleted; what hosts have of it is being removed\n", one.slice)
     })?;
-    until(session, one, Until::Gone, (term, generation)).await
+    until(session, one, Until::Gone, at).await
 }
 
 async fn rollback(session: &Session, to: u32, one: &OneSlice) -> Result<(), Failure> {
@@ -129,18 +119,17 @@ async fn rollback(session: &Session, to: u32, one: &OneSlice) -> Result<(), Fail
         generation,
         renumbered,
     } = response;
+    let at = (term, generation);
     let view = DoneView {
-        revision,
         number: Some(number),
-        term: Some(term),
-        generation: Some(generation),
         renumbered,
+        ..DoneView::on_hosts(revision, at)
     };
     session.console.show(&view, || {
         let new: String = view.renumbered.iter().map(|what| format!("  {what}\n")).collect();
         format!("{} is deployed as #{number}, as it was in #{to}\n{new}", one.slice)
     })?;
-    until(session, one, Until::Ready, (term, generation)).await
+    until(session, one, Until::Ready, at).await
 }
 
 async fn revisions(session: &Session, slice: &str) -> Result<(), Failure> {

@@ -42,6 +42,18 @@ pub(crate) struct DoneView {
     pub(crate) renumbered: Vec<String>,
 }
 
+impl DoneView {
+    /// Of a call that changes hosts: revision of its commit, and the (term, generation) that they are brought to.
+    pub(crate) fn on_hosts(revision: u64, (term, generation): (u64, u64)) -> Self {
+        Self {
+            revision,
+            term: Some(term),
+            generation: Some(generation),
+            ..Self::default()
+        }
+    }
+}
+
 impl ApplyView {
     pub(crate) fn new(response: &wire::ApplySlicesResponse, dry_run: bool, deploy: bool) -> Self {
         let change = |change: &wire::Change| ChangeView {
