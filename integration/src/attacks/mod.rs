@@ -31,7 +31,7 @@ use crate::LabError;
 use crate::demo::{Fleet, start_guests};
 use crate::lab::{Lab, Options};
 use crate::program::console::{say_line, tell};
-use crate::program::supervise::end_on_signal;
+use crate::program::supervise::{self, end_on_signal};
 
 /// Two slices with every kind of link over two workers.
 pub const TOPOLOGY: &str = include_str!("../../examples/attacks.yaml");
@@ -56,6 +56,8 @@ pub fn run(as_json: bool) -> Result<ExitCode, LabError> {
     let mut attack = Attack::prepare(&lab, &slices, &guests)?;
     say("attacking from inside the guests");
     let outcomes = attack.run()?;
+    // What was taken away from under the attacks is no row that fails.
+    supervise::leave_it_to_the_signal();
     say("done");
     if as_json {
         say_line(&json(&outcomes))?;
