@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "trunkline/v1/resource.proto",
     "trunkline/v1/node.proto",
     "trunkline/v1/slice.proto",
     "trunkline/v1/fleet.proto",
     "trunkline/v1/watch.proto",
     "trunkline/v1/event.proto",
+    "trunkline/v1/explain.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -184,11 +184,19 @@ impl State {
 fn without_counters(observation: &Observation) -> Observation {
     let mut still = observation.clone();
     match &mut still.facts {
-        Some(Facts::Dhcp(dhcp)) => dhcp.leases = 0,
+        Some(Facts::Dhcp(dhcp)) => {
+            dhcp.leases = 0;
+            dhcp.held.clear();
+        }
+        Some(Facts::Port(port)) => port.received = 0,
+        // That frames pass, and how large, is news; how fast they were is a count.
+        Some(Facts::Probe(probe)) => probe.paths.iter_mut().for_each(|path| {
+            (path.loss_permille, path.round_trip_us, path.last_seen_ms) = (0, 0, 0);
+        }),
         Some(Facts::Nat(nat)) => (nat.packets, nat.bytes) = (0, 0),
         // That a limit bites is news; how often it did is a count.
         Some(Facts::Flows(flows)) => flows.storms.iter_mut().for_each(|storm| storm.dropped = 0),
-        Some(Facts::Port(_) | Facts::Trunk(_) | Facts::Gateway(_)) | None => {}
+        Some(Facts::Trunk(_) | Facts::Gateway(_)) | None => {}
     }
     still
 }

@@ -42,6 +42,7 @@ pub const RULES: &[(&str, &[Role])] = &[
     ("/trunkline.v1.SliceService/DeleteSlice", OPERATORS),
     ("/trunkline.v1.SliceService/AddVm", OPERATORS),
     ("/trunkline.v1.SliceService/RemoveVm", OPERATORS),
+    ("/trunkline.v1.SliceService/MoveVm", OPERATORS),
     ("/trunkline.v1.SliceService/AddLink", OPERATORS),
     ("/trunkline.v1.SliceService/RemoveLink", OPERATORS),
     ("/trunkline.v1.SliceService/DeploySlice", OPERATORS),
@@ -51,6 +52,12 @@ pub const RULES: &[(&str, &[Role])] = &[
     ("/trunkline.v1.FleetService/ListNodes", READERS),
     ("/trunkline.v1.FleetService/GetNode", READERS),
     ("/trunkline.v1.FleetService/RemoveNode", OPERATORS),
+    ("/trunkline.v1.FleetService/CordonNode", OPERATORS),
+    ("/trunkline.v1.FleetService/DrainNode", OPERATORS),
+    ("/trunkline.v1.FleetService/DeclareNodeGone", OPERATORS),
+    ("/trunkline.v1.FleetService/ConfirmRemovals", OPERATORS),
+    // What stops a frame.
+    ("/trunkline.v1.ExplainService/Explain", READERS),
     // Watching, and the journal.
     ("/trunkline.v1.WatchService/WatchSlices", READERS),
     ("/trunkline.v1.WatchService/WatchStatus", READERS),

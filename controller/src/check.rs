@@ -249,7 +249,7 @@ fn readable(
                     return Err(CheckError::Flows { node: name.clone() });
                 }
             }
-            Spec::Port(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => {}
+            Spec::Port(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Probe(_) => {}
         }
     }
     carried.ok_or_else(|| CheckError::Trunk { node: name.clone() })

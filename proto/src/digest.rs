@@ -16,6 +16,11 @@ impl Hash {
         Self(half(Sha256::digest(spec).into()))
     }
 
+    /// Its 16 bytes.
+    pub(crate) fn octets(self) -> [u8; 16] {
+        self.0
+    }
+
     /// As it goes on the wire.
     pub fn to_vec(self) -> Vec<u8> {
         self.0.to_vec()

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, VlanId, VmId};
+use crate::{Hash, Invalid, Name, VlanId, VmId};
 
 /// A unicast MAC address; written in lower case with colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,14 +28,21 @@ impl Mac {
         Self::of_service(0x02, vlan)
     }
 
+    /// MAC of a node's probe port: `52:56` and the first four bytes of the SHA-256 of its name, so that every node can tell every
+    /// other's. Two of 10,000 nodes share one with a probability of about 1%; frames are signed with the name, so they do not mix.
+    pub fn of_probe(node: &Name) -> Self {
+        let [a, b, c, d, ..] = Hash::of(node.as_str().as_bytes()).octets();
+        Self([0x52, 0x56, a, b, c, d])
+    }
+
     fn of_service(service: u8, vlan: VlanId) -> Self {
         let [high, low] = vlan.get().to_be_bytes();
         Self([0x52, 0x55, 0, service, high, low])
     }
 
-    /// True for addresses that the controller derives itself (`52:54:...` and `52:55:...`); nobody else may ask for one.
+    /// True for addresses that the controller derives itself (`52:54:...` to `52:56:...`); nobody else may ask for one.
     pub fn is_derived(self) -> bool {
-        matches!(self.0, [0x52, 0x54 | 0x55, ..])
+        matches!(self.0, [0x52, 0x54..=0x56, ..])
     }
 
     /// The six bytes in transmission order.

@@ -54,6 +54,7 @@ impl Collector {
             upserts,
             removals,
             last,
+            removals_intended: _,
         } = part;
         let head = Change {
             cluster_id,

@@ -160,7 +160,7 @@ impl<'a> Link<'a> {
                 }
                 Ok(())
             }
-            Some(From::Heartbeat(_)) => Ok(()),
+            Some(From::Confirm(_) | From::Heartbeat(_)) => Ok(()),
             // A message from a newer controller. It cannot need us to understand, or it would have asked what we are.
             None => Ok(()),
         }

@@ -46,6 +46,7 @@ pub fn judge_port(
             .and_then(|tag| i32::try_from(tag).ok())
             .unwrap_or(-1),
         carrier: device.is_some_and(|device| device.link.carrier),
+        received: 0,
     };
     let problem = troubles
         .get(name)

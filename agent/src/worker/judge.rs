@@ -28,7 +28,7 @@ pub(super) fn all(desired: &Desired, seen: &Seen) -> Vec<Observation> {
             )),
             Spec::Flows(flows) => judge_flows(flows, seen),
             // Refused before it came here.
-            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
+            Spec::Probe(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
         };
         let (state, reason) = match &seen.acts.refused {
             Some(refused) => (State::Failed, refused.clone()),

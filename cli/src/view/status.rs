@@ -99,6 +99,23 @@ pub(crate) enum FactsView {
         /// Ports whose limit bites.
         storms: Vec<StormView>,
     },
+    Probe {
+        period_ms: u32,
+        /// From each peer to the node.
+        paths: Vec<PathView>,
+    },
+}
+
+/// The direction from a peer, as its end saw it.
+#[derive(Debug, Serialize)]
+pub(crate) struct PathView {
+    pub(crate) peer: String,
+    /// Bytes of payload; 0: nothing comes.
+    pub(crate) largest: u32,
+    pub(crate) loss_permille: u32,
+    pub(crate) round_trip_us: u32,
+    pub(crate) last_seen_ms: u64,
+    pub(crate) largest_heard: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -152,6 +169,23 @@ impl From<&Facts> for FactsView {
                 flows: f.flows,
                 storms: f.storms.iter().map(StormView::from).collect(),
             },
+            Facts::Probe(p) => Self::Probe {
+                period_ms: p.period_ms,
+                paths: p.paths.iter().map(PathView::from).collect(),
+            },
+        }
+    }
+}
+
+impl From<&wire::ProbePath> for PathView {
+    fn from(path: &wire::ProbePath) -> Self {
+        Self {
+            peer: path.peer.clone(),
+            largest: path.largest,
+            loss_permille: path.loss_permille,
+            round_trip_us: path.round_trip_us,
+            last_seen_ms: path.last_seen_ms,
+            largest_heard: path.largest_heard,
         }
     }
 }
@@ -208,6 +242,10 @@ impl ResourceView {
                     count(*flows, "flow"),
                     storms.iter().map(storm).collect::<String>()
                 )
+            }
+            Some(FactsView::Probe { period_ms, paths }) => {
+                let passing = paths.iter().filter(|path| path.largest > 0).count();
+                format!("{passing} of {} peers heard, every {period_ms} ms", paths.len())
             }
         }
     }

@@ -234,6 +234,10 @@ impl SliceService for Controller {
         })
     }
 
+    async fn move_vm(&self, _: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
     async fn add_link(&self, request: Request<wire::AddLinkRequest>) -> Answer<wire::AddLinkResponse> {
         let m = request.get_ref().clone();
         self.mutate(
@@ -313,6 +317,28 @@ impl SliceService for Controller {
 
 #[tonic::async_trait]
 impl FleetService for Controller {
+    async fn cordon_node(&self, _: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn drain_node(&self, _: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn declare_node_gone(
+        &self,
+        _: Request<wire::DeclareNodeGoneRequest>,
+    ) -> Answer<wire::DeclareNodeGoneResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn confirm_removals(
+        &self,
+        _: Request<wire::ConfirmRemovalsRequest>,
+    ) -> Answer<wire::ConfirmRemovalsResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
     async fn list_nodes(&self, _: Request<wire::ListNodesRequest>) -> Answer<wire::ListNodesResponse> {
         Ok(Response::new(wire::ListNodesResponse {
             nodes: self.script().nodes.clone(),
@@ -340,6 +366,8 @@ impl FleetService for Controller {
                 hash: vec![],
                 reason: "kind 42 is not known to this version of the node's program; upgrade it".to_owned(),
             }],
+            orphans: Vec::new(),
+            held_removals: None,
         }))
     }
 

@@ -156,6 +156,8 @@ fn node(name: &str, role: NodeRole, connected: bool) -> wire::Node {
         status: Some(node_status(name, connected)),
         vms: u32::from(role == NodeRole::Worker),
         certificate_expires: at(86_400 * 90),
+        cordoned: false,
+        gone_since: None,
     }
 }
 
@@ -204,6 +206,7 @@ fn port(tag: i32, ofport: i32) -> Facts {
         ofport,
         tag,
         carrier: true,
+        received: 12,
     })
 }
 
@@ -257,6 +260,7 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
                 pid: 4711,
                 leases: 2,
                 current: true,
+                held: Vec::new(),
             }),
         ),
     ];
@@ -266,6 +270,7 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
         state: state.into(),
         reason: if good { String::new() } else { format!("w1: {reason}") },
         resources,
+        paths: Vec::new(),
     };
     let eth0 = resource("w1", wire::Kind::Port, "tap_1002_eth0", State::Ready, "", port(400, 1));
     wire::SliceStatus {

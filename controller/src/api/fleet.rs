@@ -71,6 +71,8 @@ impl FleetService for Fleet {
                 node: Some(self.node(&state, &views, &name)),
                 resources: converge::node_resources(&state, &views, &name),
                 refused: refused.collect(),
+                orphans: Vec::new(),
+                held_removals: None,
             })
         })
         .await
@@ -82,6 +84,28 @@ impl FleetService for Fleet {
             revision: step.state.cluster.meta.revision,
         };
         mutate(&self.core, "RemoveNode", request, |r| &r.request_id, intent, answer).await
+    }
+
+    async fn cordon_node(&self, _: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn drain_node(&self, _: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn declare_node_gone(
+        &self,
+        _: Request<wire::DeclareNodeGoneRequest>,
+    ) -> Answer<wire::DeclareNodeGoneResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
+    async fn confirm_removals(
+        &self,
+        _: Request<wire::ConfirmRemovalsRequest>,
+    ) -> Answer<wire::ConfirmRemovalsResponse> {
+        Err(Status::unimplemented("not in this version"))
     }
 }
 
@@ -105,6 +129,8 @@ impl Fleet {
             facts: info.map(|info| info.facts),
             status: Some(converge::node_status(state, views, name)),
             vms: state.cluster.vms_on(name),
+            cordoned: false,
+            gone_since: None,
         }
     }
 }

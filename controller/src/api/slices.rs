@@ -137,6 +137,10 @@ impl SliceService for Slices {
         mutate(&self.core, "RemoveVm", request, |r| &r.request_id, intent, answer).await
     }
 
+    async fn move_vm(&self, _: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
+        Err(Status::unimplemented("not in this version"))
+    }
+
     async fn add_link(&self, request: Request<wire::AddLinkRequest>) -> Answer<wire::AddLinkResponse> {
         let intent = |r: wire::AddLinkRequest| Intent::AddLink {
             slice: r.slice,

@@ -128,6 +128,7 @@ fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen,
             state: wire::State::from(parts.health).into(),
             reason: parts.reason,
             resources: parts.list,
+            paths: Vec::new(),
         });
     }
     for vm in frozen.vms.values() {

@@ -311,7 +311,7 @@ fn event(
     let spec = wanted.open().ok();
     let slice = spec.as_ref().and_then(|spec| match spec {
         Spec::Port(port) => port.owner.slice.parse().ok(),
-        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) => None,
+        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) | Spec::Probe(_) => None,
     });
     let vlan = spec.and_then(|spec| spec.vlan());
     Some(NewEvent {

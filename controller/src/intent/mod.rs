@@ -196,7 +196,7 @@ fn given_mac(text: &str) -> Result<Mac, Invalid> {
         return Err(Invalid::new(
             text,
             "a MAC that may be given",
-            "52:54 and 52:55 are for those that the controller makes; write one like 02:00:00:00:00:01",
+            "52:54 to 52:56 are for those that the controller makes; write one like 02:00:00:00:00:01",
         ));
     }
     Ok(mac)

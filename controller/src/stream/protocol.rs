@@ -144,6 +144,7 @@ impl Protocol {
             upserts: Vec::new(),
             removals: Vec::new(),
             last: false,
+            removals_intended: true,
         };
         let parts = difference::update(&head, &held, &target.desired);
         self.phase = Phase::Taking {

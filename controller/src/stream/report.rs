@@ -39,6 +39,9 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         clean_generation,
         seen_term,
         seen_generation,
+        repairs: _,
+        orphans: _,
+        held_removals: _,
     } = report;
     let seen = Position {
         term: seen_term,

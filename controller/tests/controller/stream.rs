@@ -294,6 +294,7 @@ async fn garbage_in_a_report_is_dropped_and_counted() {
         clean_generation: 9,
         seen_term: 9,
         seen_generation: 9,
+        ..wire::Report::default()
     };
     w1.send(Up::Report(report)).await;
     let node = || async {

@@ -286,6 +286,7 @@ pub fn judge(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, Strin
         pid: running.map_or(0, |server| server.started.identity.pid),
         leases: u32::try_from(site.leases.len()).unwrap_or(u32::MAX),
         current,
+        held: Vec::new(),
     });
     let (state, reason) = verdict(wanted, site, ofport);
     (state, reason, facts)

@@ -47,7 +47,7 @@ impl Judge<'_> {
             Spec::Dhcp(dhcp) => self.dhcp(dhcp),
             Spec::Nat(nat) => self.nat(nat),
             // Refused before it came here.
-            Spec::Port(_) | Spec::Flows(_) => return None,
+            Spec::Probe(_) | Spec::Port(_) | Spec::Flows(_) => return None,
         };
         let (state, reason) = match (&self.acts.refused, &item.spec) {
             (Some(refused), _) => (State::Failed, refused.clone()),

@@ -13,6 +13,7 @@ mod gateway;
 mod nat;
 mod observation;
 mod port;
+mod probe;
 mod trunk;
 
 use std::{fmt, str::FromStr};
@@ -26,6 +27,7 @@ pub use gateway::Gateway;
 pub use nat::Nat;
 pub use observation::{Facts, Observation, State};
 pub use port::{Port, PortOwner};
+pub use probe::{Probe, ProbeKey};
 pub use trunk::Trunk;
 
 use crate::{Hash, Invalid, wire};
@@ -48,6 +50,8 @@ pub enum Kind {
     Nat,
     /// Who may send what on one VLAN of a worker.
     Flows,
+    /// Proof on the wire that one VLAN joins this node to others.
+    Probe,
     /// A kind that this program does not know, by its number on the wire.
     Other(i32),
 }
@@ -62,6 +66,7 @@ impl Kind {
             Self::Dhcp => wire::Kind::Dhcp.into(),
             Self::Nat => wire::Kind::Nat.into(),
             Self::Flows => wire::Kind::Flows.into(),
+            Self::Probe => wire::Kind::Probe.into(),
             Self::Other(number) => number,
         }
     }
@@ -75,6 +80,7 @@ impl Kind {
             Ok(wire::Kind::Dhcp) => Self::Dhcp,
             Ok(wire::Kind::Nat) => Self::Nat,
             Ok(wire::Kind::Flows) => Self::Flows,
+            Ok(wire::Kind::Probe) => Self::Probe,
             Ok(wire::Kind::Unspecified) | Err(_) => Self::Other(number),
         }
     }
@@ -89,6 +95,7 @@ impl fmt::Display for Kind {
             Self::Dhcp => f.write_str("dhcp"),
             Self::Nat => f.write_str("nat"),
             Self::Flows => f.write_str("flows"),
+            Self::Probe => f.write_str("probe"),
             Self::Other(number) => write!(f, "kind {number}"),
         }
     }
@@ -177,6 +184,8 @@ pub enum Spec {
     Nat(Nat),
     /// Who may send what on one VLAN of a worker.
     Flows(Flows),
+    /// Proof on the wire that one VLAN joins this node to others.
+    Probe(Probe),
 }
 
 impl Spec {
@@ -189,6 +198,7 @@ impl Spec {
             Self::Dhcp(dhcp) => (Kind::Dhcp, dhcp.port().to_string()),
             Self::Nat(nat) => (Kind::Nat, nat.name()),
             Self::Flows(flows) => (Kind::Flows, flows.name()),
+            Self::Probe(probe) => (Kind::Probe, probe.name()),
         };
         // Every name above is a valid port name or shorter, so it is a valid resource name.
         Key {
@@ -206,6 +216,7 @@ impl Spec {
             Self::Dhcp(dhcp) => Some(dhcp.vlan),
             Self::Nat(nat) => Some(nat.vlan),
             Self::Flows(flows) => Some(flows.vlan),
+            Self::Probe(probe) => Some(probe.vlan),
         }
     }
 
@@ -217,6 +228,7 @@ impl Spec {
             Self::Dhcp(dhcp) => wire::DhcpSpec::from(dhcp).encode_to_vec(),
             Self::Nat(nat) => wire::NatSpec::from(nat).encode_to_vec(),
             Self::Flows(flows) => wire::FlowsSpec::from(flows).encode_to_vec(),
+            Self::Probe(probe) => wire::ProbeSpec::from(probe).encode_to_vec(),
         }
     }
 }
@@ -291,6 +303,7 @@ impl Envelope {
             Kind::Dhcp => Spec::Dhcp(wire::DhcpSpec::decode(bytes)?.try_into()?),
             Kind::Nat => Spec::Nat(wire::NatSpec::decode(bytes)?.try_into()?),
             Kind::Flows => Spec::Flows(wire::FlowsSpec::decode(bytes)?.try_into()?),
+            Kind::Probe => Spec::Probe(wire::ProbeSpec::decode(bytes)?.try_into()?),
             other @ Kind::Other(_) => return Err(OpenError::UnknownKind(other)),
         };
         let key = spec.key();

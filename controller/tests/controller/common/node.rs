@@ -269,6 +269,7 @@ impl Node {
             clean_generation,
             seen_term: clean_term,
             seen_generation: clean_generation,
+            ..wire::Report::default()
         }))
         .await;
     }
