@@ -225,6 +225,7 @@ mod tests {
                 pid: 7,
                 leases,
                 current: true,
+                held: vec![],
             })),
         }
     }

@@ -204,6 +204,7 @@ fn part(upserts: &[Envelope], last: bool) -> wire::Update {
         upserts: upserts.iter().map(Into::into).collect(),
         removals: vec![],
         last,
+        removals_intended: true,
     }
 }
 

@@ -518,5 +518,6 @@ pub fn update(base: u64, generation: u64, from: &[Envelope], to: &[Envelope]) ->
         upserts: to.iter().filter(|e| !from.contains(e)).map(Into::into).collect(),
         removals: gone.map(|e| ResourceKey::from(&e.key)).collect(),
         last: true,
+        removals_intended: true,
     }
 }
