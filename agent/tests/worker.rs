@@ -97,6 +97,13 @@ impl Host {
         flows.map(|line| line.trim().to_owned()).collect()
     }
 
+    /// Those of the flows that name a guest's port as the frames' origin.
+    fn flows_from(&self, number: &str) -> Vec<String> {
+        let (end, more) = (format!("in_port={number} "), format!("in_port={number},"));
+        let named = |flow: &String| flow.contains(&end) || flow.contains(&more);
+        self.flows().into_iter().filter(named).collect()
+    }
+
     fn port(&self, name: &str, column: &str) -> String {
         self.ovs.vsctl(&["get", "port", name, column])
     }
@@ -528,10 +535,7 @@ fn a_guest_without_the_rules_of_its_vlan_is_shut() {
         let reason = &seen.items["port tap_1001_eth1"].reason;
         assert!(reason.contains("shut"), "{reason}");
         let number = host.ovs.vsctl(&["get", "interface", "tap_1001_eth1", "ofport"]);
-        let from = host.flows().into_iter().filter(|flow| {
-            flow.contains(&format!("in_port={number} ")) || flow.contains(&format!("in_port={number},"))
-        });
-        let from: Vec<_> = from.collect();
+        let from = host.flows_from(&number);
         assert!(
             !from.is_empty() && from.iter().all(|flow| flow.ends_with("actions=drop")),
             "{from:#?}"
@@ -570,6 +574,41 @@ fn what_leaves_takes_its_flows_and_meters_along() {
         session.update(update(2, 3, &fewer, &[])).await;
         session.reports_until(|s| s.clean_generation == 3).await;
         assert_eq!(host.flows(), Vec::<String>::new());
+        agent.stop().await;
+    });
+}
+
+/// How long a guest stands between two VLANs cannot be seen afterwards, so the database is made to wait.
+#[test]
+fn a_guest_that_changes_its_vlan_is_shut_until_its_tag_is_the_new_one() {
+    alone(async || {
+        let mut host = Host::new().await;
+        let carried = trunk(&[110, 111]);
+        let all = [port(1001, 110), carried.clone(), flows(110), flows(111)];
+        let (agent, mut session) = host.with(&all).await;
+        let number = host.ovs.vsctl(&["get", "interface", "tap_1001_eth1", "ofport"]);
+
+        host.ovs.freeze_server();
+        let moved = [port(1001, 111), carried, flows(110), flows(111)];
+        session.update(update(1, 2, &all, &moved)).await;
+        eventually("the guest is shut", async || {
+            let from = host.flows_from(&number);
+            let shut = !from.is_empty() && from.iter().all(|flow| flow.ends_with("actions=drop"));
+            if shut { Ok(()) } else { Err(from) }
+        })
+        .await;
+
+        host.ovs.thaw_server();
+        // What did not change is not told again.
+        session
+            .reports_until(|s| s.is_ready(&moved[0]) && s.clean_generation == 2)
+            .await;
+        assert_eq!(host.port("tap_1001_eth1", "tag"), "111");
+        let from = host.flows_from(&number);
+        assert!(
+            from.iter().any(|flow| flow.contains("set_field:0x6f->reg0")),
+            "{from:#?}"
+        );
         agent.stop().await;
     });
 }

@@ -8,6 +8,7 @@ use std::{
 
 use tracing::Instrument;
 use trunkline_proto::{
+    VlanId,
     resource::{Facts, Flows, Key, Observation, Port, State},
     wire,
 };
@@ -17,7 +18,7 @@ use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
     openflow::{self, FlowSet, MeterCounters},
-    switch::{Observed, ObservedPort, Plan, SwitchState},
+    switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
 /// How long the bridge may take to answer on its management socket: it does at once, unless it was made just now.
@@ -30,7 +31,7 @@ pub(super) struct Guarded {
     /// OpenFlow numbers of the guests' ports, by name.
     pub(super) numbers: BTreeMap<String, u32>,
     /// Of each VLAN.
-    pub(super) standings: BTreeMap<trunkline_proto::VlanId, Standing>,
+    pub(super) standings: BTreeMap<VlanId, Standing>,
     /// What is still to be done, and what others have there.
     pub(super) rest: openflow::Plan,
     wanted: FlowSet,
@@ -65,7 +66,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here.
+    /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here; and one that has
+    /// its VLAN only now is opened.
     pub(super) async fn look_at_flows(
         &mut self,
         desired: &Desired,
@@ -158,8 +160,15 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
         .collect();
     let number = |name: &str| coming(name, plan).or_else(|| standing(name, state, observed, plan));
     let guests = desired.ports().filter_map(|(_, _, port)| {
+        let name = port.tap.as_str();
         let limits = port.vlan.and_then(|vlan| limits.get(&vlan)).copied();
-        Some((number(port.tap.as_str())?, guest(port, limits.unwrap_or_default())))
+        let mut guest = guest(port, limits.unwrap_or_default());
+        // One that joins has its tag from the start. One that moves would send in its old VLAN what it may in the new one: it is
+        // shut, and the look after the ports were changed opens it.
+        guest.vlan = guest
+            .vlan
+            .filter(|vlan| coming(name, plan).is_some() || has_tag(observed.port(name), *vlan));
+        Some((number(name)?, guest))
     });
     let uplink = state.uplink.as_ref().and_then(|uplink| {
         let port = number(&uplink.name)?;
@@ -192,6 +201,14 @@ fn standing(name: &str, state: &SwitchState, observed: &Observed, plan: Option<&
     let adopted = plan.is_some_and(|plan| plan.modify.iter().any(|change| change.name == name));
     let ours = port.is_ours(&state.mark) || adopted;
     (on_our_bridge && ours && !leaves).then(|| number(port))?
+}
+
+/// True when `NORMAL` forwards what comes in on a port within this VLAN.
+fn has_tag(port: Option<&ObservedPort>, vlan: VlanId) -> bool {
+    let access = |columns: &PortColumns| {
+        columns.vlan_mode.as_deref() == Some("access") && columns.tag == Some(i64::from(vlan.get()))
+    };
+    port.is_some_and(|port| access(&port.columns))
 }
 
 /// The number that ovs-vswitchd gave; a bond has one for each member, which is not supported.
@@ -245,7 +262,7 @@ pub(super) struct Storms {
     names: BTreeMap<u32, String>,
     before: Option<BTreeMap<u32, MeterCounters>>,
     /// Ports whose limit has dropped frames between the last two looks: VLAN, and frames dropped since the port joined.
-    biting: BTreeMap<String, (trunkline_proto::VlanId, u64)>,
+    biting: BTreeMap<String, (VlanId, u64)>,
     /// The flows as the last pass judged them, without storms.
     judged: BTreeMap<Key, Observation>,
 }
@@ -299,7 +316,7 @@ impl Storms {
             let Some(Facts::Flows(facts)) = &mut observation.facts else {
                 continue;
             };
-            let of_it = |(name, (vlan, dropped)): (&String, &(trunkline_proto::VlanId, u64))| {
+            let of_it = |(name, (vlan, dropped)): (&String, &(VlanId, u64))| {
                 let storm = wire::StormFacts {
                     port: name.clone(),
                     dropped: *dropped,
@@ -321,3 +338,6 @@ impl Storms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
