@@ -24,6 +24,9 @@ use crate::{
 /// How long the bridge may take to answer on its management socket: it does at once, unless it was made just now.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// Meters that the switch cannot have, by number, and why.
+pub(super) type Unmetered = BTreeMap<u32, String>;
+
 /// What a look at the flows found.
 pub(super) struct Guarded {
     /// What they follow from.
@@ -34,6 +37,8 @@ pub(super) struct Guarded {
     pub(super) standings: BTreeMap<VlanId, Standing>,
     /// What is still to be done, and what others have there.
     pub(super) rest: openflow::Plan,
+    /// VLANs with a guest whose limits the switch cannot have, and why.
+    pub(super) unlimited: BTreeMap<VlanId, String>,
     wanted: FlowSet,
     there: FlowSet,
 }
@@ -51,11 +56,25 @@ impl Guarded {
 }
 
 impl Worker {
-    /// Brings the flows where they are to be.
-    pub(super) async fn set_flows(&self, network: &Network) -> Result<(), openflow::Error> {
+    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it; what it refused is returned,
+    /// by the meter's number.
+    pub(super) async fn set_flows(&self, network: &Network) -> Result<Unmetered, openflow::Error> {
         self.openflow.ready(WAIT).await?;
+        let mut wanted = compile(network);
+        match self.set(&wanted).await {
+            Err(openflow::Error::Unmetered { refused }) => {
+                let there = self.openflow.table().await?.set;
+                wanted.do_without(refused.keys(), &there);
+                self.set(&wanted).await?;
+                Ok(refused)
+            }
+            done => done.map(|()| Unmetered::new()),
+        }
+    }
+
+    async fn set(&self, wanted: &FlowSet) -> Result<(), openflow::Error> {
         let there = self.openflow.table().await?.set;
-        let plan = openflow::plan(&compile(network), &there);
+        let plan = openflow::plan(wanted, &there);
         if plan.is_empty() {
             return Ok(());
         }
@@ -81,19 +100,29 @@ impl Worker {
             return Err(error);
         }
         let network = network(desired, state, observed, None);
+        let mut unmetered = Unmetered::new();
         // A bridge that is not ours has no flows of ours.
-        if acts.refused.is_none()
-            && let Err(error) = self.set_flows(&network).await
-        {
-            let text = crate::chain(&error);
-            if !error.is_answer() {
-                self.alive = None;
-                return Err(text);
+        if acts.refused.is_none() {
+            match self.set_flows(&network).await {
+                Ok(refused) => unmetered = refused,
+                Err(error) => {
+                    let text = crate::chain(&error);
+                    if !error.is_answer() {
+                        self.alive = None;
+                        return Err(text);
+                    }
+                    acts.unguarded = Some(format!("the flows could not be set: {text}"));
+                }
             }
-            acts.unguarded = Some(format!("the flows could not be set: {text}"));
+        }
+        if self.unmetered != unmetered {
+            if let Some(reason) = unmetered.values().next() {
+                tracing::warn!(count = unmetered.len(), reason, "the switch refuses limits");
+            }
+            self.unmetered.clone_from(&unmetered);
         }
         match self.openflow.table().await {
-            Ok(table) => Ok(guarded(desired, observed, network, table.set)),
+            Ok(table) => Ok(guarded(desired, observed, network, table.set, &unmetered)),
             Err(error) => {
                 self.alive = None;
                 Err(crate::chain(&error))
@@ -102,8 +131,9 @@ impl Worker {
     }
 }
 
-fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet) -> Guarded {
-    let wanted = compile(&network);
+fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet, unmetered: &Unmetered) -> Guarded {
+    let mut wanted = compile(&network);
+    wanted.do_without(unmetered.keys(), &there);
     let rest = openflow::plan(&wanted, &there);
     let standings = flows::standings(&network, &wanted, &there);
     let numbers = desired.ports().filter_map(|(_, _, port)| {
@@ -122,12 +152,22 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, there: Flow
     };
     Guarded {
         numbers: numbers.collect(),
+        unlimited: unlimited(&network, unmetered),
         network,
         standings,
         rest,
         wanted,
         there,
     }
+}
+
+fn unlimited(network: &Network, unmetered: &Unmetered) -> BTreeMap<VlanId, String> {
+    let of_guest = |(number, guest): (&u32, &Guest)| {
+        let meters = [Storm::Group, Storm::Unknown].map(|storm| storm.meter(*number));
+        let reason = meters.iter().find_map(|meter| unmetered.get(meter))?;
+        Some((guest.vlan?, reason.clone()))
+    };
+    network.guests.iter().filter_map(of_guest).collect()
 }
 
 /// A worker without guests has no flows at all: its bridge drops everything without them.

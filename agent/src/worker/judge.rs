@@ -112,6 +112,8 @@ fn judge_flows(flows: &Flows, seen: &Seen) -> (State, String, Option<Facts>) {
             None => format!("{} flows are missing", standing.missing),
         };
         (State::Failed, reason)
+    } else if let Some(reason) = guarded.unlimited.get(&flows.vlan) {
+        (State::Degraded, format!("broadcast limits cannot be set: {reason}"))
     } else {
         (State::Ready, String::new())
     };
