@@ -46,7 +46,6 @@ impl Started {
         Self(child)
     }
 
-    #[allow(dead_code, reason = "only the worker's tests need it")]
     fn signal(&self, name: &str) {
         run("kill", &[&format!("-{name}"), &self.0.id().to_string()]);
     }
@@ -134,12 +133,10 @@ impl Ovs {
     }
 
     /// The database answers nobody until [`Self::thaw_server`].
-    #[allow(dead_code, reason = "only the worker's tests need it")]
     pub(crate) fn freeze_server(&self) {
         self.server.as_ref().unwrap().signal("STOP");
     }
 
-    #[allow(dead_code, reason = "only the worker's tests need it")]
     pub(crate) fn thaw_server(&self) {
         self.server.as_ref().unwrap().signal("CONT");
     }
