@@ -8,3 +8,4 @@ mod ovsdb;
 #[allow(dead_code, reason = "some of it only the worker's tests need")]
 mod stand;
 mod switch;
+mod tun;
