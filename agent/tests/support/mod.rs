@@ -125,8 +125,12 @@ impl Session {
 
     /// The next message that is no heartbeat; `None` when the node has ended the stream.
     pub async fn try_next(&mut self) -> Option<FromNode> {
+        self.try_next_within(SOON).await
+    }
+
+    async fn try_next_within(&mut self, limit: Duration) -> Option<FromNode> {
         loop {
-            let message = timeout(SOON, self.incoming.message())
+            let message = timeout(limit, self.incoming.message())
                 .await
                 .expect("no message came in time");
             match message {
@@ -169,11 +173,15 @@ impl Session {
     }
 
     /// Collects reports until `enough` says so of the newest state of each resource.
-    pub async fn reports_until(&mut self, mut enough: impl FnMut(&Seen) -> bool) -> Seen {
+    pub async fn reports_until(&mut self, enough: impl FnMut(&Seen) -> bool) -> Seen {
+        self.reports_within(SOON, enough).await
+    }
+
+    pub async fn reports_within(&mut self, limit: Duration, mut enough: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = Seen::default();
-        let collected = timeout(SOON, async {
+        let collected = timeout(limit, async {
             while !enough(&seen) {
-                match self.try_next().await {
+                match self.try_next_within(limit * 2).await {
                     Some(FromNode::Report(report)) => seen.take(report),
                     Some(FromNode::Ack(_)) => {}
                     other => panic!("report expected, got {other:?}"),
@@ -486,6 +494,10 @@ pub fn flows(vlan: u32) -> Envelope {
 }
 
 pub fn flows_with(vlan: u32, broadcast_limit: Option<u32>) -> Envelope {
+    flows_limited(vlan, broadcast_limit, None)
+}
+
+pub fn flows_limited(vlan: u32, broadcast: Option<u32>, unknown_unicast: Option<u32>) -> Envelope {
     let vlan = VlanId::try_from(vlan).unwrap();
     let subnet = LinkSubnet::derived(vlan);
     let spec = Spec::Flows(Flows {
@@ -496,8 +508,8 @@ pub fn flows_with(vlan: u32, broadcast_limit: Option<u32>) -> Envelope {
         guests: [].into(),
         port_security: false,
         protected: false,
-        broadcast_limit: broadcast_limit.and_then(NonZeroU32::new),
-        unknown_unicast_limit: None,
+        broadcast_limit: broadcast.and_then(NonZeroU32::new),
+        unknown_unicast_limit: unknown_unicast.and_then(NonZeroU32::new),
     });
     Envelope::seal(&spec, "")
 }

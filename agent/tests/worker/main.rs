@@ -10,8 +10,11 @@ mod refused;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../drivers/stand.rs"]
 mod stand;
+mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../drivers/tun.rs"]
+mod tun;
 
 use std::{path::PathBuf, time::Duration};
 
