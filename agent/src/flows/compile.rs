@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use trunkline_proto::{Mac, VlanId};
 
-use super::{Guest, Network, Policy, Purpose, Segment, Service, ServiceAddress, Storm, Uplink};
+use super::{Guest, Network, Policy, Purpose, Segment, ServiceAddress, Storm, Uplink};
 use crate::openflow::{Action, Actions, Cookie, Field, Flow, FlowSet, Match, Meter, port};
 
 pub(super) const ADMISSION: u8 = 0;
@@ -70,9 +70,6 @@ pub fn compile(network: &Network) -> FlowSet {
     let local = Match::any().in_port(port::LOCAL);
     out.flow(ADMISSION, 600, Purpose::Isolated, 0, local, Actions::drop());
     uplink(&mut out, network);
-    for (number, service) in &network.services {
-        from_service(&mut out, network, *number, service);
-    }
     guest_rules(&mut out);
     security_rules(&mut out);
     for (number, guest) in &network.guests {
@@ -146,18 +143,14 @@ fn uplink(out: &mut Out, network: &Network) {
         );
     }
     let probe = Match::any().in_port(number).eth_type(eth::PROBE);
-    out.flow(ADMISSION, 400, Purpose::Probe, number, probe.clone(), Actions::drop());
+    out.flow(ADMISSION, 400, Purpose::Probe, number, probe, Actions::drop());
     for vlan in vlans {
+        if let Some(prober) = network.probe {
+            probes(out, number, prober, *vlan);
+        }
         // Nothing is known of who may hear it: shut, as its guests are.
         if *vlan != VlanId::INTERNET && !network.segments.contains_key(vlan) {
             continue;
-        }
-        if let Some(prober) = network.probe {
-            let there = Actions::drop().then(Action::Output(prober));
-            out.flow(ADMISSION, 410, Purpose::Probe, number, probe.clone().vlan(*vlan), there);
-            let from = Match::any().in_port(prober).eth_type(eth::PROBE).vlan(*vlan);
-            let out_there = Actions::drop().then(Action::Output(number));
-            out.flow(ADMISSION, 410, Purpose::Probe, prober, from, out_there);
         }
         let actions = if is_protected(network, *vlan) {
             Actions::goto(TO_PROTECTED)
@@ -169,44 +162,14 @@ fn uplink(out: &mut Out, network: &Network) {
     }
 }
 
-/// Gateways and DHCP servers are ours, but stand where a guest's packets are taken in: they too may not tag.
-fn from_service(out: &mut Out, network: &Network, number: u32, service: &Service) {
-    let from = Match::any().in_port(number);
-    out.flow(
-        ADMISSION,
-        500,
-        Purpose::Tagged,
-        number,
-        from.clone().tagged(),
-        Actions::drop(),
-    );
-    if !is_protected(network, service.vlan) {
-        out.flow(ADMISSION, 100, Purpose::Admission, number, from, Actions::normal());
-        return;
-    }
-    let own = from.from_mac(service.mac);
-    let vlan = service.vlan;
-    // Guests on this node first, then whoever is behind the uplink.
-    for (guest_number, guest) in guests_of(network, vlan) {
-        let to_it = own.clone().to_mac(guest.mac);
-        let there = Actions::drop().then(Action::Output(guest_number));
-        out.flow(ADMISSION, 120, Purpose::Protected, number, to_it, there);
-    }
-    if let Some(way) = carrying_uplink(network, vlan) {
-        let to_all = own.clone().is(Field::EthDst, BROADCAST);
-        let mut everywhere = guests_of(network, vlan).fold(Actions::drop(), |all, (guest_number, _)| {
-            all.then(Action::Output(guest_number))
-        });
-        everywhere = everywhere.then_tagged(vlan, way);
-        out.flow(ADMISSION, 110, Purpose::Protected, number, to_all, everywhere);
-        out.flow(
-            ADMISSION,
-            100,
-            Purpose::Admission,
-            number,
-            own,
-            Actions::drop().then_tagged(vlan, way),
-        );
+/// Probe frames go between the uplink and the probe's port, with the tag that they came with, and nowhere else: no guest hears one
+/// (they never meet `NORMAL`) or sends one. They try the way, not who may use it, so what holds in the VLAN does not matter. The probe's
+/// port has no other flow, so nothing else leaves it; that nothing else is flooded to it is for its row (a trunk that carries none).
+fn probes(out: &mut Out, uplink: u32, prober: u32, vlan: VlanId) {
+    for (from, to) in [(uplink, prober), (prober, uplink)] {
+        let probe = Match::any().in_port(from).eth_type(eth::PROBE).vlan(vlan);
+        let there = Actions::drop().then(Action::Output(to));
+        out.flow(ADMISSION, 410, Purpose::Probe, from, probe, there);
     }
 }
 
@@ -349,7 +312,10 @@ fn secure(out: &mut Out, number: u32, guest: &Guest, next: u8) {
     pass(ask.is(Field::UdpSrc, DHCP_CLIENT).is(Field::UdpDst, DHCP_SERVER));
 }
 
-/// Frames to an end that is known pass without a limit.
+/// Frames to an end that is known pass without a limit, also while that end is switched off and `NORMAL` floods them in the VLAN. On
+/// purpose: flows cannot tell a silent end from one that speaks, and a limit would slow honest traffic to it. What is flooded so stays
+/// among the guests of one slice, whose own the VLAN is, and costs the uplink no more than the same frames to an end elsewhere. Where
+/// tenants meet (VLAN 400) and on protected links no frame comes here: they are never flooded, but go to two MACs only.
 fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     let services = segment.services.iter().map(|service| service.mac);
     let known: BTreeSet<Mac> = segment.known.iter().copied().chain(services).collect();
@@ -366,15 +332,6 @@ fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     }
 }
 
-/// Where a service of a protected segment is reached from this node: on its own port here, or behind the uplink.
-fn towards(network: &Network, vlan: VlanId, service: &ServiceAddress) -> Option<Actions> {
-    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
-    if let Some((number, _)) = network.services.iter().find(here) {
-        return Some(Actions::drop().then(Action::Output(*number)));
-    }
-    carrying_uplink(network, vlan).map(|way| Actions::drop().then_tagged(vlan, way))
-}
-
 /// Broadcasts of a guest that a service must hear: who has its address, and DHCP.
 fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
     let to_all = from.clone().is(Field::EthDst, BROADCAST);
@@ -388,11 +345,13 @@ fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
 }
 
 fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, segment: &Segment, meter: Option<u32>) {
+    // The services stand on a network node, behind the uplink.
+    let Some(way) = carrying_uplink(network, vlan) else {
+        return;
+    };
     let from = Match::any().in_port(number);
+    let there = Actions::drop().then_tagged(vlan, way);
     for service in &segment.services {
-        let Some(there) = towards(network, vlan, service) else {
-            continue;
-        };
         for matches in heard_by(service, &from) {
             let limited = there.clone().metered(meter);
             out.flow(FROM_PROTECTED, 200, Purpose::Protected, number, matches, limited);
@@ -402,18 +361,15 @@ fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, s
 
 /// A protected segment's flows that are the same for all guests, and those from the uplink.
 fn protected(out: &mut Out, network: &Network, vlan: VlanId, segment: &Segment) {
+    let Some(way) = carrying_uplink(network, vlan) else {
+        return;
+    };
     let of = u32::from(vlan.get());
     for service in &segment.services {
-        if let Some(there) = towards(network, vlan, service) {
-            let matches = Match::any().is(Field::Reg0, vlan.get()).to_mac(service.mac);
-            out.flow(FROM_PROTECTED, 100, Purpose::Protected, of, matches, there);
-        }
-    }
-    if carrying_uplink(network, vlan).is_some() {
-        for service in &segment.services {
-            to_guests(out, network, vlan, service);
-            to_services(out, network, vlan, service);
-        }
+        let matches = Match::any().is(Field::Reg0, vlan.get()).to_mac(service.mac);
+        let there = Actions::drop().then_tagged(vlan, way);
+        out.flow(FROM_PROTECTED, 100, Purpose::Protected, of, matches, there);
+        to_guests(out, network, vlan, service);
     }
 }
 
@@ -445,28 +401,5 @@ fn to_guests(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAd
             answer,
             all,
         );
-    }
-}
-
-/// From guests behind the uplink to a service here. Nobody out there is one of this segment's services.
-fn to_services(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAddress) {
-    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
-    let Some((number, _)) = network.services.iter().find(here) else {
-        return;
-    };
-    let there = Actions::drop().then(Action::PopVlan).then(Action::Output(*number));
-    let tagged = Match::any().vlan(vlan);
-    let forged = tagged.clone().from_mac(service.mac);
-    out.flow(TO_PROTECTED, 300, Purpose::Forged, *number, forged, Actions::drop());
-    out.flow(
-        TO_PROTECTED,
-        100,
-        Purpose::Protected,
-        *number,
-        tagged.clone().to_mac(service.mac),
-        there.clone(),
-    );
-    for matches in heard_by(service, &tagged) {
-        out.flow(TO_PROTECTED, 100, Purpose::Protected, *number, matches, there.clone());
     }
 }

@@ -170,9 +170,9 @@ fn unlimited(network: &Network, unmetered: &Unmetered) -> BTreeMap<VlanId, Strin
     network.guests.iter().filter_map(of_guest).collect()
 }
 
-/// A worker without guests has no flows at all: its bridge drops everything without them.
+/// A worker without guests, and without a probe, has no flows at all: its bridge drops everything without them.
 fn compile(network: &Network) -> FlowSet {
-    if network.guests.is_empty() {
+    if network.guests.is_empty() && network.probe.is_none() {
         FlowSet::default()
     } else {
         flows::compile(network)
@@ -219,7 +219,6 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
         uplink,
         probe: None,
         guests: guests.collect(),
-        services: BTreeMap::new(),
         segments,
     }
 }

@@ -5,6 +5,7 @@
 
 mod frames;
 mod open;
+mod probe;
 mod rig;
 mod secured;
 mod storms;
@@ -40,6 +41,8 @@ const PORTS: [(&str, u32, u32); 9] = [
 ];
 
 const UPLINK: &str = "up";
+/// The probe's port, and its number.
+const PROBE: (&str, u32) = ("p", 2);
 
 const ALL: [u8; 6] = [0xff; 6];
 
@@ -103,6 +106,7 @@ fn network(limits: StormLimits) -> Network {
             port: 1,
             vlans: [110, 120, 400].map(vlan).into(),
         }),
+        probe: Some(PROBE.1),
         guests: PORTS.iter().map(guest).collect(),
         segments: [
             segment(110, Policy::Open),

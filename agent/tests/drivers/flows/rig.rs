@@ -17,7 +17,7 @@ impl Rig {
         let names = PORTS.map(|port| port.0);
         let taps = names
             .into_iter()
-            .chain([UPLINK])
+            .chain([UPLINK, PROBE.0])
             .map(|name| (name, tap(name)))
             .collect();
         let mut args: Vec<String> = Vec::new();
@@ -39,6 +39,12 @@ impl Rig {
             UPLINK,
             1,
             &["vlan_mode=trunk".to_owned(), "trunks=110,120,400".to_owned()],
+        );
+        // A trunk that carries nothing.
+        add(
+            PROBE.0,
+            PROBE.1,
+            &["vlan_mode=trunk".to_owned(), "trunks=4095".to_owned()],
         );
         bridge.ovs.vsctl(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let mut rig = Self { bridge, taps, next: 1 };
