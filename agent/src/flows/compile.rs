@@ -39,6 +39,9 @@ const ROUTER_ADVERTISEMENT_V4: u8 = 9;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT_V6: u8 = 137;
 
+/// ICMPv6 types of neighbour discovery, and the field of each that names a MAC.
+const NEIGHBOURS: [(u8, Field); 2] = [(135, Field::NdSll), (136, Field::NdTll)];
+
 /// UDP ports of DHCP and DHCPv6.
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -224,6 +227,7 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
     }
     if policy == Policy::Secured {
         secure(out, number, guest, STORM);
+        neighbours(out, number, guest);
         let anything = from.clone().from_mac(guest.mac);
         out.flow(SECURITY, 100, Purpose::Secured, number, anything, Actions::goto(STORM));
     }
@@ -280,16 +284,40 @@ fn security_rules(out: &mut Out) {
     for matches in stopped {
         out.flow(SECURITY, 400, Purpose::Rogue, 0, matches, Actions::drop());
     }
-    // A sender of ARP or IPv4 that no port's own rule (300) lets pass is forged.
+    // A sender of ARP or IPv4, or a MAC in neighbour discovery, that no port's own rule (300) lets pass is forged.
+    let mut forged = |priority: u16, matches: Match| {
+        out.flow(SECURITY, priority, Purpose::Forged, 0, matches, Actions::drop());
+    };
     for eth_type in [eth::ARP, eth::IPV4] {
-        out.flow(
-            SECURITY,
-            200,
-            Purpose::Forged,
-            0,
-            Match::any().eth_type(eth_type),
-            Actions::drop(),
-        );
+        forged(200, Match::any().eth_type(eth_type));
+    }
+    for (kind, _) in NEIGHBOURS {
+        forged(200, discovery(Match::any(), kind));
+        // Open vSwitch reads two options of one kind as none, and others read the first of them; it forgets the target then, too.
+        let unclear = discovery(Match::any(), kind).is(Field::Icmpv6Code, 0_u8);
+        forged(400, unclear.is(Field::NdTarget, 0_u8));
+    }
+}
+
+fn discovery(matches: Match, kind: u8) -> Match {
+    let icmp = matches.eth_type(eth::IPV6).is(Field::IpProto, ip::ICMPV6);
+    icmp.is(Field::Icmpv6Type, kind)
+}
+
+/// IPv6 neighbour discovery of a secured link: a guest names its own MAC, or none. So it cannot send what is for one guest to another,
+/// or to nobody (but for the MAC of zeros, which reads as none).
+///
+/// It can still say that any IPv6 address is its own: guests have no IPv6 addresses from us that this could be held against. Nor are
+/// the MACs in router solicitations looked at, which only routers heed, and there are none (their advertisements are stopped).
+fn neighbours(out: &mut Out, number: u32, guest: &Guest) {
+    let own = Match::any().in_port(number).from_mac(guest.mac);
+    let mac = crate::openflow::mac_value(guest.mac.octets());
+    for (kind, named) in NEIGHBOURS {
+        for value in [mac, 0] {
+            let matches = discovery(own.clone(), kind).is(Field::Icmpv6Code, 0_u8);
+            let matches = matches.is(named, value);
+            out.flow(SECURITY, 300, Purpose::Secured, number, matches, Actions::goto(STORM));
+        }
     }
 }
 

@@ -49,7 +49,6 @@ fn on_a_secured_link_a_guest_is_only_itself() {
         rig.expect("a ping", "c", &icmp(8), &["d"]).await;
         rig.expect("an ICMP redirect", "c", &icmp(5), &[]).await;
         let icmp6 = |kind: u8| ipv6(IPV6_ALL, c, 58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
-        rig.expect("IPv6 neighbour solicitation", "c", &icmp6(135), all).await;
         rig.expect("a router advertisement", "c", &icmp6(134), &[]).await;
         rig.expect("an ICMPv6 redirect", "c", &icmp6(137), &[]).await;
         let behind = ipv6(IPV6_ALL, c, 60, &[58, 0, 1, 4, 0, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0]);
@@ -125,6 +124,58 @@ fn on_vlan_400_there_are_only_the_gateway_and_the_dhcp_server() {
         rig.expect("DHCP reply to all", UPLINK, &reply(dhcp, server), &["e", "f"])
             .await;
         rig.expect("DHCP reply by a guest elsewhere", UPLINK, &reply(far, server), &[])
+            .await;
+    });
+}
+
+/// A neighbour solicitation or advertisement for `fe80::9` with options of a kind that name MACs.
+fn neighbour(kind: u8, code: u8, options: &[(u8, [u8; 6])]) -> Vec<u8> {
+    let target = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &target].concat();
+    for (option, mac) in options {
+        message.extend([*option, 1]);
+        message.extend(mac);
+    }
+    message
+}
+
+#[test]
+fn in_neighbour_discovery_a_guest_of_a_secured_link_names_its_own_mac_or_none() {
+    alone(|| async {
+        let mut rig = Rig::start(&network(StormLimits::default())).await;
+        let (c, d) = (mac("c").octets(), mac("d").octets());
+        let all: &[&str] = &["d", "up/120"];
+        let from_c = |message: &[u8]| ipv6(IPV6_ALL, c, 58, message);
+        for (kind, option) in [(135, 1), (136, 2)] {
+            let mut say = async |rule: &str, message: &[u8], wanted: &[&str]| {
+                rig.expect(rule, "c", &from_c(message), wanted).await;
+            };
+            say("its own MAC", &neighbour(kind, 0, &[(option, c)]), all).await;
+            say("no MAC", &neighbour(kind, 0, &[]), all).await;
+            say("another's MAC", &neighbour(kind, 0, &[(option, d)]), &[]).await;
+            let twice = neighbour(kind, 0, &[(option, d), (option, c)]);
+            say("another's MAC and its own", &twice, &[]).await;
+            let twice = neighbour(kind, 0, &[(option, d), (option, d)]);
+            say("another's MAC twice", &twice, &[]).await;
+            say(
+                "another's MAC after a nonce",
+                &neighbour(kind, 0, &[(14, [0; 6]), (option, d)]),
+                &[],
+            )
+            .await;
+            say("a code that is none", &neighbour(kind, 1, &[(option, d)]), &[]).await;
+            say("cut short", &[kind, 0, 0, 0, 0, 0, 0, 0], &[]).await;
+            let other = ipv6(IPV6_ALL, [2, 0, 0, 0, 0, 9], 58, &neighbour(kind, 0, &[(option, c)]));
+            rig.expect("from another source MAC", "c", &other, &[]).await;
+            let behind = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &neighbour(kind, 0, &[(option, d)])].concat();
+            rig.expect("behind an option header", "c", &ipv6(IPV6_ALL, c, 60, &behind), &[])
+                .await;
+        }
+        rig.expect("other ICMPv6", "c", &from_c(&[128, 0, 0, 0, 0, 0, 0, 0]), all)
+            .await;
+        // On an open link labs do as they like.
+        let free = ipv6(IPV6_ALL, mac("a").octets(), 58, &neighbour(136, 0, &[(2, d)]));
+        rig.expect("another's MAC on an open link", "a", &free, &["b", "g", "up/110"])
             .await;
     });
 }
