@@ -114,6 +114,5 @@ fn network(limits: StormLimits) -> Network {
             segment(400, Policy::Open),
         ]
         .into(),
-        ..Network::default()
     }
 }
