@@ -99,7 +99,10 @@ impl Worker {
             self.alive = None;
             return Err(error);
         }
-        let network = network(desired, state, observed, None);
+        if !observed.behind {
+            self.moving.clear();
+        }
+        let network = network(desired, state, observed, None, &self.moving);
         let mut unmetered = Unmetered::new();
         // A bridge that is not ours has no flows of ours.
         if acts.refused.is_none() {
@@ -188,8 +191,25 @@ pub(super) fn uplink_problem(state: &SwitchState, observed: &Observed) -> Option
     (count > 1).then(|| (name.clone(), reason))
 }
 
+/// Guests that are to be on a VLAN, and whose port is not.
+pub(super) fn moving(desired: &Desired, network: &Network, observed: &Observed) -> BTreeSet<String> {
+    let shut = |port: &Port| {
+        let number = observed.port(port.tap.as_str()).and_then(number)?;
+        let guest = network.guests.get(&number)?;
+        (port.vlan.is_some() && guest.vlan.is_none()).then(|| port.tap.to_string())
+    };
+    desired.ports().filter_map(|(_, _, port)| shut(port)).collect()
+}
+
 /// What the flows follow from. Ports that `plan` makes count with the numbers that they will ask for, those that leave no more.
-pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observed, plan: Option<&Plan>) -> Network {
+/// `moving`: guests that were shut because their VLAN changes.
+pub(super) fn network(
+    desired: &Desired,
+    state: &SwitchState,
+    observed: &Observed,
+    plan: Option<&Plan>,
+    moving: &BTreeSet<String>,
+) -> Network {
     let segments: BTreeMap<_, _> = desired
         .flows()
         .map(|(_, _, flows)| (flows.vlan, segment(flows)))
@@ -204,10 +224,10 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
         let limits = port.vlan.and_then(|vlan| limits.get(&vlan)).copied();
         let mut guest = guest(port, limits.unwrap_or_default());
         // One that joins has its tag from the start. One that moves would send in its old VLAN what it may in the new one: it is
-        // shut, and the look after the ports were changed opens it.
-        guest.vlan = guest
-            .vlan
-            .filter(|vlan| coming(name, plan).is_some() || has_tag(observed.port(name), *vlan));
+        // shut, and the look after the ports were changed opens it. The row says what is to be; ovs-vswitchd may not have read it.
+        let taken = !(observed.behind && moving.contains(name));
+        let there = |vlan: &VlanId| taken && has_tag(observed.port(name), *vlan);
+        guest.vlan = guest.vlan.filter(|vlan| coming(name, plan).is_some() || there(vlan));
         Some((number(name)?, guest))
     });
     let uplink = state.uplink.as_ref().and_then(|uplink| {

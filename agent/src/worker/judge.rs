@@ -72,7 +72,17 @@ fn unguarded(port: &Port, seen: &Seen) -> Option<(State, String)> {
         return failed(format!("the guest is shut: the rules of VLAN {vlan} have not come yet"));
     }
     let name = port.tap.as_str();
+    let shut = |number| {
+        guarded
+            .network
+            .guests
+            .get(number)
+            .is_some_and(|guest| guest.vlan != port.vlan)
+    };
     match guarded.numbers.get(name) {
+        Some(number) if shut(number) => failed(format!(
+            "the guest is shut until ovs-vswitchd has put {name} into its VLAN"
+        )),
         Some(number) => failed(guarded.port_problem(*number)?),
         None => failed(format!(
             "the flows of {name} are not there: its number in the switch is not known"

@@ -13,7 +13,7 @@ mod flows;
 mod judge;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -64,6 +64,8 @@ pub struct Worker {
     netlink: netlink::Handle,
     storms: Storms,
     unmetered: Unmetered,
+    /// Guests that are shut because their port is not in its VLAN yet, by its name.
+    moving: BTreeSet<String>,
     alive: Option<Instant>,
     alive_every: Duration,
 }
@@ -95,6 +97,7 @@ impl Worker {
             netlink: cx.netlink.clone(),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
+            moving: BTreeSet::default(),
             alive: None,
             alive_every: ALIVE_EVERY,
         })
@@ -180,7 +183,8 @@ impl Worker {
         }
         acts.switched = false;
         acts.troubles.extend(flows::uplink_problem(state, &observed));
-        let network = flows::network(desired, state, &observed, Some(&plan));
+        let network = flows::network(desired, state, &observed, Some(&plan), &self.moving);
+        self.moving = flows::moving(desired, &network, &observed);
         if let Err(error) = self.set_flows(&network).await {
             let text = crate::chain(&error);
             tracing::warn!(error = text, "flows could not be set");

@@ -77,7 +77,7 @@ fn base() -> Base {
 }
 
 /// A guest that is to be on VLAN 111, and the bridge with its port as `change` leaves it.
-fn moving(change: impl FnOnce(&mut ObservedPort)) -> (Desired, SwitchState, Observed) {
+fn moving_guest(change: impl FnOnce(&mut ObservedPort)) -> (Desired, SwitchState, Observed) {
     let desired = desired(&[guest_port(111), rules(110), rules(111)]);
     let state = desired::switch(&base(), &desired);
     let mut port = ObservedPort {
@@ -109,16 +109,19 @@ fn guests(network: &Network) -> Vec<(u32, Option<u32>)> {
 
 #[test]
 fn a_guest_is_shut_until_its_row_has_its_vlan() {
-    let rows: [(fn(&mut ObservedPort), Option<u32>); 5] = [
-        (|_| {}, Some(111)),
-        (|port| port.columns.tag = Some(110), None),
-        (|port| port.columns.tag = Some(0), None),
-        (|port| port.columns.tag = None, None),
-        (|port| port.columns.vlan_mode = Some("trunk".to_owned()), None),
+    let rows = [
+        ("access", Some(111), Some(111)),
+        ("access", Some(110), None),
+        ("access", Some(0), None),
+        ("access", None, None),
+        ("trunk", Some(111), None),
     ];
-    for (change, seen) in rows {
-        let (desired, state, observed) = moving(change);
-        let network = network(&desired, &state, &observed, None);
+    for (mode, tag, seen) in rows {
+        let (desired, state, observed) = moving_guest(|port| {
+            port.columns.vlan_mode = Some(mode.to_owned());
+            port.columns.tag = tag;
+        });
+        let network = network(&desired, &state, &observed, None, &BTreeSet::new());
         assert_eq!(guests(&network), [(7, seen)], "{:?}", observed.ports);
         let set = compile(&network);
         let admitted = |(rule, (_, actions)): (&openflow::Rule, &(_, openflow::Actions))| {
@@ -129,8 +132,26 @@ fn a_guest_is_shut_until_its_row_has_its_vlan() {
 }
 
 #[test]
+fn a_row_alone_opens_nobody_while_vswitchd_has_not_read_it() {
+    let (desired, state, mut observed) = moving_guest(|port| port.columns.tag = Some(110));
+    let first = network(&desired, &state, &observed, None, &BTreeSet::new());
+    let shut = moving(&desired, &first, &observed);
+    assert_eq!(shut, BTreeSet::from([TAP.to_owned()]));
+
+    observed.ports.get_mut(TAP).unwrap().columns.tag = Some(111);
+    for (behind, shut, seen) in [
+        (true, &shut, None),
+        (false, &shut, Some(111)),
+        (true, &BTreeSet::new(), Some(111)),
+    ] {
+        observed.behind = behind;
+        assert_eq!(guests(&network(&desired, &state, &observed, None, shut)), [(7, seen)]);
+    }
+}
+
+#[test]
 fn a_port_that_joins_has_its_flows_first_even_in_the_place_of_an_old_one() {
-    let (desired, state, observed) = moving(|port| port.columns.tag = Some(110));
+    let (desired, state, observed) = moving_guest(|port| port.columns.tag = Some(110));
     let mut columns = observed.ports[TAP].columns.clone();
     columns.tag = Some(111);
     columns.interface.ofport_request = Some(9);
@@ -146,13 +167,13 @@ fn a_port_that_joins_has_its_flows_first_even_in_the_place_of_an_old_one() {
         raise_uplink: None,
         conflicts: BTreeMap::new(),
     };
-    let network = network(&desired, &state, &observed, Some(&plan));
+    let network = network(&desired, &state, &observed, Some(&plan), &BTreeSet::new());
     assert_eq!(guests(&network), [(9, Some(111))]);
 }
 
 #[test]
 fn an_uplink_that_is_a_bond_is_named_and_carries_nothing() {
-    let (desired, state, mut observed) = moving(|_| {});
+    let (desired, state, mut observed) = moving_guest(|_| {});
     let mut bond = observed.ports[TAP].clone();
     bond.interfaces.push(bond.interfaces[0].clone());
     observed.ports.insert("up0".to_owned(), bond);
@@ -162,11 +183,18 @@ fn an_uplink_that_is_a_bond_is_named_and_carries_nothing() {
         reason.contains("bond of 2 interfaces") && reason.contains("name one interface"),
         "{reason}"
     );
-    assert_eq!(network(&desired, &state, &observed, None).uplink, None);
+    assert_eq!(
+        network(&desired, &state, &observed, None, &BTreeSet::new()).uplink,
+        None
+    );
 
     observed.ports.get_mut("up0").unwrap().interfaces.pop();
     assert_eq!(uplink_problem(&state, &observed), None);
-    assert!(network(&desired, &state, &observed, None).uplink.is_some());
+    assert!(
+        network(&desired, &state, &observed, None, &BTreeSet::new())
+            .uplink
+            .is_some()
+    );
 }
 
 /// What the meters of port 7 say after so many frames were dropped.
@@ -180,8 +208,8 @@ fn meters(group: u64, unknown: u64) -> BTreeMap<u32, MeterCounters> {
 
 #[test]
 fn a_limit_that_bites_degrades_its_vlan_until_a_look_without() {
-    let (desired, state, observed) = moving(|_| {});
-    let network = network(&desired, &state, &observed, None);
+    let (desired, state, observed) = moving_guest(|_| {});
+    let network = network(&desired, &state, &observed, None, &BTreeSet::new());
     let mut storms = Storms {
         network,
         names: BTreeMap::from([(7, TAP.to_owned())]),
