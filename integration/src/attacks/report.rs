@@ -40,6 +40,12 @@ impl Outcome {
         }
     }
 
+    /// More that is not as it must be.
+    pub fn fail(&mut self, faults: impl Iterator<Item = String>) {
+        self.faults.extend(faults);
+        self.ok = self.tried > 0 && self.faults.is_empty();
+    }
+
     fn seen(&self) -> String {
         if self.tried == 0 {
             return "nothing was tried".to_owned();
@@ -67,6 +73,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             Expect::Answered => "be answered",
             Expect::Confined => "stay in its VLAN",
             Expect::NoGuest => "reach no guest",
+            Expect::Inside => "stay inside",
             Expect::Dropped => "reach nobody",
             Expect::Limited => "be limited",
         };

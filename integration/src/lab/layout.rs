@@ -13,6 +13,8 @@ pub const INTERNET: &str = "inet";
 
 /// The internet host's address.
 pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// Another address of the internet host, on the network node's own outer network: a neighbour there, not the internet.
+pub const UPLINK_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// The network node's address on its uplink: what the internet sees of every guest.
 pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The controller's address.
