@@ -198,6 +198,25 @@ fn ipv6(to: (Mac, Ipv6Addr), from: (Mac, Ipv6Addr), protocol: u8, mut message: V
     ethernet(to.0, from.0, 0x86dd, &packet)
 }
 
+/// A fragment of an IPv6 packet in a frame: the protocol in it, whether more follow, its place in units of 8 bytes.
+pub fn fragment6(
+    to: (Mac, Ipv6Addr),
+    from: (Mac, Ipv6Addr),
+    (protocol, more, place): (u8, bool, u16),
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(short(8 + payload.len()));
+    packet.extend([44, 255]);
+    packet.extend(from.1.octets());
+    packet.extend(to.1.octets());
+    packet.extend([protocol, 0]);
+    packet.extend((place << 3 | u16::from(more)).to_be_bytes());
+    packet.extend([0, 0, 0, 1]);
+    packet.extend(payload);
+    ethernet(to.0, from.0, 0x86dd, &packet)
+}
+
 /// The link-local address that a device makes of its hardware address.
 pub fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
@@ -270,6 +289,16 @@ mod tests {
         for frame in frames {
             assert!(frame.windows(12).any(|window| window == mark(9)), "{frame:02x?}");
         }
+    }
+
+    #[test]
+    fn fragments_say_where_they_belong() {
+        let packet = fragment(ipv4(A.1, B.1, 17, &[0; 16]), true, 3);
+        assert_eq!((packet[6], packet[7]), (0x20, 3));
+        assert_eq!(checksum(&[&packet[..20]]), 0);
+        let ends = ((B.0, link_local(B.0)), (A.0, link_local(A.0)));
+        let frame = fragment6(ends.0, ends.1, (58, true, 5), &[0; 8]);
+        assert_eq!(frame[14 + 40..14 + 44], [58, 0, 0, 5 << 3 | 1]);
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl<'a> Attack<'a> {
             expected: Expect::Limited,
             twin: "broadcasts below the limit",
             tried: 1,
+            leaks: faults.len(),
             ok: faults.is_empty(),
             faults,
         })
@@ -157,6 +158,7 @@ impl<'a> Attack<'a> {
         let mut counts = vec![0; rules.len()];
         open.iter().for_each(|(number, _)| counts[*number] += 1);
         let mut faults: Vec<Vec<String>> = vec![Vec::new(); rules.len()];
+        let mut leaks = vec![0; rules.len()];
         for turn in 1..=TRIES {
             self.ears.forget_arp();
             self.send(&open)?;
@@ -166,7 +168,9 @@ impl<'a> Attack<'a> {
             for (number, attempt) in open {
                 let Some(rule) = rules.get(number) else { continue };
                 let verdict = match judge(&attempt, rule.expect, &self.world, &self.ears) {
-                    Verdict::Holds if !deaf.is_empty() => Verdict::NotHeard,
+                    // What was heard has passed. What was not may have.
+                    Verdict::Holds if !deaf.is_empty() && !rule.expect.passes() => Verdict::NotHeard,
+                    Verdict::Broken(_) if !deaf.is_empty() && rule.expect.passes() => Verdict::NotHeard,
                     verdict => verdict,
                 };
                 let unproven = matches!(verdict, Verdict::NotSent | Verdict::NotHeard) || rule.expect.passes();
@@ -175,7 +179,10 @@ impl<'a> Attack<'a> {
                     _ if unproven && turn < TRIES => again.push((number, attempt)),
                     Verdict::NotSent => faults[number].push(said(&attempt, UNSENT)),
                     Verdict::NotHeard => faults[number].push(said(&attempt, &format!("{UNHEARD}: {deaf:?}"))),
-                    Verdict::Broken(what) => faults[number].push(said(&attempt, &what)),
+                    Verdict::Broken(what) => {
+                        faults[number].push(said(&attempt, &what));
+                        leaks[number] += 1;
+                    }
                 }
             }
             open = again;
@@ -187,9 +194,9 @@ impl<'a> Attack<'a> {
                     .flat_map(|(_, attempt)| attempt.id..attempt.id + attempt.ids),
             );
         }
-        let rows = rules.iter().zip(counts).zip(faults);
+        let rows = rules.iter().zip(counts).zip(faults.into_iter().zip(leaks));
         Ok(rows
-            .map(|((rule, tried), faults)| Outcome::new(rule, suffix, tried, faults))
+            .map(|((rule, tried), (faults, leaks))| Outcome::new(rule, suffix, tried, faults, leaks))
             .collect())
     }
 

@@ -63,8 +63,10 @@ pub enum What {
     ForgedNeighbour,
     /// The same, in the own name.
     OwnNeighbour,
-    /// Fragments: honest ones, then another guest's, or an offer of a DHCP server in parts.
+    /// An honest first fragment, then another guest's.
     ForgedFragments,
+    /// Offers of DHCP servers, redirects and router advertisements in fragments.
+    RogueFragments,
     /// Parts of a datagram in the own name.
     OwnFragments,
     /// DHCP to the server in another guest's name: by its MAC, by its client id, and with a relay's address.

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Making, NOBODY, UNKNOWN};
 use crate::attacks::burst::Burst;
 use crate::attacks::frame::{
-    ALL_NODES, Arp, BROADCAST, Mac, arp_request, datagram, dhcp, echo, ethernet, fragment, icmp6, ipv4, link_local,
-    mark, udp, udp6, with_addresses,
+    ALL_NODES, Arp, BROADCAST, Mac, arp_request, datagram, dhcp, echo, ethernet, fragment, fragment6, icmp, icmp6,
+    ipv4, link_local, mark, udp, udp6, with_addresses,
 };
 use crate::attacks::what::What;
 use crate::attacks::world::{Kind, Nic};
@@ -152,7 +152,6 @@ impl Making<'_> {
             });
             forged.before = vec![Burst::one(&forged.burst.interface, honest.clone())];
         }
-        self.offer_in_parts(peer);
     }
 
     /// A DHCP server's offer whose ports only the first part shows.
@@ -188,6 +187,50 @@ impl Making<'_> {
         }
     }
 
+    /// Playing server or router, in parts: a switch that looks at the first part only, or at none, lets them pass, and
+    /// the guest puts them together.
+    pub(super) fn rogue_fragments(&mut self) {
+        let Some(peer) = self.world.peers(self.from).next().cloned() else {
+            return;
+        };
+        self.offer_in_parts(&peer);
+        let own = self.from.own();
+        // A redirect says at its end what it is about; its first part says that it is one.
+        self.add(format!("{}, a redirect's first part", peer.full()), |id| {
+            let about = [&ipv4(peer.ip, INTERNET_ADDRESS, 17, &[0; 8])[..], &[0; 8]].concat();
+            let redirect = icmp(5, 1, own.1.octets(), &about, id);
+            ethernet(
+                peer.mac,
+                own.0,
+                0x0800,
+                &fragment(ipv4(own.1, peer.ip, 1, &redirect), true, 0),
+            )
+        });
+        let from = (own.0, link_local(own.0));
+        for (name, to) in [
+            ("everybody".to_owned(), GROUP),
+            (peer.full(), (peer.mac, link_local(peer.mac))),
+        ] {
+            let server = |id| [&[0x02, 0x23, 0x02, 0x22, 0, 64, 0, 0, 2, 0, 0, 1][..], &mark(id)].concat();
+            self.add(format!("{name}, a DHCPv6 server's first part"), |id| {
+                fragment6(to, from, (17, true, 0), &server(id))
+            });
+            let router = |id| [&[134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0][..], &mark(id)].concat();
+            self.add(format!("{name}, a router's first part"), |id| {
+                fragment6(to, from, (58, true, 0), &router(id))
+            });
+            // What the packet is stands in its second part.
+            self.add(format!("{name}, options before a router"), |id| {
+                let options = [&[58, 8, 1, 68][..], &mark(id), &[0; 24]].concat();
+                fragment6(to, from, (60, true, 0), &options)
+            });
+        }
+        // Alone the rest to one guest is nothing; to everybody it completes what came by another way.
+        self.add("everybody, a router's last part", |id| {
+            fragment6(GROUP, from, (58, false, 5), &mark(id))
+        });
+    }
+
     /// The server must neither answer nor give away what another guest has.
     pub(super) fn dhcp_in_anothers_name(&mut self) {
         let own = self.from.own();
@@ -212,9 +255,6 @@ impl Making<'_> {
             send("discovery", all, nobody, &|id| by_mac(DISCOVER, &[], id));
             send("request", all, nobody, &|id| by_mac(REQUEST, &asked, id));
             send("renewal", server, own, &|id| holds(by_mac(REQUEST, &[], id)));
-            send("discovery by client id", all, nobody, &|id| {
-                by_id(DISCOVER, &client_id, id)
-            });
             send("release by client id", server, own, &|id| {
                 holds(by_id(RELEASE, &client_id, id))
             });

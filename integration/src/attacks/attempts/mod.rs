@@ -178,6 +178,7 @@ impl Making<'_> {
             What::ForgedArpOne | What::OwnArpOne => self.arp_to_one(what),
             What::ForgedNeighbour | What::OwnNeighbour => self.neighbour(what),
             What::ForgedFragments | What::OwnFragments => self.fragments(what),
+            What::RogueFragments => self.rogue_fragments(),
             What::DhcpInAnothersName => self.dhcp_in_anothers_name(),
             What::DhcpAnswer => self.dhcp_answer(),
             What::Dhcp6Answer => self.dhcp6_answer(),

@@ -17,7 +17,10 @@ impl Making<'_> {
     pub(super) fn wire(&mut self, what: What) {
         match what {
             What::WireForeignTags => self.foreign_tags(),
-            What::WireUntagged => self.bare_of(&[]),
+            What::WireUntagged => {
+                self.bare_of(&[]);
+                self.node_addresses();
+            }
             What::WireTagZero => {
                 self.bare_of(&[0]);
                 for vlan in self.world.carried(&self.from.tap.host) {
@@ -87,6 +90,18 @@ impl Making<'_> {
             self.add(format!("{name} tagged {tags:?}"), |id| {
                 tagged(&ethernet(mac, own.0, UNKNOWN, &mark(id)), &tags)
             });
+        }
+    }
+
+    /// A node has its own addresses on other interfaces, and on none of these.
+    fn node_addresses(&mut self) {
+        for ip in self.world.node_ipv4.clone() {
+            self.arp(format!("{ip} by ARP"), ip);
+            let node = format!("{}:", self.from.tap.host);
+            let devices = self.world.node_macs.iter().filter(|(device, _)| device.starts_with(&node));
+            for (device, mac) in devices.cloned().collect::<Vec<_>>() {
+                self.echo(format!("{ip} at {device}"), (mac, ip));
+            }
         }
     }
 

@@ -364,9 +364,16 @@ pub const HOSTILE: &[Rule] = &[
         "a lab's own DHCPv6 server on a plain link",
     ),
     rule(
-        "fragments of another guest and of a DHCP server",
+        "fragments of another guest",
         GUARDED,
         What::ForgedFragments,
+        Expect::Dropped,
+        "fragments",
+    ),
+    rule(
+        "rogue servers and routers in fragments",
+        GUARDED,
+        What::RogueFragments,
         Expect::Dropped,
         "fragments",
     ),
