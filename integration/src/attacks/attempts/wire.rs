@@ -98,7 +98,11 @@ impl Making<'_> {
         for ip in self.world.node_ipv4.clone() {
             self.arp(format!("{ip} by ARP"), ip);
             let node = format!("{}:", self.from.tap.host);
-            let devices = self.world.node_macs.iter().filter(|(device, _)| device.starts_with(&node));
+            let devices = self
+                .world
+                .node_macs
+                .iter()
+                .filter(|(device, _)| device.starts_with(&node));
             for (device, mac) in devices.cloned().collect::<Vec<_>>() {
                 self.echo(format!("{ip} at {device}"), (mac, ip));
             }
