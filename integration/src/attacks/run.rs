@@ -12,7 +12,7 @@ use super::burst::Burst;
 use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
-use super::table::{DHCP_IN_ANOTHERS_NAME, Expect, HONEST, HOSTILE, Rule, STORMS, TAGS};
+use super::table::{DHCP_IN_ANOTHERS_NAME, Expect, HONEST, HOSTILE, Rule, STORMS, TAGS, UPLINK};
 use super::world::World;
 use crate::LabError;
 use crate::guest::{Guest, Kind};
@@ -70,9 +70,7 @@ impl<'a> Attack<'a> {
     /// The whole table. An error means that it could not be tried; a row that does not hold is an outcome.
     pub fn run(&mut self) -> Result<Vec<Outcome>, LabError> {
         let mut outcomes = self.wave(HONEST, "")?;
-        outcomes.extend(self.hostile_wave(HOSTILE)?);
-        outcomes.extend(self.wave(TAGS, "")?);
-        outcomes.extend(self.wave(STORMS, "")?);
+        outcomes.extend(self.hostile(|_| true)?);
         outcomes.push(self.storms_show()?);
         outcomes.extend(self.wave(HONEST, ", afterwards")?);
         Ok(outcomes)
@@ -82,6 +80,7 @@ impl<'a> Attack<'a> {
     pub fn hostile(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Outcome>, LabError> {
         let some = |rows: &[Rule]| rows.iter().filter(|row| wanted(row.id)).copied().collect::<Vec<_>>();
         let mut outcomes = self.hostile_wave(&some(HOSTILE))?;
+        outcomes.extend(self.wave(&some(UPLINK), "")?);
         outcomes.extend(self.wave(&some(TAGS), "")?);
         outcomes.extend(self.wave(&some(STORMS), "")?);
         Ok(outcomes)
@@ -154,6 +153,9 @@ impl<'a> Attack<'a> {
         for (number, rule) in rules.iter().enumerate() {
             let made = attempts(rule, &self.world, &mut self.numbers);
             open.extend(made.into_iter().map(|attempt| (number, attempt)));
+        }
+        if rules.is_empty() {
+            return Ok(Vec::new());
         }
         let mut counts = vec![0; rules.len()];
         open.iter().for_each(|(number, _)| counts[*number] += 1);

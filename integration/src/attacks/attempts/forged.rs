@@ -225,10 +225,6 @@ impl Making<'_> {
                 fragment6(to, from, (60, true, 0), &options)
             });
         }
-        // Alone the rest to one guest is nothing; to everybody it completes what came by another way.
-        self.add("everybody, a router's last part", |id| {
-            fragment6(GROUP, from, (58, false, 5), &mark(id))
-        });
     }
 
     /// The server must neither answer nor give away what another guest has.

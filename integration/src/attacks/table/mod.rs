@@ -2,8 +2,10 @@
 //! that must pass in its place.
 
 mod rows;
+mod uplink;
 
 pub use rows::{DHCP_IN_ANOTHERS_NAME, HONEST, HOSTILE, STORMS, TAGS};
+pub use uplink::UPLINK;
 
 use super::what::What;
 use super::world::Kind;
@@ -74,13 +76,18 @@ const fn rule(id: &'static str, from: &'static [Kind], what: What, expect: Expec
     }
 }
 
+/// Every row that must not pass.
+pub fn hostile() -> impl Iterator<Item = &'static Rule> {
+    HOSTILE.iter().chain(UPLINK).chain(TAGS).chain(STORMS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_row_that_must_not_pass_has_a_twin_that_must() {
-        for row in HOSTILE.iter().chain(TAGS).chain(STORMS) {
+        for row in hostile() {
             assert!(!row.expect.passes(), "{}", row.id);
             let twin = HONEST.iter().find(|honest| honest.id == row.twin);
             assert!(twin.is_some_and(|twin| twin.expect.passes()), "{}", row.id);
@@ -89,7 +96,7 @@ mod tests {
 
     #[test]
     fn no_two_rows_have_one_name() {
-        let rows = || HONEST.iter().chain(HOSTILE).chain(TAGS).chain(STORMS);
+        let rows = || HONEST.iter().chain(hostile());
         let names: std::collections::BTreeSet<&str> = rows().map(|row| row.id).collect();
         assert_eq!(names.len(), rows().count());
     }
@@ -98,10 +105,7 @@ mod tests {
     fn every_kind_of_interface_is_attacked_from() {
         use Kind::{Internet, Nowhere, Plain, Protected, Secure, Wire};
         for kind in &[Plain, Secure, Protected, Internet, Nowhere, Wire] {
-            assert!(
-                HOSTILE.iter().filter(|row| row.from.contains(kind)).count() > 4,
-                "{kind:?}"
-            );
+            assert!(hostile().filter(|row| row.from.contains(kind)).count() > 4, "{kind:?}");
         }
     }
 }
