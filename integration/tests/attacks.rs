@@ -49,6 +49,7 @@ const HOLES: [Hole; 5] = [
             "services on the own gateway",
             "internet through a link's gateway",
             "hosts on the uplink's own network",
+            "internet in a guest's name, from the uplink",
             "DHCP in another guest's name",
         ],
     },

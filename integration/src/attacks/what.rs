@@ -109,6 +109,8 @@ pub enum What {
     WireForeignGateway,
     /// From the cable, on VLANs that keep guests apart: what gateway and DHCP server do not send to all.
     WireGatewayBroadcasts,
+    /// From the cable, at the network node: to the internet from a guest's address, by a MAC that is not its own.
+    WireInternet,
     /// From the cable: EtherType 0x88B5 to the guests.
     WireProbe,
     /// From the cable: spanning tree, LLDP, pause.

@@ -193,6 +193,7 @@ impl Making<'_> {
             | What::WireGuest
             | What::WireForeignGateway
             | What::WireGatewayBroadcasts
+            | What::WireInternet
             | What::WireProbe
             | What::WireControl => self.wire(what),
         }

@@ -6,7 +6,7 @@ use super::{Making, PROBE, UNHEARD, UNKNOWN, VLANS};
 use crate::attacks::frame::{ALL_NODES, BROADCAST, Mac, arp_request, dhcp, echo, ethernet, mark, tagged, udp};
 use crate::attacks::what::What;
 use crate::attacks::world::{Kind, Nic};
-use crate::lab::layout::NETNODE;
+use crate::lab::layout::{INTERNET_ADDRESS, NETNODE};
 
 /// A tag of this VLAN, and no other.
 fn on(vlan: u16, frame: &[u8]) -> Vec<u8> {
@@ -28,6 +28,7 @@ impl Making<'_> {
                 }
             }
             What::WireControl => self.control(),
+            What::WireInternet if self.from.tap.host == NETNODE => self.internet(),
             // What is said of guests holds where there are guests.
             _ if self.from.tap.host == NETNODE => {}
             What::WireHonest => self.honest(),
@@ -120,6 +121,22 @@ impl Making<'_> {
                 self.add(format!("{name} tagged {tags:?}"), |id| {
                     tagged(&ethernet(to, mac, kind, &mark(id)), &tags)
                 });
+            }
+        }
+    }
+
+    /// The network node knows its users by address and MAC together.
+    fn internet(&mut self) {
+        let guests = self.world.nics.iter().filter(|nic| nic.kind == Kind::Internet);
+        for nic in guests {
+            let Some(vlan) = nic.vlan else { continue };
+            let peers = self.world.peers(nic).map(|peer| (peer.full(), peer.mac));
+            for (name, mac) in peers.chain([("nobody".to_owned(), self.from.mac)]).collect::<Vec<_>>() {
+                let to = format!("internet as {} by the MAC of {name}", nic.full());
+                let internet = (nic.gateway.0, INTERNET_ADDRESS);
+                let attempt = self.add(to, |id| on(vlan, &echo(internet, (mac, nic.ip), id)));
+                // Gateway and DHCP server of that VLAN may hear it.
+                attempt.from.vlan = Some(vlan);
             }
         }
     }

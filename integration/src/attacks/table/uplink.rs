@@ -44,6 +44,13 @@ pub const UPLINK: &[Rule] = &[
         "guests by VLAN, from the uplink",
     ),
     rule(
+        "internet in a guest's name, from the uplink",
+        WIRE,
+        What::WireInternet,
+        Expect::NoGuest,
+        "internet",
+    ),
+    rule(
         "the fleet's probe EtherType, from the uplink",
         WIRE,
         What::WireProbe,
