@@ -43,6 +43,8 @@ pub(crate) fn build(layout: Layout, hosts: &Hosts, folder: &Path) -> Result<(), 
         no_offload(host(hosts, &name)?, "trunk0")?;
         no_offload(fabric, &format!("t-{name}"))?;
     }
+    let neighbour = format!("address add {}/24 dev up0\n", super::layout::UPLINK_NEIGHBOUR);
+    batch(internet, folder, &neighbour)?;
     no_offload(host(hosts, NETNODE)?, "ens3")?;
     no_offload(internet, "up0")
 }

@@ -21,6 +21,8 @@ pub const CONTROLLER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 2);
 pub const CONTROLLER_PORT: u16 = 7443;
 /// The network node's management address.
 pub const NETNODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 3);
+/// Another address of the internet host, on the network node's own outer network: a neighbour there, not the internet.
+pub const UPLINK_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 /// More workers than this and the last part of their address overflows.
 pub const MOST_WORKERS: u8 = 200;
