@@ -12,6 +12,7 @@
 )]
 
 pub mod guest;
+pub mod world;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
