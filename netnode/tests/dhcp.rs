@@ -94,8 +94,10 @@ fn an_address_whose_guest_went_is_served_to_its_heir_at_once() {
             let web = Guest::plug(&lab, "web0", 400, WEB_ETH0);
             web.lease().await.expect("a lease");
             node.until_ready(&served(STRANGER, "heir")).await;
-            let lease = web.with_mac(STRANGER).lease().await.expect("a lease for the heir");
+            let heir = web.becomes(STRANGER);
+            let lease = heir.lease().await.expect("a lease for the heir");
             assert_eq!(lease.address, Ipv4Addr::new(10, 60, 7, 10));
+            let web = heir.becomes(WEB_ETH0);
             assert!(web.lease().await.is_none(), "nothing is reserved for it any more");
         },
     );
