@@ -7,9 +7,10 @@ mod support;
 use std::net::Ipv4Addr;
 
 use support::guest::{DECLINE, DISCOVER, Guest, Message, RELEASE, REQUEST};
-use support::world::{DB_ETH1, WEB_ETH0, WEB_ETH1, link_reservations};
-use support::{Lab, Node, desired, dhcp, gateway, nat, on_private_host, reservation, run, trunk};
+use support::world::{DB_ETH1, WEB_ETH0, WEB_ETH1, link_reservations, nothing_of_ours_is_left};
+use support::{Lab, desired, dhcp, gateway, nat, on_private_host, reservation, run, trunk, wait};
 use trunkline_agent::node::Desired;
+use trunkline_proto::resource::State;
 
 const DB_ETH0: &str = "52:54:00:03:eb:00";
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 60, 7, 10);
@@ -33,11 +34,20 @@ fn internet() -> Desired {
 
 /// What a guest says to end the hold on an address.
 fn ends(kind: u8, of: &Guest, address: Ipv4Addr) -> Message {
-    Message {
-        ciaddr: address,
-        requested: Some(address),
+    let message = Message {
         server: Some(SERVER),
         ..Message::new(kind, of.mac)
+    };
+    if kind == RELEASE {
+        return Message {
+            ciaddr: address,
+            ..message
+        };
+    }
+    // dnsmasq takes the address off the reservation for ten minutes.
+    Message {
+        requested: Some(address),
+        ..message
     }
 }
 
@@ -67,18 +77,17 @@ fn a_guest_of_the_internet_vlan_cannot_speak_for_another_inside_a_message() {
                 db.say(ends(kind, &web, WEB)).await;
             }
             assert!(db.with_mac(WEB_ETH0).lease().await.is_none(), "an offer for another");
-            // A server answers one after the other: what was said before has been heard.
+            // From one port one after the other: what was said before has been heard.
             assert_eq!(db.lease().await.expect("a lease").address, DB);
             assert!(is_leased(&lab, 400, WEB), "another guest ended its lease");
             assert_eq!(web.lease().await.expect("a lease").address, WEB);
 
             for kind in [RELEASE, DECLINE] {
+                assert_eq!(web.lease().await.expect("a lease").address, WEB);
                 web.say(ends(kind, &web, WEB)).await;
-                assert_eq!(db.lease().await.expect("a lease").address, DB);
-                assert!(!is_leased(&lab, 400, WEB), "its own lease is its own to end");
-                if kind == RELEASE {
-                    assert_eq!(web.lease().await.expect("a lease").address, WEB);
-                }
+                wait(&format!("message {kind} to end the lease"), || {
+                    !is_leased(&lab, 400, WEB)
+                });
             }
         },
     );
@@ -134,6 +143,50 @@ fn counted(snmp: &str) -> u64 {
         .position(|word| word == "InDatagrams")
         .unwrap();
     udp[1].split_whitespace().nth(place).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_filter_of_a_dhcp_namespace_is_mended_and_goes_with_it() {
+    on_private_host(
+        "the_filter_of_a_dhcp_namespace_is_mended_and_goes_with_it",
+        |lab| async move {
+            let inside = ["ip", "netns", "exec", "ns-dhcp-vlan400", "nft"];
+            let nft = |what: &[&str]| run(&[&inside[..], what].concat());
+            let mut node = lab.node().await;
+            let pid = node.until_ready(&internet()).await.pid("dhcp_v400");
+            let (web, _) = both(&lab).await;
+            web.configure(&web.lease().await.unwrap());
+            assert!(web.pings("10.60.7.254"), "echo is answered");
+
+            let written = nft(&["list", "table", "inet", "trunkline"]);
+            nft(&["flush", "chain", "inet", "trunkline", "prerouting"]);
+            node.until_ready(&internet()).await;
+            assert_eq!(nft(&["list", "table", "inet", "trunkline"]), written);
+            nft(&["delete", "table", "inet", "trunkline"]);
+            let seen = node.until_ready(&internet()).await;
+            assert_eq!(nft(&["list", "table", "inet", "trunkline"]), written);
+            assert_eq!(seen.pid("dhcp_v400"), pid, "no reason to restart dnsmasq");
+
+            // Somebody else's table of that name is named, and kept.
+            nft(&["delete", "table", "inet", "trunkline"]);
+            nft(&["add", "table", "inet", "trunkline"]);
+            let seen = node.pass(&internet()).await;
+            let server = seen.of("dhcp_v400");
+            assert!(
+                server.state == State::Failed && server.reason.contains("was not made by this program"),
+                "{}",
+                server.reason
+            );
+            nft(&["delete", "table", "inet", "trunkline"]);
+
+            // Where nothing is reserved nobody is heard.
+            let empty = desired([trunk(&[400]), gateway(400), dhcp(400, &[])]);
+            node.until_ready(&empty).await;
+            assert!(web.lease().await.is_none());
+            node.until_ready(&desired([trunk(&[])])).await;
+            nothing_of_ours_is_left(&lab);
+        },
+    );
 }
 
 /// Client identifiers are guessed easily: most are the MAC with a 1 before it, and machines made of one image have the same.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -11,23 +10,18 @@ use trunkline_agent::{files, netns};
 
 use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
 use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
-use super::render::TABLE;
 use crate::config::Interface;
+use crate::nft::{self, Nft, Noted, TABLE};
 use crate::{BootId, Fingerprint};
 
-/// nft waits for other writers of the ruleset.
-const NFT_LIMIT: Duration = Duration::from_secs(20);
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
 /// Why the filter could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// nft failed.
-    #[error("nftables")]
-    Nft(#[source] process::Error),
-    /// nft's answer is not JSON.
-    #[error("nft's answer cannot be read")]
-    Json(#[source] serde_json::Error),
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
     /// conntrack failed.
     #[error("end the connections of {addresses}")]
     Conntrack {
@@ -142,15 +136,17 @@ impl Nats {
                 self.write(
                     "table.json",
                     &Record {
-                        rendered: None,
+                        noted: Noted::default(),
                         ..record.clone()
                     },
                 )?;
-                record.readback = replace(batch).await?;
-                record.rendered = Some(*rendered);
+                record.noted = Noted {
+                    rendered: Some(*rendered),
+                    readback: replace(batch).await?,
+                };
             }
             TableStep::Delete => {
-                nft(format!("delete table inet {TABLE}\n")).await?;
+                Nft::default().load(nft::delete(TABLE)).await?;
                 record = Record {
                     served: record.served,
                     ..Record::default()
@@ -218,26 +214,15 @@ impl Nats {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        let bytes = serde_json::to_vec_pretty(value).map_err(Error::Json)?;
+        let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::State(error.into()))?;
         files::write_atomic(&self.directory.join(name), &bytes, 0o600).map_err(Error::State)?;
         Ok(())
     }
 }
 
-async fn nft(batch: String) -> Result<(), Error> {
-    Run::new("nft")
-        .args(["-f", "-"])
-        .stdin(batch)
-        .timeout(NFT_LIMIT)
-        .run()
-        .await
-        .map_err(Error::Nft)?;
-    Ok(())
-}
-
 /// Writes the table and says how it reads.
 async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
-    nft(batch.to_owned()).await?;
+    Nft::default().load(batch).await?;
     match observe::tables().await?.0 {
         Table::Ours(readback) => Ok(Some(readback.fingerprint)),
         // Somebody took it away at once; the next pass sees the difference.

@@ -8,8 +8,7 @@
 //!                        `-> ip_forward, conntrack
 //! ```
 //!
-//! The table is `inet trunkline`; an empty chain in it is our mark, because nft's JSON leaves a table's comment out. Every rule
-//! names our interfaces, so other traffic of the host passes as if the table were not there.
+//! The table is `inet trunkline`. Every rule names our interfaces, so other traffic of the host passes as if the table were not there.
 //!
 //! On disk, in `nat/` of the state directory: `table.json` (what the table looked like when it was read back after it was
 //! written, so that a later difference is seen, and the subnets and guests whose connections must be ended when they go) and
@@ -23,4 +22,4 @@ mod render;
 pub use execute::{Error, Nats};
 pub use observe::{HostNetwork, Observed, Readback, Record, Served, Table, Uplink};
 pub use plan::{Forwarding, ForwardingStep, Plan, TableStep, judge, plan};
-pub use render::{Counter, Filter, MARK_CHAIN, TABLE, User};
+pub use render::{Counter, Filter, User};

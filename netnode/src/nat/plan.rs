@@ -7,8 +7,9 @@ use trunkline_proto::resource::{Facts, Nat, State};
 use trunkline_proto::{VlanId, wire};
 
 use super::observe::{Observed, Readback, Record, Served, Table};
-use super::render::{Counter, Filter, TABLE};
+use super::render::{Counter, Filter};
 use crate::Fingerprint;
+use crate::nft::TABLE;
 
 /// What to do, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +137,7 @@ fn table(filter: &Filter, table: &Table, record: &Record) -> TableStep {
         Table::Ours(Readback { fingerprint, counters }) => (Some(*fingerprint), counters.clone()),
     };
     let rendered = rendered(filter);
-    if Some(rendered) == record.rendered && seen.is_some() && seen == record.readback {
+    if record.noted.stands(rendered, seen) {
         TableStep::Keep
     } else {
         TableStep::Replace {

@@ -9,11 +9,7 @@ use trunkline_proto::resource::{Dhcp, Gateway, Nat};
 use trunkline_proto::{Mac, PortName, VlanId};
 
 use crate::config::Interface;
-
-/// Our table's name; its family is `inet`.
-pub const TABLE: &str = "trunkline";
-/// An empty chain that says that the table is ours.
-pub const MARK_CHAIN: &str = "owned-by-trunkline-netnode";
+use crate::nft::{self, MARK_CHAIN, TABLE};
 
 /// What a masquerade rule has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,16 +88,7 @@ impl Filter {
     /// One batch for `nft -f`: it takes away the table as it is and puts the new one in its place, or does nothing at all.
     /// `counters` go on from where they were.
     pub fn render(&self, counters: &BTreeMap<VlanId, Counter>) -> String {
-        let mut text = String::new();
-        // Adding first makes the deletion succeed when there is no table.
-        let _ = writeln!(
-            text,
-            "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{"
-        );
-        let _ = writeln!(
-            text,
-            "\tcomment \"Written by trunkline-netnode; changes are overwritten\""
-        );
+        let mut text = nft::replace(TABLE);
         self.objects(&mut text, counters);
         let _ = writeln!(text, "\tchain {MARK_CHAIN} {{\n\t}}");
         self.forward(&mut text);
@@ -120,19 +107,20 @@ impl Filter {
             );
         }
         let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
-        set(text, "gateways", "ifname", &ports);
+        text.push_str(&nft::set("gateways", "type ifname", &ports));
         let addresses: Vec<String> = self
             .gateways
             .iter()
             .filter_map(|(port, address)| address.map(|address| format!("\"{port}\" . {address}")))
             .collect();
-        set(text, "own_addresses", "ifname . ipv4_addr", &addresses);
+        text.push_str(&nft::set("own_addresses", "type ifname . ipv4_addr", &addresses));
         for (vlan, (_, users)) in &self.nats {
             let users: Vec<String> = users
                 .iter()
                 .map(|user| format!("{} . {}", user.mac, user.address))
                 .collect();
-            set(text, &format!("users_vlan{vlan}"), "ether_addr . ipv4_addr", &users);
+            let name = format!("users_vlan{vlan}");
+            text.push_str(&nft::set(&name, "type ether_addr . ipv4_addr", &users));
         }
     }
 
@@ -183,15 +171,6 @@ fn input(text: &mut String) {
          \t\tiifname . ip daddr @own_addresses icmp type echo-request accept\n\
          \t\tiifname @gateways drop\n\t}\n",
     );
-}
-
-/// nft has no notation for "no elements".
-fn set(text: &mut String, name: &str, kind: &str, elements: &[String]) {
-    let _ = writeln!(text, "\tset {name} {{\n\t\ttype {kind}");
-    if !elements.is_empty() {
-        let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
-    }
-    text.push_str("\t}\n");
 }
 
 #[cfg(test)]

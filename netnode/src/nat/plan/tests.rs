@@ -8,6 +8,7 @@ use trunkline_proto::resource::Reservation;
 use super::*;
 use crate::nat::observe::Uplink;
 use crate::nat::render::User;
+use crate::nft::Noted;
 use crate::testing::{dhcp, gateway, nat, reservation, uplink};
 
 /// A host with none of ours, forwarding as given.
@@ -58,8 +59,10 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 fingerprint: *rendered,
                 counters: BTreeMap::new(),
             });
-            observed.record.rendered = Some(*rendered);
-            observed.record.readback = Some(*rendered);
+            observed.record.noted = Noted {
+                rendered: Some(*rendered),
+                readback: Some(*rendered),
+            };
         }
     }
     observed.record.served.clone_from(&plan.served);
@@ -72,7 +75,7 @@ fn apply_until_killed(plan: &Plan, observed: &mut Observed) {
     record.served.users.extend(&plan.served.users);
     apply(plan, observed);
     observed.record = Record {
-        rendered: None,
+        noted: Noted::default(),
         ..record
     };
 }
