@@ -70,7 +70,7 @@ fn guests_get_leases_and_the_internet_and_all_of_it_goes_again() {
             let uid = run(&["ps", "-o", "uid=", "-p", &served.pid.to_string()]);
             assert_ne!(uid.trim(), "0", "dnsmasq has a user of its own");
 
-            let mut open = web0.connect("203.0.113.1:80").await.unwrap();
+            let mut open = web0.connect("198.51.100.1:80").await.unwrap();
             assert_eq!(read_line(&mut open).as_deref(), Some("203.0.113.2"));
             let counted = node.host.counters(&everything()).await;
             let nat = counted
@@ -143,11 +143,11 @@ async fn traffic(web1: &Guest, db1: &Guest, web0: &Guest) {
     internet_server().await;
     let node_server = std::net::TcpListener::bind("0.0.0.0:22").unwrap();
     assert!(web1.pings("10.64.110.11") && web1.pings("10.64.110.1"));
-    assert!(web0.pings("10.60.7.1") && web0.pings("203.0.113.1"));
-    let mut stream = web0.connect("203.0.113.1:80").await.expect("the internet");
+    assert!(web0.pings("10.60.7.1") && web0.pings("198.51.100.1"));
+    let mut stream = web0.connect("198.51.100.1:80").await.expect("the internet");
     assert_eq!(read_line(&mut stream).as_deref(), Some("203.0.113.2"), "masqueraded");
 
-    assert!(!db1.pings("203.0.113.1"), "a link leads to no internet");
+    assert!(!db1.pings("198.51.100.1"), "a link leads to no internet");
     assert!(!db1.pings("10.60.7.10"), "nor to VLAN 400");
     assert!(!db1.pings("10.60.7.1"), "nor to another gateway");
     assert!(!web0.pings("203.0.113.2"), "nor VLAN 400 to the node itself");

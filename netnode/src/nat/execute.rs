@@ -1,5 +1,6 @@
 //! Makes a plan true.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use trunkline_agent::process::{self, Run};
 use trunkline_agent::{files, netns};
 
+use super::limits;
 use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
 use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
-use crate::config::Interface;
+use super::way::Way;
+use crate::config::NatSection;
 use crate::nft::{self, Nft, Noted, TABLE};
 use crate::{BootId, Fingerprint};
 
@@ -52,7 +55,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Nats {
     directory: PathBuf,
-    uplink: Interface,
+    section: NatSection,
     boot: BootId,
 }
 
@@ -68,18 +71,18 @@ impl Nats {
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn new(directory: PathBuf, uplink: Interface, boot: BootId) -> Result<Self, Error> {
+    pub fn new(directory: PathBuf, section: NatSection, boot: BootId) -> Result<Self, Error> {
         files::state_dir(&directory).map_err(Error::State)?;
         Ok(Self {
             directory,
-            uplink,
+            section,
             boot,
         })
     }
 
-    /// The interface that leads to the internet.
-    pub fn uplink(&self) -> &Interface {
-        &self.uplink
+    /// The way to the internet, as things are.
+    pub fn way(&self, beside: &BTreeSet<Ipv4Net>) -> Way {
+        Way::new(&self.section, beside)
     }
 
     /// Looks.
@@ -96,7 +99,8 @@ impl Nats {
                 on: netns::read_sysctl(None, IP_FORWARD).await.map_err(Error::Forwarding)? != "0",
                 before: self.note()?.map(|note| note.before),
             },
-            uplink: Uplink::find(self.uplink.as_str(), &host.links, &host.routes),
+            uplink: Uplink::find(self.section.uplink.as_str(), host),
+            limits: limits::look().await?,
         })
     }
 
@@ -115,6 +119,7 @@ impl Nats {
     pub async fn execute(&self, plan: &Plan, observed: &Observed) -> Result<(), Error> {
         let Plan {
             forwarding,
+            limits,
             table,
             forget,
             served,
@@ -130,6 +135,7 @@ impl Nats {
         let mut record = observed.record.clone();
         record.served.subnets.extend(&served.subnets);
         record.served.users.extend(&served.users);
+        record.limits = self.set_limits(limits, &record).await?;
         match table {
             TableStep::Keep => {}
             TableStep::Replace { batch, rendered } => {
@@ -148,8 +154,8 @@ impl Nats {
             TableStep::Delete => {
                 Nft::default().load(nft::delete(TABLE)).await?;
                 record = Record {
-                    served: record.served,
-                    ..Record::default()
+                    noted: Noted::default(),
+                    ..record
                 };
             }
         }
@@ -164,6 +170,27 @@ impl Nats {
         record.served.clone_from(served);
         self.write("table.json", &record)?;
         self.switch_forwarding_on(*forwarding).await
+    }
+
+    async fn set_limits(&self, step: &limits::Step, record: &Record) -> Result<Noted, Error> {
+        match step {
+            limits::Step::Keep => Ok(record.limits),
+            limits::Step::Delete => {
+                Nft::default().load(nft::delete(limits::TABLE)).await?;
+                Ok(Noted::default())
+            }
+            limits::Step::Replace(batch) => {
+                Nft::default().load(batch.as_str()).await?;
+                let readback = match limits::look().await?.table {
+                    limits::State::Ours(readback) => Some(readback),
+                    limits::State::Absent | limits::State::Foreign => None,
+                };
+                Ok(Noted {
+                    rendered: Some(Fingerprint::of(batch)),
+                    readback,
+                })
+            }
+        }
     }
 
     async fn restore_forwarding(&self, off: bool) -> Result<(), Error> {

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!   gateways + nats + reservations -> Filter --render--> one nftables table, replaced whole in one batch
-//!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink, and replies to that
+//!                        |                  prerouting: nothing else is even looked at, so that nothing is said about it
+//!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink but not to what is beside
+//!                        |                           it, and replies to that
 //!                        |                  input:   only ICMP echo to the own gateway
 //!                        |                  postrouting: masquerade
+//!                        |-> limits: another table, which counts each guest's connections
 //!                        `-> ip_forward, conntrack
 //! ```
 //!
@@ -15,11 +18,14 @@
 //! `ip_forward.json` (the value before ours, so that it can be put back).
 
 mod execute;
+pub mod limits;
 mod observe;
 mod plan;
 mod render;
+mod way;
 
 pub use execute::{Error, Nats};
 pub use observe::{HostNetwork, Observed, Readback, Record, Served, Table, Uplink};
 pub use plan::{Forwarding, ForwardingStep, Plan, TableStep, judge, plan};
 pub use render::{Counter, Filter, User};
+pub use way::Way;

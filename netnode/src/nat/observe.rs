@@ -1,14 +1,16 @@
 //! What is there: our table, other tables' forward policies, forwarding, the uplink.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trunkline_agent::netlink::{self, Link, Route};
 use trunkline_proto::{LinkSubnet, VlanId};
 
 use super::execute::Error;
+use super::limits;
 use super::plan::Forwarding;
 use super::render::{Counter, User};
 use crate::Fingerprint;
@@ -25,6 +27,8 @@ pub struct Observed {
     pub forwarding: Forwarding,
     /// Where NAT leads to.
     pub uplink: Uplink,
+    /// The table that limits connections.
+    pub limits: limits::Seen,
     /// Foreign chains at the forward hook whose policy is drop, as `family table chain`.
     pub dropping: Vec<String>,
 }
@@ -55,6 +59,9 @@ pub struct Record {
     /// How it was written and read back.
     #[serde(flatten)]
     pub noted: Noted,
+    /// The same of the table that limits connections.
+    #[serde(default)]
+    pub limits: Noted,
     /// Who is served, or was until the connections have been ended.
     #[serde(flatten)]
     pub served: Served,
@@ -81,22 +88,45 @@ pub struct Uplink {
     pub up: bool,
     /// The main table has an IPv4 default route through it.
     pub default_route: bool,
+    /// Networks that it has an address in, and routers behind it.
+    pub beside: BTreeSet<Ipv4Net>,
 }
 
 impl Uplink {
     /// Looks for it among the host's devices and routes.
-    pub fn find(name: &str, links: &[Link], routes: &[Route]) -> Self {
+    pub fn find(name: &str, host: &HostNetwork) -> Self {
+        let HostNetwork {
+            links,
+            addresses,
+            routes,
+        } = host;
         let link = links.iter().find(|link| link.name == name);
+        let is_its = |index: Option<u32>| index.is_some() && index == link.map(|link| link.index);
+        let networks = addresses
+            .iter()
+            .filter(|address| is_its(Some(address.index)))
+            .filter_map(|address| match address.net {
+                IpNet::V4(net) => Some(net.trunc()),
+                IpNet::V6(_) => None,
+            });
+        let routers = routes
+            .iter()
+            .filter(|route| is_its(route.output))
+            .filter_map(|route| match route.gateway {
+                Some(IpAddr::V4(router)) => Some(Ipv4Net::from(router)),
+                _ => None,
+            });
         let leads_out = |route: &Route| {
             matches!(route.destination, IpNet::V4(net) if net.prefix_len() == 0)
                 && route.table == Route::MAIN
-                && route.output == link.map(|link| link.index)
+                && is_its(route.output)
         };
         Self {
             name: name.to_owned(),
             exists: link.is_some(),
             up: link.is_some_and(|link| link.up),
-            default_route: link.is_some() && routes.iter().any(leads_out),
+            default_route: routes.iter().any(leads_out),
+            beside: networks.chain(routers).collect(),
         }
     }
 }
@@ -150,13 +180,13 @@ struct Chain {
 }
 
 impl Chain {
-    fn is_in_our_table(&self) -> bool {
-        self.family == "inet" && self.table == TABLE
+    fn is_ours(&self) -> bool {
+        self.family == "inet" && [TABLE, limits::TABLE].contains(&self.table.as_str())
     }
 
     fn kills_forwarding(&self) -> bool {
         let sees_ipv4 = self.family == "ip" || self.family == "inet";
-        sees_ipv4 && !self.is_in_our_table() && self.hook == "forward" && self.policy == "drop"
+        sees_ipv4 && !self.is_ours() && self.hook == "forward" && self.policy == "drop"
     }
 
     fn to_text(&self) -> String {

@@ -255,7 +255,7 @@ fn parse(message: &[u8]) -> Option<Answer> {
 /// A server on the internet that says to each who calls by which address it came, and then repeats what it hears.
 pub async fn internet_server() {
     let listener = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || {
-        TcpListener::bind("203.0.113.1:80").unwrap()
+        TcpListener::bind("198.51.100.1:80").unwrap()
     });
     let listener = listener.await.unwrap();
     std::thread::spawn(move || {
