@@ -58,6 +58,38 @@ pub(crate) enum Table {
     Ours(Value),
 }
 
+/// The same, with its content named only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// There is none.
+    #[default]
+    Absent,
+    /// There is one without our mark.
+    Foreign,
+    /// Ours; this names what it says.
+    Ours(Fingerprint),
+}
+
+impl State {
+    /// Names its content, if it is ours.
+    pub fn fingerprint(self) -> Option<Fingerprint> {
+        match self {
+            Self::Ours(fingerprint) => Some(fingerprint),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn state(&self) -> State {
+        match self {
+            Self::Absent => State::Absent,
+            Self::Foreign => State::Foreign,
+            Self::Ours(answer) => State::Ours(fingerprint(answer)),
+        }
+    }
+}
+
 /// The nftables of one namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Nft {

@@ -18,10 +18,10 @@ use trunkline_proto::resource::Dhcp;
 use trunkline_proto::{PortName, VlanId};
 
 use super::leases::{self, Lease};
-use super::observe::{self, Server, Started, TableState, is_serving, read_leases};
+use super::observe::{Server, Started, is_serving, read_leases};
 use super::plan::{Plan, Removal, Step, Wanted};
 use super::render::{self, Place};
-use crate::nft::{self, Nft, Noted, TABLE};
+use crate::nft;
 use crate::{Fingerprint, ip_net};
 
 /// Servers worked on at once.
@@ -245,30 +245,6 @@ impl Servers {
         Ok(())
     }
 
-    /// It is noted before it is there, so that it is known to be there if this is cut off.
-    async fn set_filter(&self, wanted: &Wanted) -> Result<(), Error> {
-        let Some(batch) = &wanted.filter else { return Ok(()) };
-        let Paths { directory, filter, .. } = self.paths(wanted.dhcp.vlan);
-        open_directory(&directory).map_err(Error::State)?;
-        note(&filter, &Noted::default())?;
-        let namespace = self.namespaces.path(&wanted.dhcp.namespace());
-        Nft::within(namespace.clone()).load(batch.as_str()).await?;
-        if let TableState::Ours(readback) = observe::table(&namespace).await? {
-            let noted = Noted {
-                rendered: Some(Fingerprint::of(batch)),
-                readback: Some(readback),
-            };
-            note(&filter, &noted)?;
-        }
-        Ok(())
-    }
-
-    async fn drop_filter(&self, dhcp: &Dhcp) -> Result<(), Error> {
-        let namespace = self.namespaces.path(&dhcp.namespace());
-        Nft::within(namespace).load(nft::delete(TABLE)).await?;
-        files::remove_if_there(&self.paths(dhcp.vlan).filter).map_err(Error::State)
-    }
-
     fn drop_leases(&self, vlan: VlanId, taken: &[Lease]) -> Result<(), Error> {
         let path = self.paths(vlan).leases;
         let bytes = files::read_if_there(&path).map_err(Error::State)?.unwrap_or_default();
@@ -427,7 +403,7 @@ async fn failed(each: Vec<impl Future<Output = (VlanId, Result<(), Error>)>>) ->
         .collect()
 }
 
-fn note(path: &Path, content: &impl serde::Serialize) -> Result<(), Error> {
+pub(super) fn note(path: &Path, content: &impl serde::Serialize) -> Result<(), Error> {
     let bytes = serde_json::to_vec_pretty(content).map_err(|error| Error::State(error.into()))?;
     files::write_atomic(path, &bytes, 0o600).map_err(Error::State)?;
     Ok(())

@@ -3,7 +3,8 @@
 //! The VLAN of such a server is shared by tenants. Port security at a guest's port holds it to its own Ethernet source, but not to
 //! the hardware address that it writes into a DHCP message (`chaddr`), and dnsmasq goes by the latter: without this table a guest
 //! could release another one's lease, or decline its address, which dnsmasq then gives to nobody for ten minutes, or have answers sent
-//! to a relay (`giaddr`) of its choice. A server with a dynamic range serves one tenant's link, where anybody may run what he likes, relays as well; it has no table.
+//! to a relay (`giaddr`) of its choice. A server with a dynamic range serves one tenant's link, where anybody may run what he likes,
+//! relays as well; it has no table.
 //!
 //! A rule cannot compare two fields of a packet with each other, so there is a set of pairs: Ethernet source and `chaddr`, one for each
 //! reservation. Offsets are in bits from the UDP header (64 bits) on: BOOTP's operation at 64, sort of hardware at 72, length of its

@@ -19,10 +19,11 @@ mod leases;
 mod observe;
 mod plan;
 mod render;
+mod table;
 
 pub use execute::{Error, Servers};
 pub use filter::filter;
 pub use leases::{Lease, parse as parse_leases};
-pub use observe::{Device, NamespaceState, Observed, Server, Site, Started, TableState};
+pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
 pub use plan::{Plan, Removal, Step, Wanted, has_leftovers, judge, plan};
 pub use render::{Place, config, hosts};

@@ -16,8 +16,9 @@ use trunkline_proto::{PortName, VlanId};
 
 use super::execute::{Error, Paths, Servers};
 use super::leases::{self, Lease};
+use super::table;
 use crate::nat::HostNetwork;
-use crate::nft::{self, Nft, Noted, TABLE};
+use crate::nft::{self, Noted};
 use crate::{Fingerprint, Made, Ours};
 
 /// Namespaces looked into at once.
@@ -42,7 +43,7 @@ pub struct Site {
     /// `lo` is up there.
     pub loopback_up: bool,
     /// The table in the namespace; looked at where there is to be one, or was.
-    pub table: TableState,
+    pub table: nft::State,
     /// How it was written and read back.
     pub noted: Option<Noted>,
     /// The device of the port's name in the namespace.
@@ -77,18 +78,6 @@ pub enum NamespaceState {
     Hidden(u32),
     /// Somebody else's.
     Foreign,
-}
-
-/// The table of our name in the namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TableState {
-    /// There is none.
-    #[default]
-    Absent,
-    /// There is one without our mark.
-    Foreign,
-    /// Ours; this names what it says.
-    Ours(Fingerprint),
 }
 
 /// The device in the namespace.
@@ -217,7 +206,7 @@ impl Servers {
             let path = self.namespaces().path(&name);
             self.look_inside(vlan, &path, &mut site).await?;
             if filtered || site.noted.is_some() {
-                site.table = table(&path).await?;
+                site.table = table::look(&path).await?;
             }
         } else if self.namespaces().exists(&name) {
             site.namespace = NamespaceState::Foreign;
@@ -326,14 +315,6 @@ impl Servers {
         }
         Ok(vlans)
     }
-}
-
-pub(super) async fn table(namespace: &Path) -> Result<TableState, Error> {
-    Ok(match Nft::within(namespace.to_owned()).table(TABLE).await? {
-        nft::Table::Absent => TableState::Absent,
-        nft::Table::Foreign => TableState::Foreign,
-        nft::Table::Ours(answer) => TableState::Ours(nft::fingerprint(&answer)),
-    })
 }
 
 /// Leases of a file that have not expired.

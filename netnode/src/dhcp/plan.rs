@@ -9,8 +9,8 @@ use trunkline_proto::resource::{Dhcp, Facts, Reservation, State};
 use trunkline_proto::{Cidr, VlanId, wire};
 
 use super::leases::Lease;
-use super::observe::{Device, NamespaceState, Observed, Server, Site, TableState};
-use crate::nft::TABLE;
+use super::observe::{Device, NamespaceState, Observed, Server, Site};
+use crate::nft::{self, TABLE};
 use crate::{Fingerprint, ip_net};
 
 /// One server as it should be.
@@ -165,7 +165,7 @@ fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
     if matches!(site.namespace, NamespaceState::Hidden(_)) {
         return None;
     }
-    if site.table == TableState::Foreign {
+    if site.table == nft::State::Foreign {
         return Some(format!(
             "the nftables table inet {TABLE} in the namespace {namespace} was not made by this program; delete or rename it"
         ));
@@ -255,10 +255,7 @@ fn place(wanted: &Wanted, site: &Site, steps: &mut Vec<Step>) {
 }
 
 fn filter(wanted: &Wanted, site: &Site) -> Option<Step> {
-    let seen = match site.table {
-        TableState::Ours(readback) => Some(readback),
-        TableState::Absent | TableState::Foreign => None,
-    };
+    let seen = site.table.fingerprint();
     match &wanted.filter {
         Some(batch)
             if site

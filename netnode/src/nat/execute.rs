@@ -181,10 +181,7 @@ impl Nats {
             }
             limits::Step::Replace(batch) => {
                 Nft::default().load(batch.as_str()).await?;
-                let readback = match limits::look().await?.table {
-                    limits::State::Ours(readback) => Some(readback),
-                    limits::State::Absent | limits::State::Foreign => None,
-                };
+                let readback = limits::look().await?.table.fingerprint();
                 Ok(Noted {
                     rendered: Some(Fingerprint::of(batch)),
                     readback,

@@ -14,7 +14,7 @@ use trunkline_proto::resource::Nat;
 
 use super::way::Way;
 use crate::Fingerprint;
-use crate::nft::{self, Error, MARK_CHAIN, Nft, Noted};
+use crate::nft::{self, Error, MARK_CHAIN, Nft, Noted, State};
 
 /// The table's name; its family is `inet`.
 pub const TABLE: &str = "trunkline-connections";
@@ -30,18 +30,6 @@ pub struct Seen {
     pub table: State,
     /// Guests that were refused a connection of late.
     pub refused: BTreeSet<Ipv4Addr>,
-}
-
-/// The table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum State {
-    /// There is none.
-    #[default]
-    Absent,
-    /// There is one without our mark.
-    Foreign,
-    /// Ours; this names what it says.
-    Ours(Fingerprint),
 }
 
 /// What to do about it.
@@ -96,12 +84,9 @@ pub fn render<'a>(way: &Way, nats: impl IntoIterator<Item = &'a Nat>) -> Option<
 
 /// Compares.
 pub fn plan(wanted: Option<String>, seen: &Seen, noted: Noted) -> Step {
-    let found = match seen.table {
-        State::Foreign => return Step::Keep,
-        State::Absent => None,
-        State::Ours(found) => Some(found),
-    };
+    let found = seen.table.fingerprint();
     match wanted {
+        _ if seen.table == State::Foreign => Step::Keep,
         Some(batch) if noted.stands(Fingerprint::of(&batch), found) => Step::Keep,
         Some(batch) => Step::Replace(batch),
         None if found.is_some() => Step::Delete,

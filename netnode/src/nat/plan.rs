@@ -10,7 +10,7 @@ use super::limits;
 use super::observe::{Observed, Readback, Record, Served, Table};
 use super::render::{Counter, Filter};
 use crate::Fingerprint;
-use crate::nft::TABLE;
+use crate::nft::{self, TABLE};
 
 /// What to do, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
     let limits = limits::render(filter.way(), filter.nats());
     let theirs = match (&observed.table, observed.limits.table) {
         (Table::Foreign, _) => Some(TABLE),
-        (_, limits::State::Foreign) if limits.is_some() => Some(limits::TABLE),
+        (_, nft::State::Foreign) if limits.is_some() => Some(limits::TABLE),
         _ => None,
     };
     if let Some(theirs) = theirs {

@@ -9,7 +9,7 @@ use trunkline_proto::Mac;
 use super::*;
 use crate::dhcp::observe::Started;
 use crate::dhcp::{Lease, Place, filter as rendered, render};
-use crate::nft::Noted;
+use crate::nft::{self, Noted};
 use crate::testing::{dhcp, reservation, vlan};
 
 fn wanted(id: u32, guests: u32) -> Wanted {
@@ -99,7 +99,7 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
         Step::QuietNamespace => site.quiet = true,
         Step::SetLoopbackUp => site.loopback_up = true,
         Step::SetFilter => (site.table, site.noted) = stands(wanted.filter.as_ref().unwrap()),
-        Step::DropFilter => (site.table, site.noted) = (TableState::Absent, None),
+        Step::DropFilter => (site.table, site.noted) = (nft::State::Absent, None),
         Step::DeleteDeadDevice(index) => assert_eq!(site.device.take().unwrap().index, *index),
         Step::MoveDevice(index) => {
             assert!(
@@ -109,7 +109,7 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
             assert_eq!(site.outside.take(), Some(*index));
             assert_eq!(
                 wanted.filter.is_some(),
-                site.table != TableState::Absent,
+                site.table != nft::State::Absent,
                 "in before it was filtered"
             );
             site.device = Some(fresh(index + 1000));
@@ -149,13 +149,13 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
 }
 
 /// The table as it is after this batch.
-fn stands(batch: &str) -> (TableState, Option<Noted>) {
+fn stands(batch: &str) -> (nft::State, Option<Noted>) {
     let content = Some(Fingerprint::of(batch));
     let noted = Noted {
         rendered: content,
         readback: content,
     };
-    (TableState::Ours(Fingerprint::of(batch)), Some(noted))
+    (nft::State::Ours(Fingerprint::of(batch)), Some(noted))
 }
 
 /// Any half-made or half-broken site, but for a stranger's namespace.
@@ -199,7 +199,7 @@ fn sites() -> impl Strategy<Value = Site> {
                 started,
                 serving: has(12),
             }),
-            table: if ours && has(14) { filter.0 } else { TableState::Absent },
+            table: if ours && has(14) { filter.0 } else { nft::State::Absent },
             noted: filter.1.filter(|_| has(15)),
             lost: false,
             strays: if has(13) { vec![process(6)] } else { Vec::new() },
@@ -268,12 +268,12 @@ fn new_reservations_alone_are_a_reload_and_not_a_restart() {
 fn a_filter_that_somebody_changed_is_written_again_and_one_of_a_stranger_blocks() {
     let wanted = wanted(400, 1);
     let mut site = good(&wanted);
-    for changed in [TableState::Absent, TableState::Ours(Fingerprint::of("other"))] {
+    for changed in [nft::State::Absent, nft::State::Ours(Fingerprint::of("other"))] {
         site.table = changed;
         assert_eq!(steps(&wanted, &site), [Step::SetFilter]);
         assert_eq!(judge(&wanted, &site, Some(3)).0, State::Failed);
     }
-    site.table = TableState::Foreign;
+    site.table = nft::State::Foreign;
     assert!(blocked(&wanted, &site).unwrap().contains("inet trunkline"));
 }
 

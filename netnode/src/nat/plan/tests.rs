@@ -8,7 +8,7 @@ use trunkline_proto::resource::Reservation;
 use super::*;
 use crate::nat::observe::Uplink;
 use crate::nat::render::User;
-use crate::nft::Noted;
+use crate::nft::{self, Noted};
 use crate::testing::{dhcp, gateway, nat, reservation, way};
 
 /// A host with none of ours, forwarding as given.
@@ -55,10 +55,10 @@ fn apply(plan: &Plan, observed: &mut Observed) {
     }
     match &plan.limits {
         limits::Step::Keep => {}
-        limits::Step::Delete => observed.limits.table = limits::State::Absent,
+        limits::Step::Delete => observed.limits.table = nft::State::Absent,
         limits::Step::Replace(batch) => {
             let content = Fingerprint::of(batch);
-            observed.limits.table = limits::State::Ours(content);
+            observed.limits.table = nft::State::Ours(content);
             observed.record.limits = Noted {
                 rendered: Some(content),
                 readback: Some(content),
