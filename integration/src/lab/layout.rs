@@ -11,8 +11,10 @@ pub const NETNODE: &str = "nn";
 /// The host that plays the internet.
 pub const INTERNET: &str = "inet";
 
-/// The internet host's address.
-pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The internet host's address. Its host is a router as well, so that it is not beside the uplink, where guests reach nobody.
+pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The internet host's address beside the network node's: the uplink's router.
+pub const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The network node's address on its uplink: what the internet sees of every guest.
 pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The controller's address.
