@@ -86,10 +86,10 @@ fn hosts_see_each_other_and_nothing_stays() {
     worker.must(&["ping", "-c1", "-W2", "10.0.10.12"]).unwrap();
     lab.host("nn")
         .unwrap()
-        .must(&["ping", "-c1", "-W2", "203.0.113.1"])
+        .must(&["ping", "-c1", "-W2", "198.51.100.1"])
         .unwrap();
     assert!(
-        !worker.exec(&["ping", "-c1", "-W1", "203.0.113.1"]).unwrap().ok(),
+        !worker.exec(&["ping", "-c1", "-W1", "198.51.100.1"]).unwrap().ok(),
         "a worker must not reach the internet"
     );
 

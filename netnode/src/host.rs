@@ -134,7 +134,7 @@ impl NetworkNode {
         Ok(Self {
             base: Base::new(node.as_str(), &switch, FailMode::Standalone),
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
-            nats: Nats::new(state_dir.join("nat"), nat.uplink, boot)?,
+            nats: Nats::new(state_dir.join("nat"), nat, boot)?,
             watch: Watch::start(wake, cancel, &tasks),
             counts: Counts::new(&metrics),
             ovs,

@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod host;
 mod metrics;
 pub mod nat;
+pub mod nft;
 mod ports;
 mod setup;
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Resources for the unit tests.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::config::Interface;
+use crate::config::NatSection;
+use crate::nat::Way;
 use trunkline_agent::node::{Desired, Item};
 use trunkline_proto::resource::{Dhcp, Envelope, Gateway, Nat, Reservation, Spec};
 use trunkline_proto::{LinkSubnet, Mac, PortName, VlanId, VmId};
@@ -13,8 +15,12 @@ pub(crate) fn vlan(id: u32) -> VlanId {
     VlanId::try_from(id).unwrap()
 }
 
-pub(crate) fn uplink() -> Interface {
-    Interface::try_from("ens3".to_owned()).unwrap()
+pub(crate) fn way() -> Way {
+    let section = NatSection {
+        allow: vec!["203.0.113.53/32".parse().unwrap()],
+        ..NatSection::default()
+    };
+    Way::new(&section, &BTreeSet::from(["203.0.113.0/24".parse().unwrap()]))
 }
 
 pub(crate) fn subnet(vlan: VlanId) -> LinkSubnet {

@@ -41,7 +41,7 @@ struct Open {
 
 impl Open {
     async fn from(guest: &Guest, server: &TcpListener) -> Self {
-        let guest = guest.connect("203.0.113.1:81").await.expect("the internet");
+        let guest = guest.connect("198.51.100.1:81").await.expect("the internet");
         let internet = server.accept().unwrap().0;
         Self { guest, internet }
     }
@@ -85,7 +85,7 @@ fn the_connections_of_a_guest_end_with_its_hold_on_the_address_and_no_others() {
             node.until_ready(&internet_for(&[(WEB, FIRST), (DB, SECOND)])).await;
             let (web, db) = (plugged(&lab, "web", WEB).await, plugged(&lab, "db", DB).await);
             let server = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || {
-                TcpListener::bind("203.0.113.1:81").unwrap()
+                TcpListener::bind("198.51.100.1:81").unwrap()
             });
             let server = server.await.unwrap();
             let mut of_web = Open::from(&web, &server).await;
@@ -99,7 +99,7 @@ fn the_connections_of_a_guest_end_with_its_hold_on_the_address_and_no_others() {
             node.until_ready(&internet_for(&[(DB, SECOND)])).await;
             is_ended(of_web, FIRST);
             assert!(
-                !web.pings("203.0.113.1"),
+                !web.pings("198.51.100.1"),
                 "an address that nobody was given has no internet"
             );
             assert!(of_db.passes(), "another guest's connection");

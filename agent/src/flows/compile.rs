@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use trunkline_proto::{Mac, VlanId};
 
-use super::{Guest, Network, Policy, Purpose, Segment, Service, ServiceAddress, Storm, Uplink};
+use super::{Guest, Network, Policy, Purpose, Segment, ServiceAddress, Storm, Uplink};
 use crate::openflow::{Action, Actions, Cookie, Field, Flow, FlowSet, Match, Meter, port};
 
 pub(super) const ADMISSION: u8 = 0;
@@ -39,6 +39,9 @@ const ROUTER_ADVERTISEMENT_V4: u8 = 9;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT_V6: u8 = 137;
 
+/// ICMPv6 types of neighbour discovery, and the field of each that names a MAC.
+const NEIGHBOURS: [(u8, Field); 2] = [(135, Field::NdSll), (136, Field::NdTll)];
+
 /// UDP ports of DHCP and DHCPv6.
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -70,9 +73,6 @@ pub fn compile(network: &Network) -> FlowSet {
     let local = Match::any().in_port(port::LOCAL);
     out.flow(ADMISSION, 600, Purpose::Isolated, 0, local, Actions::drop());
     uplink(&mut out, network);
-    for (number, service) in &network.services {
-        from_service(&mut out, network, *number, service);
-    }
     guest_rules(&mut out);
     security_rules(&mut out);
     for (number, guest) in &network.guests {
@@ -146,18 +146,14 @@ fn uplink(out: &mut Out, network: &Network) {
         );
     }
     let probe = Match::any().in_port(number).eth_type(eth::PROBE);
-    out.flow(ADMISSION, 400, Purpose::Probe, number, probe.clone(), Actions::drop());
+    out.flow(ADMISSION, 400, Purpose::Probe, number, probe, Actions::drop());
     for vlan in vlans {
+        if let Some(prober) = network.probe {
+            probes(out, number, prober, *vlan);
+        }
         // Nothing is known of who may hear it: shut, as its guests are.
         if *vlan != VlanId::INTERNET && !network.segments.contains_key(vlan) {
             continue;
-        }
-        if let Some(prober) = network.probe {
-            let there = Actions::drop().then(Action::Output(prober));
-            out.flow(ADMISSION, 410, Purpose::Probe, number, probe.clone().vlan(*vlan), there);
-            let from = Match::any().in_port(prober).eth_type(eth::PROBE).vlan(*vlan);
-            let out_there = Actions::drop().then(Action::Output(number));
-            out.flow(ADMISSION, 410, Purpose::Probe, prober, from, out_there);
         }
         let actions = if is_protected(network, *vlan) {
             Actions::goto(TO_PROTECTED)
@@ -169,44 +165,14 @@ fn uplink(out: &mut Out, network: &Network) {
     }
 }
 
-/// Gateways and DHCP servers are ours, but stand where a guest's packets are taken in: they too may not tag.
-fn from_service(out: &mut Out, network: &Network, number: u32, service: &Service) {
-    let from = Match::any().in_port(number);
-    out.flow(
-        ADMISSION,
-        500,
-        Purpose::Tagged,
-        number,
-        from.clone().tagged(),
-        Actions::drop(),
-    );
-    if !is_protected(network, service.vlan) {
-        out.flow(ADMISSION, 100, Purpose::Admission, number, from, Actions::normal());
-        return;
-    }
-    let own = from.from_mac(service.mac);
-    let vlan = service.vlan;
-    // Guests on this node first, then whoever is behind the uplink.
-    for (guest_number, guest) in guests_of(network, vlan) {
-        let to_it = own.clone().to_mac(guest.mac);
-        let there = Actions::drop().then(Action::Output(guest_number));
-        out.flow(ADMISSION, 120, Purpose::Protected, number, to_it, there);
-    }
-    if let Some(way) = carrying_uplink(network, vlan) {
-        let to_all = own.clone().is(Field::EthDst, BROADCAST);
-        let mut everywhere = guests_of(network, vlan).fold(Actions::drop(), |all, (guest_number, _)| {
-            all.then(Action::Output(guest_number))
-        });
-        everywhere = everywhere.then_tagged(vlan, way);
-        out.flow(ADMISSION, 110, Purpose::Protected, number, to_all, everywhere);
-        out.flow(
-            ADMISSION,
-            100,
-            Purpose::Admission,
-            number,
-            own,
-            Actions::drop().then_tagged(vlan, way),
-        );
+/// Probe frames go between the uplink and the probe's port, with the tag that they came with, and nowhere else: no guest hears one
+/// (they never meet `NORMAL`) or sends one. They try the way, not who may use it, so what holds in the VLAN does not matter. The probe's
+/// port has no other flow, so nothing else leaves it; that nothing else is flooded to it is for its row (a trunk that carries none).
+fn probes(out: &mut Out, uplink: u32, prober: u32, vlan: VlanId) {
+    for (from, to) in [(uplink, prober), (prober, uplink)] {
+        let probe = Match::any().in_port(from).eth_type(eth::PROBE).vlan(vlan);
+        let there = Actions::drop().then(Action::Output(to));
+        out.flow(ADMISSION, 410, Purpose::Probe, from, probe, there);
     }
 }
 
@@ -261,6 +227,7 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
     }
     if policy == Policy::Secured {
         secure(out, number, guest, STORM);
+        neighbours(out, number, guest);
         let anything = from.clone().from_mac(guest.mac);
         out.flow(SECURITY, 100, Purpose::Secured, number, anything, Actions::goto(STORM));
     }
@@ -317,16 +284,40 @@ fn security_rules(out: &mut Out) {
     for matches in stopped {
         out.flow(SECURITY, 400, Purpose::Rogue, 0, matches, Actions::drop());
     }
-    // A sender of ARP or IPv4 that no port's own rule (300) lets pass is forged.
+    // A sender of ARP or IPv4, or a MAC in neighbour discovery, that no port's own rule (300) lets pass is forged.
+    let mut forged = |priority: u16, matches: Match| {
+        out.flow(SECURITY, priority, Purpose::Forged, 0, matches, Actions::drop());
+    };
     for eth_type in [eth::ARP, eth::IPV4] {
-        out.flow(
-            SECURITY,
-            200,
-            Purpose::Forged,
-            0,
-            Match::any().eth_type(eth_type),
-            Actions::drop(),
-        );
+        forged(200, Match::any().eth_type(eth_type));
+    }
+    for (kind, _) in NEIGHBOURS {
+        forged(200, discovery(Match::any(), kind));
+        // Open vSwitch reads two options of one kind as none, and others read the first of them; it forgets the target then, too.
+        let unclear = discovery(Match::any(), kind).is(Field::Icmpv6Code, 0_u8);
+        forged(400, unclear.is(Field::NdTarget, 0_u8));
+    }
+}
+
+fn discovery(matches: Match, kind: u8) -> Match {
+    let icmp = matches.eth_type(eth::IPV6).is(Field::IpProto, ip::ICMPV6);
+    icmp.is(Field::Icmpv6Type, kind)
+}
+
+/// IPv6 neighbour discovery of a secured link: a guest names its own MAC, or none. So it cannot send what is for one guest to another,
+/// or to nobody (but for the MAC of zeros, which reads as none).
+///
+/// It can still say that any IPv6 address is its own: guests have no IPv6 addresses from us that this could be held against. Nor are
+/// the MACs in router solicitations looked at, which only routers heed, and there are none (their advertisements are stopped).
+fn neighbours(out: &mut Out, number: u32, guest: &Guest) {
+    let own = Match::any().in_port(number).from_mac(guest.mac);
+    let mac = crate::openflow::mac_value(guest.mac.octets());
+    for (kind, named) in NEIGHBOURS {
+        for value in [mac, 0] {
+            let matches = discovery(own.clone(), kind).is(Field::Icmpv6Code, 0_u8);
+            let matches = matches.is(named, value);
+            out.flow(SECURITY, 300, Purpose::Secured, number, matches, Actions::goto(STORM));
+        }
     }
 }
 
@@ -349,7 +340,10 @@ fn secure(out: &mut Out, number: u32, guest: &Guest, next: u8) {
     pass(ask.is(Field::UdpSrc, DHCP_CLIENT).is(Field::UdpDst, DHCP_SERVER));
 }
 
-/// Frames to an end that is known pass without a limit.
+/// Frames to an end that is known pass without a limit, also while that end is switched off and `NORMAL` floods them in the VLAN. On
+/// purpose: flows cannot tell a silent end from one that speaks, and a limit would slow honest traffic to it. What is flooded so stays
+/// among the guests of one slice, whose own the VLAN is, and costs the uplink no more than the same frames to an end elsewhere. Where
+/// tenants meet (VLAN 400) and on protected links no frame comes here: they are never flooded, but go to two MACs only.
 fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     let services = segment.services.iter().map(|service| service.mac);
     let known: BTreeSet<Mac> = segment.known.iter().copied().chain(services).collect();
@@ -366,15 +360,6 @@ fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     }
 }
 
-/// Where a service of a protected segment is reached from this node: on its own port here, or behind the uplink.
-fn towards(network: &Network, vlan: VlanId, service: &ServiceAddress) -> Option<Actions> {
-    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
-    if let Some((number, _)) = network.services.iter().find(here) {
-        return Some(Actions::drop().then(Action::Output(*number)));
-    }
-    carrying_uplink(network, vlan).map(|way| Actions::drop().then_tagged(vlan, way))
-}
-
 /// Broadcasts of a guest that a service must hear: who has its address, and DHCP.
 fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
     let to_all = from.clone().is(Field::EthDst, BROADCAST);
@@ -388,11 +373,13 @@ fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
 }
 
 fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, segment: &Segment, meter: Option<u32>) {
+    // The services stand on a network node, behind the uplink.
+    let Some(way) = carrying_uplink(network, vlan) else {
+        return;
+    };
     let from = Match::any().in_port(number);
+    let there = Actions::drop().then_tagged(vlan, way);
     for service in &segment.services {
-        let Some(there) = towards(network, vlan, service) else {
-            continue;
-        };
         for matches in heard_by(service, &from) {
             let limited = there.clone().metered(meter);
             out.flow(FROM_PROTECTED, 200, Purpose::Protected, number, matches, limited);
@@ -402,18 +389,15 @@ fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, s
 
 /// A protected segment's flows that are the same for all guests, and those from the uplink.
 fn protected(out: &mut Out, network: &Network, vlan: VlanId, segment: &Segment) {
+    let Some(way) = carrying_uplink(network, vlan) else {
+        return;
+    };
     let of = u32::from(vlan.get());
     for service in &segment.services {
-        if let Some(there) = towards(network, vlan, service) {
-            let matches = Match::any().is(Field::Reg0, vlan.get()).to_mac(service.mac);
-            out.flow(FROM_PROTECTED, 100, Purpose::Protected, of, matches, there);
-        }
-    }
-    if carrying_uplink(network, vlan).is_some() {
-        for service in &segment.services {
-            to_guests(out, network, vlan, service);
-            to_services(out, network, vlan, service);
-        }
+        let matches = Match::any().is(Field::Reg0, vlan.get()).to_mac(service.mac);
+        let there = Actions::drop().then_tagged(vlan, way);
+        out.flow(FROM_PROTECTED, 100, Purpose::Protected, of, matches, there);
+        to_guests(out, network, vlan, service);
     }
 }
 
@@ -445,28 +429,5 @@ fn to_guests(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAd
             answer,
             all,
         );
-    }
-}
-
-/// From guests behind the uplink to a service here. Nobody out there is one of this segment's services.
-fn to_services(out: &mut Out, network: &Network, vlan: VlanId, service: &ServiceAddress) {
-    let here = |(_, held): &(&u32, &Service)| held.vlan == vlan && held.mac == service.mac;
-    let Some((number, _)) = network.services.iter().find(here) else {
-        return;
-    };
-    let there = Actions::drop().then(Action::PopVlan).then(Action::Output(*number));
-    let tagged = Match::any().vlan(vlan);
-    let forged = tagged.clone().from_mac(service.mac);
-    out.flow(TO_PROTECTED, 300, Purpose::Forged, *number, forged, Actions::drop());
-    out.flow(
-        TO_PROTECTED,
-        100,
-        Purpose::Protected,
-        *number,
-        tagged.clone().to_mac(service.mac),
-        there.clone(),
-    );
-    for matches in heard_by(service, &tagged) {
-        out.flow(TO_PROTECTED, 100, Purpose::Protected, *number, matches, there.clone());
     }
 }

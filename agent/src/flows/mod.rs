@@ -3,20 +3,20 @@
 //! The bridge is `fail_mode=secure`: no flow, no frame. What is not allowed here is dropped by the last line of each table.
 //!
 //! ```text
-//!   table 0  admission   by port: local device, isolated guest -> drop
-//!               |  guest          |  uplink, per VLAN       |  gateway, DHCP port
-//!               v                 |                         |
-//!   table 1  any guest: tags,     |                         |
-//!            control frames,      |                         |
-//!            probe frames -> drop |                         |
-//!               |         \       |                         |
-//!        secured|          |open  |  protected VLAN         |
-//!               v          |      |-----------.             |
-//!   table 2  port security |      |           |             |
-//!        |            \    v      v           |             |
+//!   table 0  admission   by port: local device, isolated guest -> drop;  probe frames: uplink <-> probe's port
+//!               |  guest               |  uplink, per VLAN
+//!               v                      |
+//!   table 1  any guest: tags,          |
+//!            control frames,           |
+//!            probe frames -> drop      |
+//!               |         \            |
+//!        secured|          |open       +--- open, secured VLAN -> NORMAL
+//!               v          |           |
+//!   table 2  port security |           | protected VLAN
+//!        |            \    v           |
 //!        |protected    '-> table 3  storm limits, then NORMAL
-//!        v                                    v             v
-//!   table 4  protected, from a guest    table 5  protected, from the uplink     (no learning: every way out is written down)
+//!        v                             v
+//!   table 4  protected, from a guest   table 5  protected, from the uplink     (no learning: every way out is written down)
 //! ```
 //!
 //! - **Open and secured links** are forwarded by `NORMAL` within their VLAN. It learns per VLAN, so what a guest says of MACs is
@@ -26,6 +26,10 @@
 //!   poisoned and nothing is flooded.
 //! - **The uplink's VLANs** are a list here too, beside the port's `trunks`: flows that name a port go past `trunks`.
 //! - **A guest whose segment is not known** gets only drops.
+//! - **Probe frames** (EtherType 0x88B5) go between the uplink and the probe's port, tagged, on the uplink's VLANs, and nowhere else.
+//!
+//! Gateways and DHCP servers stand on network nodes, whose bridge has no flows of ours and forwards by its ports' settings: no guest
+//! stands there, and the gateways go on when the daemon does not.
 
 mod compile;
 #[cfg(test)]
@@ -49,12 +53,11 @@ use crate::openflow::{Cookie, Meter};
 pub struct Network {
     /// The port to the other nodes.
     pub uplink: Option<Uplink>,
-    /// Port of the probe program, which sends and takes tagged frames.
+    /// Port of the probe program, which sends and takes tagged frames. Its row must be a trunk that carries no VLAN, so that nothing
+    /// is flooded to it: flows that name a port go past that list.
     pub probe: Option<u32>,
     /// Guests' ports by their OpenFlow number.
     pub guests: BTreeMap<u32, Guest>,
-    /// Gateways and DHCP servers on this node, by OpenFlow number.
-    pub services: BTreeMap<u32, Service>,
     /// What is known of each VLAN.
     pub segments: BTreeMap<VlanId, Segment>,
 }
@@ -79,15 +82,6 @@ pub struct Guest {
     pub addresses: BTreeSet<Ipv4Addr>,
     /// How much of what goes to all it may send.
     pub limits: StormLimits,
-}
-
-/// A gateway's or a DHCP server's port on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// Its VLAN.
-    pub vlan: VlanId,
-    /// Its MAC.
-    pub mac: Mac,
 }
 
 /// One VLAN: a link, or internet access.

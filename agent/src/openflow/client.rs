@@ -14,16 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
 use super::error::reason;
-use super::session::{Answer, BUNDLE, Event, Exchange, Planned, Session};
+use super::session::{Answer, Event, Exchange, Planned, Session};
 use super::wire::{Framer, Message};
 use super::{Cookie, Counters, Error, Flow, FlowSet, Meter, MeterCounters, Rule};
 
+/// Errors about meters.
+const METER_MOD_FAILED: u16 = 12;
 /// ovs-vswitchd answers in milliseconds; this long means that it hangs.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much longer a caller waits than the connection's task.
+const GRACE: Duration = Duration::from_millis(500);
 /// Pause before connecting again; doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// A bridge that comes is seen within this: its ports are shut until its flows are there.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+
 /// All of a bridge's flows, and what they have seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -38,10 +43,20 @@ pub struct Table {
 pub struct Client {
     exchanges: mpsc::Sender<Exchange>,
     ticks: watch::Receiver<u64>,
-    connected: watch::Receiver<bool>,
-    /// One change at a time: there is one bundle.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    link: watch::Receiver<Link>,
+    /// One change at a time; holds the number of the last bundle, which no later one has again.
+    turn: Arc<tokio::sync::Mutex<u32>>,
+    limit: Duration,
     socket: Arc<str>,
+}
+
+/// How it stands with the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Link {
+    Down,
+    /// It speaks no version that we do: what it said.
+    Refused(String),
+    Up,
 }
 
 impl std::fmt::Debug for Client {
@@ -60,13 +75,13 @@ impl Client {
         let socket: Arc<str> = path.display().to_string().into();
         let (exchange_sender, exchanges) = mpsc::channel(16);
         let (tick_sender, ticks) = watch::channel(0);
-        let (connected_sender, connected) = watch::channel(false);
+        let (link_sender, link) = watch::channel(Link::Down);
         let task = Task {
             path,
             name: socket.clone(),
             exchanges,
             ticks: tick_sender,
-            connected: connected_sender,
+            link: link_sender,
         };
         tokio::spawn(async move {
             // Nothing is half done when this is cut: a bundle that is not committed ends with its connection.
@@ -78,10 +93,18 @@ impl Client {
         Self {
             exchanges: exchange_sender,
             ticks,
-            connected,
+            link,
             turn: Arc::default(),
+            limit: REQUEST_TIMEOUT,
             socket,
         }
+    }
+
+    /// Another time limit for the answer to one request.
+    #[must_use]
+    pub fn answer_within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Ticks when the connection comes or goes, and when somebody else changed a flow.
@@ -93,16 +116,16 @@ impl Client {
     /// True while the bridge answers.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        *self.connected.borrow()
+        *self.link.borrow() == Link::Up
     }
 
     /// Waits until the bridge answers.
     ///
     /// # Errors
-    /// [`Error::NotConnected`] when it does not within `limit`.
+    /// [`Error::NotConnected`] or [`Error::Version`] when it does not within `limit`.
     pub async fn ready(&self, limit: Duration) -> Result<(), Error> {
-        let mut connected = self.connected.clone();
-        match timeout(limit, connected.wait_for(|connected| *connected)).await {
+        let mut link = self.link.clone();
+        match timeout(limit, link.wait_for(|link| *link == Link::Up)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.not_connected()),
         }
@@ -162,15 +185,17 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] names the flow; nothing was changed then.
     pub async fn commit(&self, remove: &[Flow], add: &[Flow]) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let mut last = self.turn.lock().await;
+        let id = last.wrapping_add(1);
+        *last = id;
         let changes: Vec<(FlowCommand, &Flow)> = remove
             .iter()
             .map(|flow| (FlowCommand::DeleteStrict, flow))
             .chain(add.iter().map(|flow| (FlowCommand::Add, flow)))
             .collect();
-        let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, BUNDLE))];
+        let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, id))];
         for (command, flow) in &changes {
-            messages.push(Planned::InBundle(codec::flow_mod(*command, flow)?));
+            messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?));
         }
         messages.push(Planned::Plain(codec::barrier()));
         // A message that is refused here is left out of the bundle, and a commit would carry out the rest. So it waits.
@@ -181,12 +206,12 @@ impl Client {
             None => format!("a bundle of {} flows", changes.len()),
         };
         if let Some(error) = refusal(&answer, name) {
-            let discard = vec![Planned::Plain(codec::bundle(BundleCommand::Discard, BUNDLE))];
+            let discard = vec![Planned::Plain(codec::bundle(BundleCommand::Discard, id))];
             // Whatever comes of it: without a commit nothing is changed.
             let _ = self.exchange(discard, None).await;
             return Err(error);
         }
-        let commit = vec![Planned::Plain(codec::bundle(BundleCommand::Commit, BUNDLE))];
+        let commit = vec![Planned::Plain(codec::bundle(BundleCommand::Commit, id))];
         let answer = self.exchange(commit, Some(answer.first)).await?;
         refusal(&answer, name).map_or(Ok(()), Err)
     }
@@ -194,7 +219,7 @@ impl Client {
     /// Makes and changes meters.
     ///
     /// # Errors
-    /// [`Error::Refused`] names the first that was refused; others may have been set.
+    /// [`Error::Unmetered`] names those that the switch cannot have; the others were set.
     pub async fn set_meters(&self, add: &BTreeMap<u32, Meter>, modify: &BTreeMap<u32, Meter>) -> Result<(), Error> {
         let add = add.iter().map(|(id, meter)| (MeterCommand::Add, *id, *meter));
         let modify = modify.iter().map(|(id, meter)| (MeterCommand::Modify, *id, *meter));
@@ -204,7 +229,7 @@ impl Client {
     /// Deletes meters, and with them all flows that use them.
     ///
     /// # Errors
-    /// [`Error::Refused`]. A meter that is gone already is no error.
+    /// [`Error::Unmetered`]. A meter that is gone already is no error.
     pub async fn delete_meters(&self, ids: &[u32]) -> Result<(), Error> {
         let none = Meter { rate: 0, burst: 0 };
         self.meters(ids.iter().map(|id| (MeterCommand::Delete, *id, none)).collect())
@@ -217,11 +242,20 @@ impl Client {
         let mut messages: Vec<Planned> = changes.iter().map(message).collect();
         messages.push(Planned::Plain(codec::barrier()));
         let answer = self.exchange(messages, None).await?;
-        let name = |index: usize| {
-            let id = changes.get(index).map_or(0, |(_, id, _)| *id);
-            format!("meter {id}")
-        };
-        refusal(&answer, name).map_or(Ok(()), Err)
+        let id = |index: usize| changes.get(index).map_or(0, |(_, id, _)| *id);
+        let other = |(_, kind, _): &(usize, u16, u16)| *kind != METER_MOD_FAILED;
+        if answer.errors.iter().any(other) {
+            return refusal(&answer, |index| format!("meter {}", id(index))).map_or(Ok(()), Err);
+        }
+        let refused = answer.errors.iter();
+        let refused: BTreeMap<u32, String> = refused
+            .map(|(index, kind, code)| (id(*index), reason(*kind, *code)))
+            .collect();
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Unmetered { refused })
+        }
     }
 
     async fn ask(&self, request: Message, what: &str) -> Result<Vec<Vec<u8>>, Error> {
@@ -232,22 +266,40 @@ impl Client {
         }
     }
 
+    /// One request and its answer, all under one time limit.
     async fn exchange(&self, messages: Vec<Planned>, since: Option<u32>) -> Result<Answer, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.exchanges
-            .send(Exchange { messages, since, reply })
-            .await
-            .map_err(|_| self.not_connected())?;
-        match timeout(REQUEST_TIMEOUT, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::ConnectionLost),
-            Err(_) => Err(Error::Timeout(REQUEST_TIMEOUT)),
+        if !self.is_connected() {
+            return Err(self.not_connected());
         }
+        let deadline = Instant::now() + self.limit;
+        let (reply, answer) = oneshot::channel();
+        let exchange = Exchange {
+            messages,
+            since,
+            deadline,
+            reply,
+        };
+        let whole = async {
+            let sent = self.exchanges.send(exchange).await;
+            sent.map_err(|_| self.not_connected())?;
+            match answer.await {
+                Ok(result) => result,
+                // The connection was ended because of this very exchange.
+                Err(_) if Instant::now() >= deadline => Err(Error::Timeout(self.limit)),
+                Err(_) => Err(Error::ConnectionLost),
+            }
+        };
+        // The connection's task ends it at the deadline, so that who is told of it finds no dying connection. This is for when it hangs.
+        let in_time = timeout_at(deadline + GRACE, whole).await;
+        in_time.unwrap_or(Err(Error::Timeout(self.limit)))
     }
 
     fn not_connected(&self) -> Error {
-        Error::NotConnected {
-            socket: self.socket.to_string(),
+        match &*self.link.borrow() {
+            Link::Refused(said) => Error::Version(said.clone()),
+            Link::Down | Link::Up => Error::NotConnected {
+                socket: self.socket.to_string(),
+            },
         }
     }
 }
@@ -265,15 +317,22 @@ struct Task {
     name: Arc<str>,
     exchanges: mpsc::Receiver<Exchange>,
     ticks: watch::Sender<u64>,
-    connected: watch::Sender<bool>,
+    link: watch::Sender<Link>,
 }
 
 impl Task {
     async fn run(mut self) {
         let mut pause = MIN_PAUSE;
         loop {
-            let Err(error) = self.connection().await;
-            let was_connected = self.connected.send_replace(false);
+            // What waits for an answer is told after everybody can see that there is no connection: it ends with the session.
+            let mut session = None;
+            let Err(error) = self.connection(&mut session).await;
+            let link = match &error {
+                Error::Version(said) => Link::Refused(said.clone()),
+                _ => Link::Down,
+            };
+            let was_connected = self.link.send_replace(link) == Link::Up;
+            drop(session);
             if was_connected {
                 tracing::warn!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge's flows are unknown");
                 self.tick();
@@ -281,7 +340,7 @@ impl Task {
             } else {
                 tracing::debug!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge does not answer");
             }
-            self.refuse_for(pause, &error).await;
+            self.refuse_for(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
@@ -290,24 +349,18 @@ impl Task {
         self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
     }
 
-    /// Answers requests with why there is no connection, for a while.
-    async fn refuse_for(&mut self, pause: Duration, why: &Error) {
+    /// Refuses what was asked while the connection went, for a while.
+    async fn refuse_for(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         while let Ok(Some(exchange)) = timeout_at(until, self.exchanges.recv()).await {
-            let error = match why {
-                Error::Version(said) => Error::Version(said.clone()),
-                _ => Error::NotConnected {
-                    socket: self.name.to_string(),
-                },
-            };
-            let _ = exchange.reply.send(Err(error));
+            let _ = exchange.reply.send(Err(Error::ConnectionLost));
         }
         // All handles are gone: nobody asks any more, but the pause must still pass.
         tokio::time::sleep_until(until).await;
     }
 
     /// One connection, from connect to its end.
-    async fn connection(&mut self) -> Result<std::convert::Infallible, Error> {
+    async fn connection(&mut self, session: &mut Option<Session>) -> Result<std::convert::Infallible, Error> {
         let name = self.name.to_string();
         let io = |source| Error::Io {
             socket: name.clone(),
@@ -318,11 +371,12 @@ impl Task {
         let (outgoing, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write(writer, queue));
         let _writer = AbortOnDrop(writer.abort_handle());
-        let mut session = Session::new(outgoing);
+        let session = session.insert(Session::new(outgoing));
         session.send(&codec::hello(), 0)?;
         let mut framer = Framer::default();
         let mut chunk = vec![0_u8; 64 << 10];
         loop {
+            let due = session.due();
             tokio::select! {
                 // Cancel safe: nothing was read, or it is in `chunk` and the branch runs.
                 read = reader.read(&mut chunk) => {
@@ -335,17 +389,30 @@ impl Task {
                         match session.handle(message)? {
                             Event::Nothing => {}
                             Event::Watching => {
-                                self.connected.send_replace(true);
+                                self.link.send_replace(Link::Up);
                                 self.tick();
                             }
                             Event::Changed => self.tick(),
                         }
                     }
                 }
-                // Cancel safe: recv loses nothing. Only when watching: no change may slip in before that.
-                Some(exchange) = self.exchanges.recv(), if session.watching => session.forward(exchange)?,
+                // Cancel safe: recv loses nothing. No change may slip in before the switch has agreed to tell of changes.
+                Some(exchange) = self.exchanges.recv() => match session.watching {
+                    true => session.forward(exchange)?,
+                    false => drop(exchange.reply.send(Err(Error::ConnectionLost))),
+                },
+                // What answers too late is not to be trusted with order any more; the next connection begins anew.
+                () = until(due) => return Err(Error::Overdue),
             }
         }
+    }
+}
+
+/// Never, when there is nothing to wait for.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -382,3 +449,6 @@ impl Table {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

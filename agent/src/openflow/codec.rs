@@ -175,7 +175,7 @@ pub(super) fn monitor_request() -> Result<Message, Error> {
 }
 
 fn put_number(to: &mut Writer, value: u64, bytes: u8) {
-    let all = value.to_be_bytes();
+    let all = u128::from(value).to_be_bytes();
     to.raw(
         all.get(all.len().saturating_sub(usize::from(bytes))..)
             .unwrap_or_default(),
@@ -271,7 +271,10 @@ fn get_field(from: &mut Reader<'_>) -> Result<Result<(Field, Masked), Vec<u8>>, 
     let masked = code & 1 == 1;
     let known = Field::of_code(class, code >> 1).filter(|field| {
         let values = if masked { 2 } else { 1 };
-        size == field.length() * values
+        // A field of more than 64 bits is known only where its value fits into them.
+        let beyond = usize::from(field.length().saturating_sub(8));
+        let fits = beyond == 0 || !masked && payload.iter().take(beyond).all(|byte| *byte == 0);
+        size == field.length() * values && fits
     });
     let Some(field) = known else { return Ok(Err(raw)) };
     let (value, mask) = payload.split_at(usize::from(field.length()));

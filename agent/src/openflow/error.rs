@@ -1,5 +1,6 @@
 //! What can go wrong, and the switch's error codes in plain words.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub enum Error {
     /// No answer.
     #[error("ovs-vswitchd did not answer within {0:?}")]
     Timeout(Duration),
+    /// An answer did not come in time, so the connection was ended.
+    #[error("ovs-vswitchd left a request without an answer")]
+    Overdue,
     /// It speaks no version that we do.
     #[error("the bridge does not speak OpenFlow 1.4 ({0}); its column `protocols` must be empty or hold OpenFlow14")]
     Version(String),
@@ -42,13 +46,19 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// It cannot have these meters. What else was asked with them was done, but for flows.
+    #[error("ovs-vswitchd refused {} of the meters: {}", refused.len(), refused.values().next().map_or("", String::as_str))]
+    Unmetered {
+        /// Why, by the meters' numbers.
+        refused: BTreeMap<u32, String>,
+    },
 }
 
 impl Error {
     /// True when the switch answered, so that it may be asked for other things.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Protocol(_))
+        matches!(self, Self::Refused { .. } | Self::Unmetered { .. } | Self::Protocol(_))
     }
 }
 
@@ -68,7 +78,8 @@ pub(super) fn reason(kind: u16, code: u16) -> String {
         (2, 5) => "an action's argument is wrong",
         (2, 7) => "too many actions",
         (2, 13) => "an action sets a field that is not known",
-        (2, 14) => "an action sets a field to a value that cannot be",
+        (2, 14) => "an action sets a field with a wrong length",
+        (2, 15) => "an action sets a field to a value that cannot be",
         (3, 0) => "an instruction is not known",
         (3, 2) => "goto leads to a table that cannot be",
         (4, 0) => "the match is of a type that is not known",
@@ -84,14 +95,18 @@ pub(super) fn reason(kind: u16, code: u16) -> String {
         (12, 1) => "the meter exists already",
         (12, 2) => "there is no such meter, or its number cannot be",
         (12, 3) => "there is no such meter",
-        (12, 4) => "the meter's rate cannot be",
-        (12, 5) => "the meter's burst cannot be",
+        (12, 6) => "the meter's rate cannot be",
+        (12, 7) => "the meter's burst cannot be",
         (12, 10) => "no more meters",
-        (17, 2) => "the bundle exists already",
-        (17, 4) => "too many bundles",
-        (17, 7) => "this message cannot be in a bundle",
-        (17, 11) => "a message of the bundle failed",
-        (17, 12) => "the bundle took too long",
+        (12, 11) => "no more bands for meters, or the datapath has no meters at all",
+        (17, 2) => "there is no such bundle",
+        (17, 3) => "the bundle exists already",
+        (17, 4) => "the bundle is closed",
+        (17, 5) => "too many bundles",
+        (17, 10) => "this message cannot be in a bundle",
+        (17, 12) => "too many messages in the bundle",
+        (17, 13) => "a message of the bundle failed",
+        (17, 14) => "the bundle took too long",
         _ => return format!("error type {kind}, code {code}"),
     };
     known.to_owned()

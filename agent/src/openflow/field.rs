@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use trunkline_proto::{Mac, VlanId};
 
@@ -49,6 +49,8 @@ pub enum Field {
     IcmpType,
     /// ICMPv6 type.
     Icmpv6Type,
+    /// ICMPv6 code.
+    Icmpv6Code,
     /// ARP operation.
     ArpOp,
     /// ARP sender's IPv4 address.
@@ -57,6 +59,13 @@ pub enum Field {
     ArpTpa,
     /// ARP sender's MAC.
     ArpSha,
+    /// Target of IPv6 neighbour discovery. Values here have 64 bits, so only `::` can be named: what Open vSwitch makes of a target that
+    /// is missing or behind options that contradict each other.
+    NdTarget,
+    /// Sender's MAC in an IPv6 neighbour solicitation; zero without that option.
+    NdSll,
+    /// Target's MAC in an IPv6 neighbour advertisement; zero without that option.
+    NdTll,
 }
 
 /// How a value is written for people.
@@ -66,11 +75,12 @@ enum Style {
     Hex,
     Mac,
     Ipv4,
+    Ipv6,
 }
 
 impl Field {
     /// All fields that are known.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::InPort,
         Self::Reg0,
         Self::EthDst,
@@ -87,15 +97,19 @@ impl Field {
         Self::UdpDst,
         Self::IcmpType,
         Self::Icmpv6Type,
+        Self::Icmpv6Code,
         Self::ArpOp,
         Self::ArpSpa,
         Self::ArpTpa,
         Self::ArpSha,
+        Self::NdTarget,
+        Self::NdSll,
+        Self::NdTll,
     ];
 
     /// Class and number on the wire, bytes, bits that can be set, name and style for people.
     fn about(self) -> (u16, u8, u8, u32, &'static str, Style) {
-        use Style::{Decimal, Hex, Ipv4, Mac};
+        use Style::{Decimal, Hex, Ipv4, Ipv6, Mac};
         match self {
             Self::InPort => (BASIC, 0, 4, 32, "in_port", Decimal),
             Self::Reg0 => (NICIRA, 0, 4, 32, "reg0", Decimal),
@@ -113,10 +127,14 @@ impl Field {
             Self::UdpDst => (BASIC, 16, 2, 16, "udp_dst", Decimal),
             Self::IcmpType => (BASIC, 19, 1, 8, "icmp_type", Decimal),
             Self::Icmpv6Type => (BASIC, 29, 1, 8, "icmpv6_type", Decimal),
+            Self::Icmpv6Code => (BASIC, 30, 1, 8, "icmpv6_code", Decimal),
             Self::ArpOp => (BASIC, 21, 2, 16, "arp_op", Decimal),
             Self::ArpSpa => (BASIC, 22, 4, 32, "arp_spa", Ipv4),
             Self::ArpTpa => (BASIC, 23, 4, 32, "arp_tpa", Ipv4),
             Self::ArpSha => (BASIC, 24, 6, 48, "arp_sha", Mac),
+            Self::NdTarget => (BASIC, 31, 16, 64, "nd_target", Ipv6),
+            Self::NdSll => (BASIC, 32, 6, 48, "nd_sll", Mac),
+            Self::NdTll => (BASIC, 33, 6, 48, "nd_tll", Mac),
         }
     }
 
@@ -137,7 +155,7 @@ impl Field {
     /// The mask of a match on the whole field.
     #[must_use]
     pub fn whole(self) -> u64 {
-        (1 << self.about().3) - 1
+        u64::MAX >> (64 - self.about().3)
     }
 
     /// Name for people; `ovs-ofctl` takes it too.
@@ -155,6 +173,7 @@ impl Field {
                 let parts: Vec<String> = bytes.iter().skip(2).map(|byte| format!("{byte:02x}")).collect();
                 parts.join(":")
             }
+            Style::Ipv6 => Ipv6Addr::from(u128::from(value)).to_string(),
             Style::Ipv4 => u32::try_from(value).map_or_else(|_| value.to_string(), |ip| Ipv4Addr::from(ip).to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! Flows and meters as values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use trunkline_proto::VlanId;
@@ -223,6 +223,25 @@ impl FlowSet {
     /// Puts a flow in; the one with the same rule, which it replaces, is returned.
     pub fn insert(&mut self, flow: Flow) -> Option<(Cookie, Actions)> {
         self.flows.insert(flow.rule, (flow.cookie, flow.actions))
+    }
+
+    /// Wants no more than a switch can have that refuses these meters: flows do without them, and one that is there already stays
+    /// as it is.
+    pub fn do_without<'a>(&mut self, refused: impl IntoIterator<Item = &'a u32>, there: &Self) {
+        let mut missing = BTreeSet::new();
+        for id in refused {
+            match there.meters.get(id) {
+                Some(held) => drop(self.meters.insert(*id, *held)),
+                None => {
+                    self.meters.remove(id);
+                    missing.insert(*id);
+                }
+            }
+        }
+        let unmetered = |(_, actions): &mut (Cookie, Actions)| actions.meter.take_if(|id| missing.contains(id));
+        for held in self.flows.values_mut() {
+            unmetered(held);
+        }
     }
 
     /// The flows in order of table and priority.

@@ -81,7 +81,7 @@ pub fn plan(desired: &FlowSet, observed: &FlowSet) -> Plan {
 /// Carries a plan out: meters, then all flows in one bundle (all or nothing), then the meters that nothing uses any more.
 ///
 /// # Errors
-/// [`Error::Refused`] names the flow or meter; no flow was changed then. After other errors it is not known.
+/// [`Error::Refused`] names the flow, [`Error::Unmetered`] the meters; no flow was changed then. After other errors it is not known.
 pub async fn execute(plan: &Plan, client: &Client) -> Result<(), Error> {
     let Plan {
         add_meters,

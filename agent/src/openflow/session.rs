@@ -3,27 +3,27 @@
 use std::collections::HashMap;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Error;
 use super::codec::{self, part};
 use super::error::reason;
 use super::wire::{Incoming, Message, VERSION, kind};
 
-/// The only bundle that is open at a time; requests are served one after the other.
-pub(super) const BUNDLE: u32 = 1;
-
 /// Messages that are sent in one go. The exchange ends with the answer to the last one, or with an error about it.
 pub(super) struct Exchange {
     pub(super) messages: Vec<Planned>,
     /// Transaction id of the first message of an earlier exchange whose errors may come only now: a bundle's at its commit.
     pub(super) since: Option<u32>,
+    /// Without an answer till then the connection ends.
+    pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
-/// A message, in a bundle or by itself.
+/// A message, by itself or in the bundle of this number.
 pub(super) enum Planned {
     Plain(Message),
-    InBundle(Message),
+    InBundle(u32, Message),
 }
 
 #[derive(Default)]
@@ -49,6 +49,7 @@ pub(super) struct Pending {
     /// Errors about messages from this transaction id on are its.
     pub(super) since: u32,
     answer: Answer,
+    deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
@@ -80,7 +81,22 @@ impl Session {
             .map_err(|_| Error::ConnectionLost)
     }
 
-    pub(super) fn forward(&mut self, Exchange { messages, since, reply }: Exchange) -> Result<(), Error> {
+    /// Until when an answer must have come.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.pending.values().map(|pending| pending.deadline).min()
+    }
+
+    pub(super) fn forward(&mut self, exchange: Exchange) -> Result<(), Error> {
+        let Exchange {
+            messages,
+            since,
+            deadline,
+            reply,
+        } = exchange;
+        // Nobody waits any more: what they asked for must not be done behind their back.
+        if reply.is_closed() {
+            return Ok(());
+        }
         // Far below the end there is room for any exchange.
         if self.next_xid > u32::MAX / 2 {
             self.next_xid = MONITOR + 1;
@@ -91,7 +107,7 @@ impl Session {
             self.next_xid += 1;
             match message {
                 Planned::Plain(message) => self.send(message, xid)?,
-                Planned::InBundle(message) => self.send(&codec::bundle_add(BUNDLE, message, xid)?, xid)?,
+                Planned::InBundle(bundle, message) => self.send(&codec::bundle_add(*bundle, message, xid)?, xid)?,
             }
         }
         let answer = Answer {
@@ -99,7 +115,13 @@ impl Session {
             ..Answer::default()
         };
         let since = since.unwrap_or(first);
-        self.pending.insert(self.next_xid - 1, Pending { since, answer, reply });
+        let pending = Pending {
+            since,
+            answer,
+            deadline,
+            reply,
+        };
+        self.pending.insert(self.next_xid - 1, pending);
         Ok(())
     }
 

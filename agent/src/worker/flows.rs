@@ -8,6 +8,7 @@ use std::{
 
 use tracing::Instrument;
 use trunkline_proto::{
+    VlanId,
     resource::{Facts, Flows, Key, Observation, Port, State},
     wire,
 };
@@ -17,11 +18,14 @@ use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
     openflow::{self, FlowSet, MeterCounters},
-    switch::{Observed, ObservedPort, Plan, SwitchState},
+    switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
 /// How long the bridge may take to answer on its management socket: it does at once, unless it was made just now.
 const WAIT: Duration = Duration::from_secs(2);
+
+/// Meters that the switch cannot have, by number, and why.
+pub(super) type Unmetered = BTreeMap<u32, String>;
 
 /// What a look at the flows found.
 pub(super) struct Guarded {
@@ -30,9 +34,11 @@ pub(super) struct Guarded {
     /// OpenFlow numbers of the guests' ports, by name.
     pub(super) numbers: BTreeMap<String, u32>,
     /// Of each VLAN.
-    pub(super) standings: BTreeMap<trunkline_proto::VlanId, Standing>,
+    pub(super) standings: BTreeMap<VlanId, Standing>,
     /// What is still to be done, and what others have there.
     pub(super) rest: openflow::Plan,
+    /// VLANs with a guest whose limits the switch cannot have, and why.
+    pub(super) unlimited: BTreeMap<VlanId, String>,
     wanted: FlowSet,
     there: FlowSet,
 }
@@ -50,11 +56,25 @@ impl Guarded {
 }
 
 impl Worker {
-    /// Brings the flows where they are to be.
-    pub(super) async fn set_flows(&self, network: &Network) -> Result<(), openflow::Error> {
+    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it; what it refused is returned,
+    /// by the meter's number.
+    pub(super) async fn set_flows(&self, network: &Network) -> Result<Unmetered, openflow::Error> {
         self.openflow.ready(WAIT).await?;
+        let mut wanted = compile(network);
+        match self.set(&wanted).await {
+            Err(openflow::Error::Unmetered { refused }) => {
+                let there = self.openflow.table().await?.set;
+                wanted.do_without(refused.keys(), &there);
+                self.set(&wanted).await?;
+                Ok(refused)
+            }
+            done => done.map(|()| Unmetered::new()),
+        }
+    }
+
+    async fn set(&self, wanted: &FlowSet) -> Result<(), openflow::Error> {
         let there = self.openflow.table().await?.set;
-        let plan = openflow::plan(&compile(network), &there);
+        let plan = openflow::plan(wanted, &there);
         if plan.is_empty() {
             return Ok(());
         }
@@ -65,7 +85,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here.
+    /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here; and one that has
+    /// its VLAN only now is opened.
     pub(super) async fn look_at_flows(
         &mut self,
         desired: &Desired,
@@ -78,20 +99,33 @@ impl Worker {
             self.alive = None;
             return Err(error);
         }
-        let network = network(desired, state, observed, None);
+        if !observed.behind {
+            self.moving.clear();
+        }
+        let network = network(desired, state, observed, None, &self.moving);
+        let mut unmetered = Unmetered::new();
         // A bridge that is not ours has no flows of ours.
-        if acts.refused.is_none()
-            && let Err(error) = self.set_flows(&network).await
-        {
-            let text = crate::chain(&error);
-            if !error.is_answer() {
-                self.alive = None;
-                return Err(text);
+        if acts.refused.is_none() {
+            match self.set_flows(&network).await {
+                Ok(refused) => unmetered = refused,
+                Err(error) => {
+                    let text = crate::chain(&error);
+                    if !error.is_answer() {
+                        self.alive = None;
+                        return Err(text);
+                    }
+                    acts.unguarded = Some(format!("the flows could not be set: {text}"));
+                }
             }
-            acts.unguarded = Some(format!("the flows could not be set: {text}"));
+        }
+        if self.unmetered != unmetered {
+            if let Some(reason) = unmetered.values().next() {
+                tracing::warn!(count = unmetered.len(), reason, "the switch refuses limits");
+            }
+            self.unmetered.clone_from(&unmetered);
         }
         match self.openflow.table().await {
-            Ok(table) => Ok(guarded(desired, observed, network, table.set)),
+            Ok(table) => Ok(guarded(desired, observed, network, table.set, &unmetered)),
             Err(error) => {
                 self.alive = None;
                 Err(crate::chain(&error))
@@ -100,8 +134,9 @@ impl Worker {
     }
 }
 
-fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet) -> Guarded {
-    let wanted = compile(&network);
+fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet, unmetered: &Unmetered) -> Guarded {
+    let mut wanted = compile(&network);
+    wanted.do_without(unmetered.keys(), &there);
     let rest = openflow::plan(&wanted, &there);
     let standings = flows::standings(&network, &wanted, &there);
     let numbers = desired.ports().filter_map(|(_, _, port)| {
@@ -120,6 +155,7 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, there: Flow
     };
     Guarded {
         numbers: numbers.collect(),
+        unlimited: unlimited(&network, unmetered),
         network,
         standings,
         rest,
@@ -128,9 +164,18 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, there: Flow
     }
 }
 
-/// A worker without guests has no flows at all: its bridge drops everything without them.
+fn unlimited(network: &Network, unmetered: &Unmetered) -> BTreeMap<VlanId, String> {
+    let of_guest = |(number, guest): (&u32, &Guest)| {
+        let meters = [Storm::Group, Storm::Unknown].map(|storm| storm.meter(*number));
+        let reason = meters.iter().find_map(|meter| unmetered.get(meter))?;
+        Some((guest.vlan?, reason.clone()))
+    };
+    network.guests.iter().filter_map(of_guest).collect()
+}
+
+/// A worker without guests, and without a probe, has no flows at all: its bridge drops everything without them.
 fn compile(network: &Network) -> FlowSet {
-    if network.guests.is_empty() {
+    if network.guests.is_empty() && network.probe.is_none() {
         FlowSet::default()
     } else {
         flows::compile(network)
@@ -146,8 +191,25 @@ pub(super) fn uplink_problem(state: &SwitchState, observed: &Observed) -> Option
     (count > 1).then(|| (name.clone(), reason))
 }
 
+/// Guests that are to be on a VLAN, and whose port is not.
+pub(super) fn moving(desired: &Desired, network: &Network, observed: &Observed) -> BTreeSet<String> {
+    let shut = |port: &Port| {
+        let number = observed.port(port.tap.as_str()).and_then(number)?;
+        let guest = network.guests.get(&number)?;
+        (port.vlan.is_some() && guest.vlan.is_none()).then(|| port.tap.to_string())
+    };
+    desired.ports().filter_map(|(_, _, port)| shut(port)).collect()
+}
+
 /// What the flows follow from. Ports that `plan` makes count with the numbers that they will ask for, those that leave no more.
-pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observed, plan: Option<&Plan>) -> Network {
+/// `moving`: guests that were shut because their VLAN changes.
+pub(super) fn network(
+    desired: &Desired,
+    state: &SwitchState,
+    observed: &Observed,
+    plan: Option<&Plan>,
+    moving: &BTreeSet<String>,
+) -> Network {
     let segments: BTreeMap<_, _> = desired
         .flows()
         .map(|(_, _, flows)| (flows.vlan, segment(flows)))
@@ -158,8 +220,15 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
         .collect();
     let number = |name: &str| coming(name, plan).or_else(|| standing(name, state, observed, plan));
     let guests = desired.ports().filter_map(|(_, _, port)| {
+        let name = port.tap.as_str();
         let limits = port.vlan.and_then(|vlan| limits.get(&vlan)).copied();
-        Some((number(port.tap.as_str())?, guest(port, limits.unwrap_or_default())))
+        let mut guest = guest(port, limits.unwrap_or_default());
+        // One that joins has its tag from the start. One that moves would send in its old VLAN what it may in the new one: it is
+        // shut, and the look after the ports were changed opens it. The row says what is to be; ovs-vswitchd may not have read it.
+        let taken = !(observed.behind && moving.contains(name));
+        let there = |vlan: &VlanId| taken && has_tag(observed.port(name), *vlan);
+        guest.vlan = guest.vlan.filter(|vlan| coming(name, plan).is_some() || there(vlan));
+        Some((number(name)?, guest))
     });
     let uplink = state.uplink.as_ref().and_then(|uplink| {
         let port = number(&uplink.name)?;
@@ -170,7 +239,6 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
         uplink,
         probe: None,
         guests: guests.collect(),
-        services: BTreeMap::new(),
         segments,
     }
 }
@@ -192,6 +260,14 @@ fn standing(name: &str, state: &SwitchState, observed: &Observed, plan: Option<&
     let adopted = plan.is_some_and(|plan| plan.modify.iter().any(|change| change.name == name));
     let ours = port.is_ours(&state.mark) || adopted;
     (on_our_bridge && ours && !leaves).then(|| number(port))?
+}
+
+/// True when `NORMAL` forwards what comes in on a port within this VLAN.
+fn has_tag(port: Option<&ObservedPort>, vlan: VlanId) -> bool {
+    let access = |columns: &PortColumns| {
+        columns.vlan_mode.as_deref() == Some("access") && columns.tag == Some(i64::from(vlan.get()))
+    };
+    port.is_some_and(|port| access(&port.columns))
 }
 
 /// The number that ovs-vswitchd gave; a bond has one for each member, which is not supported.
@@ -245,7 +321,7 @@ pub(super) struct Storms {
     names: BTreeMap<u32, String>,
     before: Option<BTreeMap<u32, MeterCounters>>,
     /// Ports whose limit has dropped frames between the last two looks: VLAN, and frames dropped since the port joined.
-    biting: BTreeMap<String, (trunkline_proto::VlanId, u64)>,
+    biting: BTreeMap<String, (VlanId, u64)>,
     /// The flows as the last pass judged them, without storms.
     judged: BTreeMap<Key, Observation>,
 }
@@ -299,7 +375,7 @@ impl Storms {
             let Some(Facts::Flows(facts)) = &mut observation.facts else {
                 continue;
             };
-            let of_it = |(name, (vlan, dropped)): (&String, &(trunkline_proto::VlanId, u64))| {
+            let of_it = |(name, (vlan, dropped)): (&String, &(VlanId, u64))| {
                 let storm = wire::StormFacts {
                     port: name.clone(),
                     dropped: *dropped,
@@ -321,3 +397,6 @@ impl Storms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,17 @@ fn unguarded(port: &Port, seen: &Seen) -> Option<(State, String)> {
         return failed(format!("the guest is shut: the rules of VLAN {vlan} have not come yet"));
     }
     let name = port.tap.as_str();
+    let shut = |number| {
+        guarded
+            .network
+            .guests
+            .get(number)
+            .is_some_and(|guest| guest.vlan != port.vlan)
+    };
     match guarded.numbers.get(name) {
+        Some(number) if shut(number) => failed(format!(
+            "the guest is shut until ovs-vswitchd has put {name} into its VLAN"
+        )),
         Some(number) => failed(guarded.port_problem(*number)?),
         None => failed(format!(
             "the flows of {name} are not there: its number in the switch is not known"
@@ -112,6 +122,8 @@ fn judge_flows(flows: &Flows, seen: &Seen) -> (State, String, Option<Facts>) {
             None => format!("{} flows are missing", standing.missing),
         };
         (State::Failed, reason)
+    } else if let Some(reason) = guarded.unlimited.get(&flows.vlan) {
+        (State::Degraded, format!("broadcast limits cannot be set: {reason}"))
     } else {
         (State::Ready, String::new())
     };

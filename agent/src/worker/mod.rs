@@ -13,7 +13,7 @@ mod flows;
 mod judge;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,14 +27,14 @@ use trunkline_proto::{
 };
 
 pub use desired::Base;
-use flows::{Guarded, Storms};
+use flows::{Guarded, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate},
     openflow, ovsdb,
-    switch::{self, BridgeStep, FailMode, Observed, SwitchState},
+    switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
 
@@ -63,6 +63,9 @@ pub struct Worker {
     openflow: openflow::Client,
     netlink: netlink::Handle,
     storms: Storms,
+    unmetered: Unmetered,
+    /// Guests that are shut because their port is not in its VLAN yet, by its name.
+    moving: BTreeSet<String>,
     alive: Option<Instant>,
     alive_every: Duration,
 }
@@ -93,6 +96,8 @@ impl Worker {
             openflow,
             netlink: cx.netlink.clone(),
             storms: Storms::default(),
+            unmetered: Unmetered::default(),
+            moving: BTreeSet::default(),
             alive: None,
             alive_every: ALIVE_EVERY,
         })
@@ -102,6 +107,13 @@ impl Worker {
     #[must_use]
     pub fn alive_every(mut self, every: Duration) -> Self {
         self.alive_every = every;
+        self
+    }
+
+    /// Gives ovs-vswitchd another time for an answer about flows.
+    #[must_use]
+    pub fn answer_within(mut self, limit: Duration) -> Self {
+        self.openflow = self.openflow.answer_within(limit);
         self
     }
 
@@ -162,7 +174,7 @@ impl Worker {
         };
         if !matches!(plan.bridge, BridgeStep::Keep(_)) {
             // Flows need a bridge, and a change of its failure mode loses all that it had.
-            self.switch(&without_guests(plan, state), acts).await;
+            self.switch(&without_guests(plan, state), SWITCH_LIMIT, acts).await;
             observed = switch::observe(&self.ovs, &self.netlink).await?;
             match planned(state, &observed, acts) {
                 Some(next) if acts.switched => plan = next,
@@ -171,7 +183,8 @@ impl Worker {
         }
         acts.switched = false;
         acts.troubles.extend(flows::uplink_problem(state, &observed));
-        let network = flows::network(desired, state, &observed, Some(&plan));
+        let network = flows::network(desired, state, &observed, Some(&plan), &self.moving);
+        self.moving = flows::moving(desired, &network, &observed);
         if let Err(error) = self.set_flows(&network).await {
             let text = crate::chain(&error);
             tracing::warn!(error = text, "flows could not be set");
@@ -182,21 +195,21 @@ impl Worker {
                 .chain(plan.modify.iter().map(|m| &m.name));
             let reason = format!("waits for its flows: {text}");
             acts.troubles.extend(waiting.map(|name| (name.clone(), reason.clone())));
-            if error.is_answer() {
-                self.switch(&only_removals(plan), acts).await;
-                acts.switched = false;
-            } else {
-                // It would only wait once more for somebody who does not answer.
+            // What shuts needs no flows. Whoever left the flows without an answer may not act on ports either, but will when it wakes.
+            let limit = if error.is_answer() { SWITCH_LIMIT } else { ALIVE_LIMIT };
+            self.switch(&only_what_shuts(plan, state), limit, acts).await;
+            acts.switched = false;
+            if !error.is_answer() {
                 acts.blind = Some(text);
             }
             return Ok(());
         }
-        self.switch(&plan, acts).await;
+        self.switch(&plan, SWITCH_LIMIT, acts).await;
         Ok(())
     }
 
     /// Brings the switch where a plan says, in one transaction.
-    async fn switch(&mut self, plan: &switch::Plan, acts: &mut Acts) {
+    async fn switch(&mut self, plan: &switch::Plan, limit: Duration, acts: &mut Acts) {
         if plan.is_empty() {
             acts.switched = true;
             return;
@@ -206,7 +219,7 @@ impl Worker {
         let act = async {
             let trace = telemetry::current_traceparent();
             let trace = (!trace.is_empty()).then_some(&*trace);
-            switch::execute(plan, &self.ovs, &self.netlink, trace, SWITCH_LIMIT).await
+            switch::execute(plan, &self.ovs, &self.netlink, trace, limit).await
         };
         match act.instrument(span).await {
             Ok(()) => {
@@ -327,9 +340,16 @@ fn without_guests(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
     plan
 }
 
-fn only_removals(mut plan: switch::Plan) -> switch::Plan {
+/// Ports leave, and guests that shall reach nothing are set apart.
+fn only_what_shuts(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
+    let isolated = |name: &str| {
+        state
+            .ports
+            .get(name)
+            .is_some_and(|port| port.access == Access::Isolated)
+    };
     plan.add.clear();
-    plan.modify.clear();
+    plan.modify.retain(|change| isolated(&change.name));
     plan.raise_uplink = None;
     plan
 }

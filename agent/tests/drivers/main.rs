@@ -5,5 +5,7 @@ mod flows;
 mod kernel;
 mod openflow;
 mod ovsdb;
+#[allow(dead_code, reason = "some of it only the worker's tests need")]
 mod stand;
 mod switch;
+mod tun;

@@ -85,6 +85,10 @@ fn everything() -> FlowSet {
     let udp = Match::any().eth_type(0x800).is(Field::IpProto, 17_u8);
     let tcp = Match::any().eth_type(0x800).is(Field::IpProto, 6_u8);
     let arp = Match::any().eth_type(0x806).is(Field::ArpOp, 1_u16);
+    let icmp6 = |kind: u8| {
+        let icmp = Match::any().eth_type(0x86dd).is(Field::IpProto, 58_u8);
+        icmp.is(Field::Icmpv6Type, kind).is(Field::Icmpv6Code, 0_u8)
+    };
     let internet = VlanId::INTERNET;
     let matches = [
         Match::any().in_port(1).tagged(),
@@ -107,6 +111,8 @@ fn everything() -> FlowSet {
             .eth_type(0x86dd)
             .is(Field::IpProto, 58_u8)
             .is(Field::Icmpv6Type, 134_u8),
+        icmp6(135).is(Field::NdSll, 0x5254_0000_0001_u64),
+        icmp6(136).is(Field::NdTll, 0_u8).is(Field::NdTarget, 0_u8),
         Match::any().eth_type(0x88b5),
         Match::any(),
     ];

@@ -46,6 +46,10 @@ impl Started {
         Self(child)
     }
 
+    fn signal(&self, name: &str) {
+        run("kill", &[&format!("-{name}"), &self.0.id().to_string()]);
+    }
+
     pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -126,6 +130,15 @@ impl Ovs {
 
     pub(crate) fn stop_server(&mut self) {
         self.server = None;
+    }
+
+    /// The database answers nobody until [`Self::thaw_server`].
+    pub(crate) fn freeze_server(&self) {
+        self.server.as_ref().unwrap().signal("STOP");
+    }
+
+    pub(crate) fn thaw_server(&self) {
+        self.server.as_ref().unwrap().signal("CONT");
     }
 
     pub(crate) fn start_vswitchd(&mut self) {

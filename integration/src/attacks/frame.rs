@@ -90,6 +90,15 @@ pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u
     packet
 }
 
+/// Makes a packet one fragment of a larger one: whether more follow, and its place in units of 8 bytes.
+pub fn fragment(mut packet: Vec<u8>, more: bool, place: u16) -> Vec<u8> {
+    set(&mut packet, 6, place | if more { 0x2000 } else { 0 });
+    set(&mut packet, 10, 0);
+    let sum = checksum(&[packet.get(..20).unwrap_or_default()]);
+    set(&mut packet, 10, sum);
+    packet
+}
+
 /// An ICMP message with its mark at the end.
 pub fn icmp(kind: u8, code: u8, rest: [u8; 4], body: &[u8], id: u32) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0][..], &rest[..], body, &mark(id)[..]].concat();
@@ -117,12 +126,18 @@ pub fn syn(to: (Mac, Ipv4Addr), port: u16, from: (Mac, Ipv4Addr), id: u32) -> Ve
 
 /// A UDP datagram in a frame.
 pub fn udp(to: (Mac, Ipv4Addr), from: (Mac, Ipv4Addr), ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let datagram = datagram(to.1, from.1, ports, payload);
+    ethernet(to.0, from.0, 0x0800, &ipv4(from.1, to.1, 17, &datagram))
+}
+
+/// A UDP datagram.
+pub fn datagram(to: Ipv4Addr, from: Ipv4Addr, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
     let mut datagram = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), short(8 + payload.len())].concat();
     datagram.extend([0, 0]);
     datagram.extend(payload);
-    let sum = checksum(&[&pseudo(from.1, to.1, 17, datagram.len()), &datagram]);
+    let sum = checksum(&[&pseudo(from, to, 17, datagram.len()), &datagram]);
     set(&mut datagram, 6, sum);
-    ethernet(to.0, from.0, 0x0800, &ipv4(from.1, to.1, 17, &datagram))
+    datagram
 }
 
 /// A DHCP message: option 53 and what else is given. The mark stands behind the end, the number is the transaction's too.
@@ -142,21 +157,63 @@ pub fn dhcp(reply: bool, client: Mac, offered: Ipv4Addr, kind: u8, options: &[u8
     message
 }
 
+/// A DHCP message with a client's address and a relay's in it.
+pub fn with_addresses(mut message: Vec<u8>, client: Ipv4Addr, relay: Ipv4Addr) -> Vec<u8> {
+    for (at, address) in [(12, client), (24, relay)] {
+        if let Some(field) = message.get_mut(at..at + 4) {
+            field.copy_from_slice(&address.octets());
+        }
+    }
+    message
+}
+
+/// A UDP datagram over IPv6 in a frame.
+pub fn udp6(to: (Mac, Ipv6Addr), from: (Mac, Ipv6Addr), ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let mut datagram = [ports.0.to_be_bytes(), ports.1.to_be_bytes(), short(8 + payload.len())].concat();
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    ipv6(to, from, 17, datagram, 6)
+}
+
 /// An ICMPv6 message in a frame; its mark stands at the end.
 pub fn icmp6(to: (Mac, Ipv6Addr), from: (Mac, Ipv6Addr), kind: u8, body: &[u8], id: u32) -> Vec<u8> {
-    let mut message = [&[kind, 0, 0, 0][..], body, &mark(id)[..]].concat();
+    let message = [&[kind, 0, 0, 0][..], body, &mark(id)[..]].concat();
+    ipv6(to, from, 58, message, 2)
+}
+
+/// A message in IPv6 in a frame, its checksum set.
+fn ipv6(to: (Mac, Ipv6Addr), from: (Mac, Ipv6Addr), protocol: u8, mut message: Vec<u8>, sum_at: usize) -> Vec<u8> {
     let mut pseudo = [from.1.octets(), to.1.octets()].concat();
     pseudo.extend([0, 0]);
     pseudo.extend(short(message.len()));
-    pseudo.extend([0, 0, 0, 58]);
+    pseudo.extend([0, 0, 0, protocol]);
     let sum = checksum(&[&pseudo, &message]);
-    set(&mut message, 2, sum);
+    set(&mut message, sum_at, sum);
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(short(message.len()));
-    packet.extend([58, 255]);
+    packet.extend([protocol, 255]);
     packet.extend(from.1.octets());
     packet.extend(to.1.octets());
     packet.extend(message);
+    ethernet(to.0, from.0, 0x86dd, &packet)
+}
+
+/// A fragment of an IPv6 packet in a frame: the protocol in it, whether more follow, its place in units of 8 bytes.
+pub fn fragment6(
+    to: (Mac, Ipv6Addr),
+    from: (Mac, Ipv6Addr),
+    (protocol, more, place): (u8, bool, u16),
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(short(8 + payload.len()));
+    packet.extend([44, 255]);
+    packet.extend(from.1.octets());
+    packet.extend(to.1.octets());
+    packet.extend([protocol, 0]);
+    packet.extend((place << 3 | u16::from(more)).to_be_bytes());
+    packet.extend([0, 0, 0, 1]);
+    packet.extend(payload);
     ethernet(to.0, from.0, 0x86dd, &packet)
 }
 
@@ -232,6 +289,16 @@ mod tests {
         for frame in frames {
             assert!(frame.windows(12).any(|window| window == mark(9)), "{frame:02x?}");
         }
+    }
+
+    #[test]
+    fn fragments_say_where_they_belong() {
+        let packet = fragment(ipv4(A.1, B.1, 17, &[0; 16]), true, 3);
+        assert_eq!((packet[6], packet[7]), (0x20, 3));
+        assert_eq!(checksum(&[&packet[..20]]), 0);
+        let ends = ((B.0, link_local(B.0)), (A.0, link_local(A.0)));
+        let frame = fragment6(ends.0, ends.1, (58, true, 5), &[0; 8]);
+        assert_eq!(frame[14 + 40..14 + 44], [58, 0, 0, 5 << 3 | 1]);
     }
 
     #[test]

@@ -23,13 +23,15 @@ pub struct Outcome {
     pub tried: usize,
     /// Attempts that came out otherwise, each in words.
     pub faults: Vec<String>,
+    /// How many of them are known for what came of them, not for what could not be known.
+    pub leaks: usize,
     /// Tried at all, and no fault.
     pub ok: bool,
 }
 
 impl Outcome {
     /// A row that was not tried does not hold.
-    pub fn new(rule: &Rule, suffix: &str, tried: usize, faults: Vec<String>) -> Self {
+    pub fn new(rule: &Rule, suffix: &str, tried: usize, faults: Vec<String>, leaks: usize) -> Self {
         Self {
             name: format!("{}{suffix}", rule.id),
             expected: rule.expect,
@@ -37,7 +39,16 @@ impl Outcome {
             tried,
             ok: tried > 0 && faults.is_empty(),
             faults,
+            leaks,
         }
+    }
+
+    /// More that is not as it must be.
+    pub fn fail(&mut self, faults: impl Iterator<Item = String>) {
+        let before = self.faults.len();
+        self.faults.extend(faults);
+        self.leaks += self.faults.len() - before;
+        self.ok = self.tried > 0 && self.faults.is_empty();
     }
 
     fn seen(&self) -> String {
@@ -67,6 +78,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             Expect::Answered => "be answered",
             Expect::Confined => "stay in its VLAN",
             Expect::NoGuest => "reach no guest",
+            Expect::Inside => "stay inside",
             Expect::Dropped => "reach nobody",
             Expect::Limited => "be limited",
         };
@@ -88,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_row_that_was_never_tried_does_not_hold() {
-        let outcome = Outcome::new(&HOSTILE[0], "", 0, Vec::new());
+        let outcome = Outcome::new(&HOSTILE[0], "", 0, Vec::new(), 0);
         assert!(!outcome.ok);
         assert!(table(&[outcome]).contains("nothing was tried"));
     }
@@ -96,7 +108,7 @@ mod tests {
     #[test]
     fn faults_are_counted_and_the_first_shown() {
         let faults = vec!["a".to_owned(), "b".to_owned(), "c".to_owned(), "d".to_owned()];
-        let outcome = Outcome::new(&HOSTILE[0], "", 9, faults);
+        let outcome = Outcome::new(&HOSTILE[0], "", 9, faults, 4);
         assert!(table(std::slice::from_ref(&outcome)).contains("4 of 9 not: a; b"));
         let value: serde_json::Value = serde_json::from_str(&json(&[outcome])).unwrap();
         assert_eq!(value["attacks"][0]["faults"].as_array().unwrap().len(), 4);

@@ -1,6 +1,6 @@
 //! Runs the table: what must pass, what must not, the storms, and what must pass once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,13 +8,15 @@ use serde_json::Value;
 use trunkline_proto::wire::Slice;
 
 use super::attempts::{Attempt, Numbers, attempts};
+use super::burst::Burst;
 use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
-use super::table::{Expect, HONEST, HOSTILE, Rule, STORMS, TAGS};
+use super::table::{DHCP_IN_ANOTHERS_NAME, Expect, HONEST, HOSTILE, Rule, STORMS, TAGS, UPLINK};
 use super::world::World;
 use crate::LabError;
 use crate::guest::{Guest, Kind};
+use crate::lab::layout::{FABRIC, NETNODE};
 use crate::lab::{Lab, programs};
 use crate::wait::until;
 
@@ -30,6 +32,11 @@ const TRIES: usize = 4;
 /// What the console of a real machine takes in one line, and the kernel as arguments.
 const CONSOLE_LINE: usize = 3000;
 const ARGUMENTS: usize = 100_000;
+
+/// VLAN 400's, as its DHCP server writes them.
+const INTERNET_LEASES: &str = "/var/lib/trunkline-netnode/dhcp/vlan400/leases";
+const UNSENT: &str = "never left the guest, or too slowly";
+const UNHEARD: &str = "sniffers lost frames";
 
 type Guests = BTreeMap<String, Guest>;
 
@@ -63,33 +70,53 @@ impl<'a> Attack<'a> {
     /// The whole table. An error means that it could not be tried; a row that does not hold is an outcome.
     pub fn run(&mut self) -> Result<Vec<Outcome>, LabError> {
         let mut outcomes = self.wave(HONEST, "")?;
-        outcomes.extend(self.wave(HOSTILE, "")?);
-        outcomes.extend(self.wave(TAGS, "")?);
-        for storm in STORMS {
-            outcomes.extend(self.wave(std::slice::from_ref(storm), "")?);
-        }
+        outcomes.extend(self.hostile(|_| true)?);
         outcomes.push(self.storms_show()?);
         outcomes.extend(self.wave(HONEST, ", afterwards")?);
         Ok(outcomes)
     }
 
-    /// Rows that must not pass, by name.
-    pub fn hostile(&mut self, names: &[&str]) -> Result<Vec<Outcome>, LabError> {
-        let rows: Vec<Rule> = HOSTILE
-            .iter()
-            .chain(TAGS)
-            .filter(|row| names.contains(&row.id))
-            .copied()
-            .collect();
-        self.wave(&rows, "")
+    /// Rows that must not pass, those that are wanted.
+    pub fn hostile(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Outcome>, LabError> {
+        let some = |rows: &[Rule]| rows.iter().filter(|row| wanted(row.id)).copied().collect::<Vec<_>>();
+        let mut outcomes = self.hostile_wave(&some(HOSTILE))?;
+        outcomes.extend(self.wave(&some(UPLINK), "")?);
+        outcomes.extend(self.wave(&some(TAGS), "")?);
+        outcomes.extend(self.wave(&some(STORMS), "")?);
+        Ok(outcomes)
+    }
+
+    /// What was asked of the DHCP server in others' names shows in its leases only.
+    fn hostile_wave(&mut self, rules: &[Rule]) -> Result<Vec<Outcome>, LabError> {
+        let before = self.internet_leases()?;
+        let mut outcomes = self.wave(rules, "")?;
+        let after = self.internet_leases()?;
+        let row = outcomes
+            .iter_mut()
+            .find(|outcome| outcome.name == DHCP_IN_ANOTHERS_NAME);
+        if let Some(row) = row {
+            let lost = before.iter().filter(|lease| !after.contains(*lease));
+            let lost = lost.map(|lease| format!("the lease of {lease} is no more"));
+            let new = after.iter().filter(|lease| !before.contains(*lease));
+            row.fail(lost.chain(new.map(|lease| format!("{lease} is a new lease"))));
+        }
+        Ok(outcomes)
+    }
+
+    /// Whose lease is what on VLAN 400, and by which client id: all but the time.
+    fn internet_leases(&self) -> Result<BTreeSet<String>, LabError> {
+        let path = self.lab.host(NETNODE)?.path(INTERNET_LEASES);
+        let text = std::fs::read_to_string(&path).map_err(LabError::io(format!("cannot read {}", path.display())))?;
+        let lease = |line: &str| line.split_once(' ').map(|(_, lease)| lease.to_owned());
+        Ok(text.lines().filter_map(lease).collect())
     }
 
     /// After the floods the operator is told which port sent too much.
     fn storms_show(&mut self) -> Result<Outcome, LabError> {
-        let flood = STORMS
-            .iter()
-            .flat_map(|row| attempts(row, &self.world, &mut self.numbers));
-        let Some(tap) = flood.map(|attempt| attempt.from.tap).next() else {
+        let limited = STORMS.iter().filter(|row| row.expect == Expect::Limited);
+        let flood = limited.flat_map(|row| attempts(row, &self.world, &mut self.numbers));
+        // The newest: a port is forgotten when its limit has let everything pass for a while.
+        let Some(tap) = flood.map(|attempt| attempt.from.tap).last() else {
             return Err(LabError::Other("nobody sends a flood".to_owned()));
         };
         let mut client = Command::new(programs::find("trunkctl")?);
@@ -115,6 +142,7 @@ impl<'a> Attack<'a> {
             expected: Expect::Limited,
             twin: "broadcasts below the limit",
             tried: 1,
+            leaks: faults.len(),
             ok: faults.is_empty(),
             faults,
         })
@@ -126,33 +154,51 @@ impl<'a> Attack<'a> {
             let made = attempts(rule, &self.world, &mut self.numbers);
             open.extend(made.into_iter().map(|attempt| (number, attempt)));
         }
+        if rules.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut counts = vec![0; rules.len()];
         open.iter().for_each(|(number, _)| counts[*number] += 1);
         let mut faults: Vec<Vec<String>> = vec![Vec::new(); rules.len()];
+        let mut leaks = vec![0; rules.len()];
         for turn in 1..=TRIES {
             self.ears.forget_arp();
             self.send(&open)?;
             self.ears.await_quiet(QUIET, QUIET_LIMIT)?;
+            let deaf = self.ears.lost()?;
             let mut again = Vec::new();
             for (number, attempt) in open {
                 let Some(rule) = rules.get(number) else { continue };
-                let verdict = judge(&attempt, rule.expect, &self.world, &self.ears);
-                let lost = verdict == Verdict::NotSent || rule.expect.passes();
+                let verdict = match judge(&attempt, rule.expect, &self.world, &self.ears) {
+                    // What was heard has passed. What was not may have.
+                    Verdict::Holds if !deaf.is_empty() && !rule.expect.passes() => Verdict::NotHeard,
+                    Verdict::Broken(_) if !deaf.is_empty() && rule.expect.passes() => Verdict::NotHeard,
+                    verdict => verdict,
+                };
+                let unproven = matches!(verdict, Verdict::NotSent | Verdict::NotHeard) || rule.expect.passes();
                 match verdict {
                     Verdict::Holds => {}
-                    _ if lost && turn < TRIES => again.push((number, attempt)),
-                    Verdict::NotSent => faults[number].push(said(&attempt, "never left the guest")),
-                    Verdict::Broken(what) => faults[number].push(said(&attempt, &what)),
+                    _ if unproven && turn < TRIES => again.push((number, attempt)),
+                    Verdict::NotSent => faults[number].push(said(&attempt, UNSENT)),
+                    Verdict::NotHeard => faults[number].push(said(&attempt, &format!("{UNHEARD}: {deaf:?}"))),
+                    Verdict::Broken(what) => {
+                        faults[number].push(said(&attempt, &what));
+                        leaks[number] += 1;
+                    }
                 }
             }
             open = again;
             if open.is_empty() {
                 break;
             }
+            self.ears.forget(
+                open.iter()
+                    .flat_map(|(_, attempt)| attempt.id..attempt.id + attempt.ids),
+            );
         }
-        let rows = rules.iter().zip(counts).zip(faults);
+        let rows = rules.iter().zip(counts).zip(faults.into_iter().zip(leaks));
         Ok(rows
-            .map(|((rule, tried), faults)| Outcome::new(rule, suffix, tried, faults))
+            .map(|((rule, tried), (faults, leaks))| Outcome::new(rule, suffix, tried, faults, leaks))
             .collect())
     }
 
@@ -160,18 +206,51 @@ impl<'a> Attack<'a> {
     fn send(&self, open: &[(usize, Attempt)]) -> Result<(), LabError> {
         let mut words: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (_, attempt) in open {
-            words
-                .entry(attempt.from.guest.as_str())
-                .or_default()
-                .push(attempt.burst.to_string());
+            let words = words.entry(attempt.from.guest.as_str()).or_default();
+            words.extend(attempt.before.iter().chain([&attempt.burst]).map(Burst::to_string));
         }
         std::thread::scope(|scope| {
             let sending: Vec<_> = words
                 .into_iter()
-                .map(|(guest, words)| scope.spawn(move || inject(find(self.guests, guest)?, &words)))
+                .map(|(guest, words)| scope.spawn(move || self.inject(guest, &words)))
                 .collect();
             sending.into_iter().try_for_each(crate::demo::joined)
         })
+    }
+
+    /// Runs the program inside the guest, or at the cables' other end, as often as its words need.
+    fn inject(&self, name: &str, words: &[String]) -> Result<(), LabError> {
+        let at_cables = name == FABRIC;
+        let machine = !at_cables && find(self.guests, name)?.kind() == Kind::Machine;
+        let (program, room) = if machine {
+            ("/bin/trunkline-frames".to_owned(), CONSOLE_LINE)
+        } else {
+            (programs::find("trunkline-frames")?.display().to_string(), ARGUMENTS)
+        };
+        let mut rest = words;
+        while !rest.is_empty() {
+            let mut length = 0;
+            let fits = rest.iter().take_while(|word| {
+                length += word.len() + 3;
+                length <= room
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            let argv: Vec<&str> = [program.as_str()]
+                .into_iter()
+                .chain(now.iter().map(String::as_str))
+                .collect();
+            let output = if at_cables {
+                self.lab.host(FABRIC)?.exec_for(&argv, SEND_LIMIT)?
+            } else {
+                find(self.guests, name)?.exec_for(&argv, SEND_LIMIT)?
+            };
+            if !output.ok() {
+                let said = output.stderr + &output.stdout;
+                return Err(LabError::Other(format!("{name} could not send: {said}")));
+            }
+            rest = later;
+        }
+        Ok(())
     }
 }
 
@@ -182,34 +261,6 @@ fn find<'a>(guests: &'a Guests, name: &str) -> Result<&'a Guest, LabError> {
 
 fn said(attempt: &Attempt, what: &str) -> String {
     format!("{} -> {}: {what}", attempt.from.full(), attempt.to)
-}
-
-/// Runs the program inside the guest, as often as its words need.
-fn inject(guest: &Guest, words: &[String]) -> Result<(), LabError> {
-    let (program, room) = match guest.kind() {
-        Kind::Machine => ("/bin/trunkline-frames".to_owned(), CONSOLE_LINE),
-        Kind::Namespace => (programs::find("trunkline-frames")?.display().to_string(), ARGUMENTS),
-    };
-    let mut rest = words;
-    while !rest.is_empty() {
-        let mut length = 0;
-        let fits = rest.iter().take_while(|word| {
-            length += word.len() + 3;
-            length <= room
-        });
-        let (now, later) = rest.split_at(fits.count().max(1));
-        let argv: Vec<&str> = [program.as_str()]
-            .into_iter()
-            .chain(now.iter().map(String::as_str))
-            .collect();
-        let output = guest.exec_for(&argv, SEND_LIMIT)?;
-        if !output.ok() {
-            let (name, said) = (&guest.spec().name, output.stderr + &output.stdout);
-            return Err(LabError::Other(format!("{name} could not send: {said}")));
-        }
-        rest = later;
-    }
-    Ok(())
 }
 
 /// Frames of a port that were dropped over its limit, as the node reported them.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, getsockopt, recvfrom, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -48,16 +48,37 @@ pub struct Sighting {
     pub tag: Option<u16>,
 }
 
+nix::getsockopt_impl!(
+    Statistics,
+    libc::SOL_PACKET,
+    libc::PACKET_STATISTICS,
+    libc::tpacket_stats,
+    sockopt::GetStruct<libc::tpacket_stats>
+);
+
+/// Frames that a raw socket took and lost since it was last asked.
+#[derive(Clone, Copy)]
+struct Statistics;
+
 #[derive(Default)]
 struct Heard {
-    attempts: BTreeMap<u32, BTreeMap<Sighting, u32>>,
+    attempts: BTreeMap<u32, Attempted>,
     arp: BTreeSet<(Point, Ipv4Addr)>,
     newest: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Attempted {
+    sightings: BTreeMap<Sighting, u32>,
+    // Of the first frame, and of the newest.
+    time: Option<(Instant, Instant)>,
 }
 
 /// What all sniffers heard. Dropping it ends them.
 pub struct Ears {
     heard: Arc<Mutex<Heard>>,
+    // Each with where it listens.
+    sockets: Vec<(String, Arc<OwnedFd>)>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -68,26 +89,29 @@ impl Ears {
     pub fn start(lab: &Lab) -> Result<Self, LabError> {
         let mut ears = Self {
             heard: Arc::default(),
+            sockets: Vec::new(),
             stop: Arc::default(),
             threads: Vec::new(),
         };
         for name in lab.layout().nodes().into_iter().chain(["inet".to_owned()]) {
             let host = lab.host(&name)?;
             let names = interfaces(&host.must(&["ip", "-o", "link"])?);
-            ears.listen(host.run(open)??, &name, names);
+            ears.listen(host.run(open)??, &name, &name, names);
             if name != crate::lab::layout::NETNODE {
                 continue;
             }
             for line in host.must(&["ip", "netns", "list"])?.lines() {
                 let netns = line.split_whitespace().next().unwrap_or_default();
                 let names = interfaces(&host.must(&["ip", "-n", netns, "-o", "link"])?);
-                ears.listen(host.run_in_netns(netns, open)??, &name, names);
+                ears.listen(host.run_in_netns(netns, open)??, netns, &name, names);
             }
         }
         Ok(ears)
     }
 
-    fn listen(&mut self, socket: OwnedFd, host: &str, names: BTreeMap<usize, String>) {
+    fn listen(&mut self, socket: OwnedFd, place: &str, host: &str, names: BTreeMap<usize, String>) {
+        let socket = Arc::new(socket);
+        self.sockets.push((place.to_owned(), Arc::clone(&socket)));
         let (heard, stop, host) = (Arc::clone(&self.heard), Arc::clone(&self.stop), host.to_owned());
         self.threads.push(std::thread::spawn(move || {
             let mut frame = [0; FRAME];
@@ -110,7 +134,33 @@ impl Ears {
 
     /// How an attempt was heard, and how often each.
     pub fn sightings(&self, id: u32) -> BTreeMap<Sighting, u32> {
-        locked(&self.heard).attempts.get(&id).cloned().unwrap_or_default()
+        let heard = locked(&self.heard);
+        heard
+            .attempts
+            .get(&id)
+            .map(|heard| heard.sightings.clone())
+            .unwrap_or_default()
+    }
+
+    /// How long an attempt was heard, anywhere.
+    pub fn span(&self, id: u32) -> Duration {
+        let time = locked(&self.heard).attempts.get(&id).and_then(|heard| heard.time);
+        time.map(|(first, last)| last.duration_since(first)).unwrap_or_default()
+    }
+
+    /// Forgets how these attempts were heard: they are tried once more.
+    pub fn forget(&self, ids: impl Iterator<Item = u32>) {
+        let mut heard = locked(&self.heard);
+        ids.for_each(|id| drop(heard.attempts.remove(&id)));
+    }
+
+    /// The sniffers that could not keep up since this was last asked: where, and how many frames. What they did not
+    /// hear may have passed.
+    pub fn lost(&self) -> Result<Vec<(String, u32)>, LabError> {
+        let lost =
+            |(place, socket): &(String, Arc<OwnedFd>)| Ok((place.clone(), getsockopt(socket, Statistics)?.tp_drops));
+        let lost: Vec<(String, u32)> = self.sockets.iter().map(lost).collect::<Result<_, nix::Error>>()?;
+        Ok(lost.into_iter().filter(|(_, frames)| *frames > 0).collect())
     }
 
     /// Forgets the ARP answers so far: the next ones answer the next questions.
@@ -188,9 +238,12 @@ fn note(heard: &mut Heard, point: Point, out: bool, frame: &[u8]) {
     let Some(id) = marked(frame).or_else(|| answered(frame.get(inner..).unwrap_or_default())) else {
         return;
     };
-    heard.newest = Some(Instant::now());
+    let now = Instant::now();
+    heard.newest = Some(now);
     let sighting = Sighting { point, out, from, tag };
-    *heard.attempts.entry(id).or_default().entry(sighting).or_default() += 1;
+    let attempted = heard.attempts.entry(id).or_default();
+    attempted.time = Some((attempted.time.map_or(now, |(first, _)| first), now));
+    *attempted.sightings.entry(sighting).or_default() += 1;
 }
 
 fn marked(frame: &[u8]) -> Option<u32> {
@@ -205,7 +258,7 @@ fn answered(packet: &[u8]) -> Option<u32> {
     }
     match packet.get(11)? {
         6 if half(packet, 24) == Some(TCP_PORT) => word(packet, 30).map(|number| number >> 8),
-        17 if half(packet, 24) == Some(68) && packet.get(30) == Some(&2) => word(packet, 34),
+        17 if matches!(half(packet, 24), Some(67 | 68)) && packet.get(30) == Some(&2) => word(packet, 34),
         _ => None,
     }
 }
@@ -266,7 +319,7 @@ mod tests {
     fn a_mark_is_found_behind_a_tag_too() {
         let frame = frame::tagged(&frame::echo(B, A, 77), &[(0x8100, 110)]);
         let heard = heard(&frame);
-        let sighting = heard.attempts[&77].keys().next().unwrap();
+        let sighting = heard.attempts[&77].sightings.keys().next().unwrap();
         assert_eq!((sighting.tag, sighting.from), (Some(110), A.0));
     }
 

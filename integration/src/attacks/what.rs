@@ -43,6 +43,10 @@ pub enum What {
     DoubleTags,
     /// Id 0 outside, ids 0 to 4095 inside.
     ZeroThenTag,
+    /// Frames and echo requests to every hardware address of every node, and to the link-local address made of it.
+    NodesMac,
+    /// Echo and TCP to another host on the network node's own outer network.
+    UplinkSubnet,
     /// Another source MAC.
     ForgedMac,
     /// "The gateway's address is mine", to everybody.
@@ -51,8 +55,26 @@ pub enum What {
     ForgedArpPeer,
     /// An IPv4 source that is another guest's.
     ForgedIp,
-    /// A DHCP server's offer.
+    /// An answer to one guest: "the gateway's address, and yours, is mine".
+    ForgedArpOne,
+    /// An ARP answer to one guest, in the own name.
+    OwnArpOne,
+    /// Neighbour advertisement and solicitation with a hardware address that is not the own one.
+    ForgedNeighbour,
+    /// The same, in the own name.
+    OwnNeighbour,
+    /// An honest first fragment, then another guest's.
+    ForgedFragments,
+    /// Offers of DHCP servers, redirects and router advertisements in fragments.
+    RogueFragments,
+    /// Parts of a datagram in the own name.
+    OwnFragments,
+    /// DHCP to the server in another guest's name: by its MAC, by its client id, and with a relay's address.
+    DhcpInAnothersName,
+    /// A DHCP server's offer, to everybody and to one.
     DhcpAnswer,
+    /// A DHCPv6 server's advertisement.
+    Dhcp6Answer,
     /// A router advertisement.
     RouterAdvertisement,
     /// An ICMP redirect to each peer, in the gateway's name.
@@ -71,6 +93,28 @@ pub enum What {
     FloodBroadcast,
     /// 64-byte frames to an address that nobody has.
     FloodUnknown,
+    /// "Who has the gateway's address?", as fast as it goes.
+    FloodArp,
+    /// From the cable, with the tag of a VLAN: a frame to each guest that may get it.
+    WireHonest,
+    /// From the cable: every VLAN id that the node does not carry.
+    WireForeignTags,
+    /// From the cable: no tag.
+    WireUntagged,
+    /// From the cable: tag 0, and tag 0 before a VLAN's.
+    WireTagZero,
+    /// From the cable, on VLANs that keep guests apart: as a guest from elsewhere, to the guests here.
+    WireGuest,
+    /// From the cable, on VLANs that keep guests apart: as another VLAN's gateway.
+    WireForeignGateway,
+    /// From the cable, on VLANs that keep guests apart: what gateway and DHCP server do not send to all.
+    WireGatewayBroadcasts,
+    /// From the cable, at the network node: to the internet from a guest's address, by a MAC that is not its own.
+    WireInternet,
+    /// From the cable: EtherType 0x88B5 to the guests.
+    WireProbe,
+    /// From the cable: spanning tree, LLDP, pause.
+    WireControl,
 }
 
 impl What {
@@ -81,6 +125,6 @@ impl What {
 
     /// As many frames as the wire takes.
     pub fn floods(self) -> bool {
-        matches!(self, Self::FloodBroadcast | Self::FloodUnknown)
+        matches!(self, Self::FloodBroadcast | Self::FloodUnknown | Self::FloodArp)
     }
 }

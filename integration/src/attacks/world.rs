@@ -1,7 +1,7 @@
 //! What the attacks know of the fleet: every interface of every guest, the gateways, the nodes' addresses. An attacker
 //! is given all of it; what it cannot do may not hang on what it does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use trunkline_proto::wire::{Interface, Slice, Vm};
@@ -10,7 +10,10 @@ use super::frame::Mac;
 use super::sniff::{Point, hardware};
 use crate::LabError;
 use crate::lab::Lab;
-use crate::lab::layout::NETNODE;
+use crate::lab::layout::{FABRIC, NETNODE};
+
+/// A node's end of its cable to the others.
+const UPLINK: &str = "trunk0";
 
 /// What an interface of a guest stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -26,6 +29,8 @@ pub enum Kind {
     Internet,
     /// `eth0` without internet.
     Nowhere,
+    /// No guest: the cable between a node and the switch between the hosts.
+    Wire,
 }
 
 /// One interface of a guest.
@@ -77,6 +82,8 @@ pub struct Server {
 pub struct World {
     /// Interfaces of guests.
     pub nics: Vec<Nic>,
+    /// The cable of each node, as a sender: another node that somebody else has, or a switch that leaks.
+    pub wires: Vec<Nic>,
     /// Gateways.
     pub gateways: Vec<Server>,
     /// DHCP servers.
@@ -85,6 +92,8 @@ pub struct World {
     pub node_ipv4: Vec<Ipv4Addr>,
     /// Every IPv6 address of every node's interfaces, and its hardware address.
     pub node_ipv6: Vec<(Mac, Ipv6Addr)>,
+    /// Every interface of every node that is no guest's, in words, and its hardware address.
+    pub node_macs: Vec<(String, Mac)>,
 }
 
 impl World {
@@ -112,9 +121,15 @@ impl World {
                 .iter()
                 .filter_map(move |interface| nic(vm, interface, gateways, any))
         });
+        let nics = nics.collect();
         let (node_ipv4, node_ipv6) = nodes(lab, &gateways)?;
+        let wires = (1..)
+            .zip(lab.layout().nodes())
+            .map(|(number, node)| wire(number, &node, any));
         Ok(Self {
-            nics: nics.collect(),
+            nics,
+            wires: wires.collect(),
+            node_macs: own_devices(lab)?,
             gateways,
             dhcp,
             node_ipv4,
@@ -131,6 +146,13 @@ impl World {
     pub fn peers<'a>(&'a self, nic: &'a Nic) -> impl Iterator<Item = &'a Nic> {
         let others = self.nics.iter().filter(move |other| other.mac != nic.mac);
         others.filter(move |other| nic.vlan.is_some() && other.vlan == nic.vlan)
+    }
+
+    /// VLANs of the guests on a node.
+    pub fn carried(&self, node: &str) -> BTreeSet<u16> {
+        // The network node has a gateway on each.
+        let guests = self.nics.iter().filter(|nic| nic.tap.host == node || node == NETNODE);
+        guests.filter_map(|nic| nic.vlan).collect()
     }
 
     /// The DHCP server of a VLAN.
@@ -163,6 +185,34 @@ fn nic(vm: &Vm, interface: &Interface, gateways: &[Server], any: (Mac, Ipv4Addr)
         kind,
         gateway: gateway.map_or(any, |server| server.at),
     })
+}
+
+/// The fabric's end of a node's cable. What is sent there comes in at the node's uplink.
+fn wire(number: u8, node: &str, gateway: (Mac, Ipv4Addr)) -> Nic {
+    Nic {
+        guest: FABRIC.to_owned(),
+        slice: String::new(),
+        name: format!("t-{node}"),
+        tap: Point {
+            host: node.to_owned(),
+            interface: UPLINK.to_owned(),
+        },
+        mac: [0x02, 0xbd, 0xbd, 0, 1, number],
+        ip: Ipv4Addr::new(10, 60, 7, 248),
+        vlan: None,
+        kind: Kind::Wire,
+        gateway,
+    }
+}
+
+fn own_devices(lab: &Lab) -> Result<Vec<(String, Mac)>, LabError> {
+    let mut found = Vec::new();
+    for node in lab.layout().nodes() {
+        let devices = hardware(lab.host(&node)?)?.into_iter();
+        let own = devices.filter(|(device, _)| !device.starts_with("tap_"));
+        found.extend(own.map(|(device, mac)| (format!("{node}:{device}"), mac)));
+    }
+    Ok(found)
 }
 
 /// The links' gateways, or the servers beside them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::host::Host;
-use super::layout::{CONTROLLER, FABRIC, INTERNET, INTERNET_ADDRESS, Layout, NETNODE, UPLINK_ADDRESS};
+use super::layout::{CONTROLLER, FABRIC, INTERNET, INTERNET_ADDRESS, Layout, NETNODE, ROUTER_ADDRESS, UPLINK_ADDRESS};
 use super::process::{Output, Started};
 use crate::LabError;
 
@@ -29,7 +29,7 @@ pub(crate) fn build(layout: Layout, hosts: &Hosts, folder: &Path) -> Result<(), 
         }
         if name == NETNODE {
             lines += &format!("address add {UPLINK_ADDRESS}/24 dev ens3\nlink set ens3 up\n");
-            lines += &format!("route add default via {INTERNET_ADDRESS}\n");
+            lines += &format!("route add default via {ROUTER_ADDRESS}\n");
         }
         batch(host(hosts, &name)?, folder, &lines)?;
     }
@@ -37,12 +37,16 @@ pub(crate) fn build(layout: Layout, hosts: &Hosts, folder: &Path) -> Result<(), 
     batch(
         internet,
         folder,
-        &format!("link set lo up\naddress add {INTERNET_ADDRESS}/24 dev up0\nlink set up0 up\n"),
+        &format!(
+            "link set lo up\naddress add {INTERNET_ADDRESS}/32 dev lo\naddress add {ROUTER_ADDRESS}/24 dev up0\nlink set up0 up\n"
+        ),
     )?;
     for name in layout.nodes() {
         no_offload(host(hosts, &name)?, "trunk0")?;
         no_offload(fabric, &format!("t-{name}"))?;
     }
+    let neighbour = format!("address add {}/24 dev up0\n", super::layout::UPLINK_NEIGHBOUR);
+    batch(internet, folder, &neighbour)?;
     no_offload(host(hosts, NETNODE)?, "ens3")?;
     no_offload(internet, "up0")
 }

@@ -11,8 +11,10 @@ pub const NETNODE: &str = "nn";
 /// The host that plays the internet.
 pub const INTERNET: &str = "inet";
 
-/// The internet host's address.
-pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The internet host's address. Its host is a router as well, so that it is not beside the uplink, where guests reach nobody.
+pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The internet host's address beside the network node's: the uplink's router.
+pub const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The network node's address on its uplink: what the internet sees of every guest.
 pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The controller's address.
@@ -21,6 +23,8 @@ pub const CONTROLLER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 2);
 pub const CONTROLLER_PORT: u16 = 7443;
 /// The network node's management address.
 pub const NETNODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 3);
+/// Another address of the internet host, on the network node's own outer network: a neighbour there, not the internet.
+pub const UPLINK_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 /// More workers than this and the last part of their address overflows.
 pub const MOST_WORKERS: u8 = 200;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use trunkline_integration::guest::Guest;
 use trunkline_integration::lab::layout::{
-    CONTROLLER_ADDRESS, INTERNET_ADDRESS, NETNODE, NETNODE_ADDRESS, UPLINK_ADDRESS,
+    CONTROLLER_ADDRESS, INTERNET_ADDRESS, NETNODE, NETNODE_ADDRESS, ROUTER_ADDRESS, UPLINK_ADDRESS,
 };
 use trunkline_integration::lab::{Lab, Options};
 
@@ -159,7 +159,7 @@ fn guests_find_no_way_through_the_network_node_but_the_one_to_the_internet() {
     let outside = &guests["red/out"];
     assert!(outside.http_get(INTERNET_ADDRESS).unwrap().is_some());
     let mut all = of_sea.to_vec();
-    all.extend([UPLINK_ADDRESS, NETNODE_ADDRESS, CONTROLLER_ADDRESS]);
+    all.extend([UPLINK_ADDRESS, ROUTER_ADDRESS, NETNODE_ADDRESS, CONTROLLER_ADDRESS]);
     assert_eq!(reached(outside, &all), [""; 0], "red/out through eth0");
     let own: Ipv4Addr = "10.60.7.1".parse().unwrap();
     assert_eq!(reached(outside, &[own]), [format!("{own} by ping")]);

@@ -21,6 +21,7 @@ use super::leases::{self, Lease};
 use super::observe::{Server, Started, is_serving, read_leases};
 use super::plan::{Plan, Removal, Step, Wanted};
 use super::render::{self, Place};
+use crate::nft;
 use crate::{Fingerprint, ip_net};
 
 /// Servers worked on at once.
@@ -41,6 +42,9 @@ pub enum Error {
     /// The kernel said no.
     #[error("the DHCP server's device")]
     Netlink(#[from] netlink::Error),
+    /// The filter of its namespace.
+    #[error("the DHCP server's filter")]
+    Filter(#[from] nft::Error),
     /// A process.
     #[error("dnsmasq")]
     Process(#[from] process::Error),
@@ -65,6 +69,7 @@ pub(super) struct Paths {
     pub(super) config: PathBuf,
     pub(super) hosts: PathBuf,
     pub(super) leases: PathBuf,
+    pub(super) filter: PathBuf,
     pub(super) record: PathBuf,
     pub(super) log: PathBuf,
 }
@@ -120,6 +125,7 @@ impl Servers {
             dhcp: dhcp.clone(),
             config: render::config(dhcp, &place),
             hosts: render::hosts(dhcp),
+            filter: super::filter(dhcp),
         }
     }
 
@@ -138,6 +144,7 @@ impl Servers {
             config: file("dnsmasq.conf"),
             hosts: file("hosts"),
             leases: file("leases"),
+            filter: file("filter.json"),
             record: file("server.json"),
             log: file("start.log"),
             directory,
@@ -207,6 +214,8 @@ impl Servers {
                 Step::Stop(identity) => process::stop(identity, GRACE).await?,
                 Step::WriteConfig => self.write(wanted.dhcp.vlan, |paths| &paths.config, &wanted.config)?,
                 Step::WriteHosts => self.write(wanted.dhcp.vlan, |paths| &paths.hosts, &wanted.hosts)?,
+                Step::SetFilter => self.set_filter(wanted).await?,
+                Step::DropFilter => self.drop_filter(&wanted.dhcp).await?,
                 Step::DropLeases(taken) => self.drop_leases(wanted.dhcp.vlan, taken)?,
                 Step::Start => {
                     let device = inside.index().await?;
@@ -355,6 +364,8 @@ impl Inside<'_> {
             Step::Stop(_)
             | Step::WriteConfig
             | Step::WriteHosts
+            | Step::SetFilter
+            | Step::DropFilter
             | Step::DropLeases(_)
             | Step::Start
             | Step::Reload(_) => {}
@@ -392,8 +403,8 @@ async fn failed(each: Vec<impl Future<Output = (VlanId, Result<(), Error>)>>) ->
         .collect()
 }
 
-fn note(path: &Path, started: &Started) -> Result<(), Error> {
-    let bytes = serde_json::to_vec_pretty(started).map_err(|error| Error::State(error.into()))?;
+pub(super) fn note(path: &Path, content: &impl serde::Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec_pretty(content).map_err(|error| Error::State(error.into()))?;
     files::write_atomic(path, &bytes, 0o600).map_err(Error::State)?;
     Ok(())
 }

@@ -16,7 +16,9 @@ use trunkline_proto::{PortName, VlanId};
 
 use super::execute::{Error, Paths, Servers};
 use super::leases::{self, Lease};
+use super::table;
 use crate::nat::HostNetwork;
+use crate::nft::{self, Noted};
 use crate::{Fingerprint, Made, Ours};
 
 /// Namespaces looked into at once.
@@ -40,6 +42,10 @@ pub struct Site {
     pub quiet: bool,
     /// `lo` is up there.
     pub loopback_up: bool,
+    /// The table in the namespace; looked at where there is to be one, or was.
+    pub table: nft::State,
+    /// How it was written and read back.
+    pub noted: Option<Noted>,
     /// The device of the port's name in the namespace.
     pub device: Option<Device>,
     /// Index of our port's device in the host's namespace.
@@ -141,7 +147,11 @@ impl Servers {
         ours: &Ours,
     ) -> Result<Observed, Error> {
         let processes = self.processes()?;
-        let mut vlans: BTreeSet<VlanId> = wanted.into_iter().map(|dhcp| dhcp.vlan).collect();
+        let wanted: BTreeMap<VlanId, bool> = wanted
+            .into_iter()
+            .map(|dhcp| (dhcp.vlan, super::filter(dhcp).is_some()))
+            .collect();
+        let mut vlans: BTreeSet<VlanId> = wanted.keys().copied().collect();
         vlans.extend(processes.keys());
         vlans.extend(self.directories()?);
         let namespaces = self.namespaces().list().map_err(Error::Namespace)?;
@@ -158,8 +168,9 @@ impl Servers {
             let made = matches!(ours.get(&port), Some(Made::Device(_) | Made::Elsewhere))
                 // A device of that name may be the one, and the switch has only not told its index yet.
                 && !host.links.iter().any(|link| link.name == port.as_str());
+            let filtered = wanted.get(&vlan).copied().unwrap_or_default();
             async move {
-                let site = self.site(vlan, running, index).await.map(|mut site| {
+                let site = self.site(vlan, running, index, filtered).await.map(|mut site| {
                     site.lost = made && site.namespace == NamespaceState::Absent;
                     site
                 });
@@ -180,14 +191,23 @@ impl Servers {
         Ok(observed)
     }
 
-    async fn site(&self, vlan: VlanId, running: Vec<Identity>, outside: Option<u32>) -> Result<Site, Error> {
+    async fn site(
+        &self,
+        vlan: VlanId,
+        running: Vec<Identity>,
+        outside: Option<u32>,
+        filtered: bool,
+    ) -> Result<Site, Error> {
         let mut site = self.files(vlan, &running)?;
         site.outside = outside;
         let name = Dhcp::namespace_of(vlan);
         if self.namespaces().is_ours(&name) {
             site.namespace = NamespaceState::Ours;
-            self.look_inside(vlan, &self.namespaces().path(&name), &mut site)
-                .await?;
+            let path = self.namespaces().path(&name);
+            self.look_inside(vlan, &path, &mut site).await?;
+            if filtered || site.noted.is_some() {
+                site.table = table::look(&path).await?;
+            }
         } else if self.namespaces().exists(&name) {
             site.namespace = NamespaceState::Foreign;
         } else {
@@ -206,6 +226,7 @@ impl Servers {
             config,
             hosts,
             leases,
+            filter,
             record,
             log: _,
         } = &self.paths(vlan);
@@ -216,11 +237,14 @@ impl Servers {
             .map_err(Error::State)?
             // A note that cannot be read is as good as none: its process is found as a stray and replaced.
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let noted = files::read_if_there(filter).map_err(Error::State)?;
         let server = started.filter(|started| running.contains(&started.identity));
         let own = server.map(|started| started.identity);
         Ok(Site {
             config: names(config)?,
             hosts: names(hosts)?,
+            // One that cannot be read is as good as an empty one: the table is written again.
+            noted: noted.map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default()),
             has_files: directory.exists(),
             server: server.map(|started| Server {
                 started,

@@ -10,6 +10,7 @@ use trunkline_proto::{Cidr, VlanId, wire};
 
 use super::leases::Lease;
 use super::observe::{Device, NamespaceState, Observed, Server, Site};
+use crate::nft::{self, TABLE};
 use crate::{Fingerprint, ip_net};
 
 /// One server as it should be.
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub config: String,
     /// Content of its file of reservations.
     pub hosts: String,
+    /// The batch that writes its namespace's table; `None`: there is to be none.
+    pub filter: Option<String>,
 }
 
 /// What to do for all servers. Removals come first: a VLAN's device can only be deleted by the switch once it is out of use.
@@ -58,6 +61,10 @@ pub enum Step {
     QuietNamespace,
     /// `lo` up.
     SetLoopbackUp,
+    /// Write the namespace's table.
+    SetFilter,
+    /// Take it away.
+    DropFilter,
     /// A device that the switch no longer holds has the port's name in the namespace: the new one cannot come in before it goes.
     DeleteDeadDevice(u32),
     /// Bring the device in; the index is that in the host's namespace.
@@ -158,6 +165,11 @@ fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
     if matches!(site.namespace, NamespaceState::Hidden(_)) {
         return None;
     }
+    if site.table == nft::State::Foreign {
+        return Some(format!(
+            "the nftables table inet {TABLE} in the namespace {namespace} was not made by this program; delete or rename it"
+        ));
+    }
     if site.device.is_none() && site.outside.is_none() {
         return Some(format!("the switch has made no device {port}"));
     }
@@ -183,7 +195,7 @@ fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
     if let (Some(server), None) = (&site.server, &fit) {
         steps.push(Step::Stop(server.started.identity));
     }
-    place(site, &mut steps);
+    place(wanted, site, &mut steps);
     settings(&wanted.dhcp, device, &mut steps);
     if site.config != Some(config) {
         steps.push(Step::WriteConfig);
@@ -223,8 +235,8 @@ fn misleased<'a>(dhcp: &'a Dhcp, site: &'a Site) -> impl Iterator<Item = (&'a Re
     })
 }
 
-/// The namespace, and the device in it.
-fn place(site: &Site, steps: &mut Vec<Step>) {
+/// The namespace, and the device in it: not before the table stands.
+fn place(wanted: &Wanted, site: &Site, steps: &mut Vec<Step>) {
     let fresh = site.namespace != NamespaceState::Ours;
     if fresh {
         steps.push(Step::CreateNamespace);
@@ -235,9 +247,25 @@ fn place(site: &Site, steps: &mut Vec<Step>) {
     if fresh || !site.loopback_up {
         steps.push(Step::SetLoopbackUp);
     }
+    steps.extend(filter(wanted, site));
     if let Some(outside) = site.outside {
         steps.extend(site.device.as_ref().map(|dead| Step::DeleteDeadDevice(dead.index)));
         steps.push(Step::MoveDevice(outside));
+    }
+}
+
+fn filter(wanted: &Wanted, site: &Site) -> Option<Step> {
+    let seen = site.table.fingerprint();
+    match &wanted.filter {
+        Some(batch)
+            if site
+                .noted
+                .is_some_and(|noted| noted.stands(Fingerprint::of(batch), seen)) =>
+        {
+            None
+        }
+        Some(_) => Some(Step::SetFilter),
+        None => (seen.is_some() || site.noted.is_some()).then_some(Step::DropFilter),
     }
 }
 
@@ -328,6 +356,8 @@ fn missing(step: &Step) -> String {
         Step::CreateNamespace => "its namespace is not there".to_owned(),
         Step::QuietNamespace => "IPv6, forwarding or ARP settings of its namespace are not right".to_owned(),
         Step::SetLoopbackUp => "lo is down in its namespace".to_owned(),
+        Step::SetFilter => "what comes into its namespace is not filtered as it should be".to_owned(),
+        Step::DropFilter => "a filter is left in its namespace that is not wanted any more".to_owned(),
         Step::DeleteDeadDevice(_) => "a dead device holds the port's place in its namespace".to_owned(),
         Step::MoveDevice(_) => "its device is not in its namespace".to_owned(),
         Step::SetMac(_) => "its device has another MAC".to_owned(),

@@ -58,6 +58,8 @@ pub fn config(dhcp: &Dhcp, place: &Place) -> String {
          no-ping\n\
          quiet-dhcp\n\
          dhcp-authoritative\n\
+         # A guest is its MAC: an identifier of its own choice could be another guest's.\n\
+         dhcp-ignore-clid\n\
          dhcp-leasefile={leases}\n\
          dhcp-hostsfile={hosts}\n\
          dhcp-lease-max={most}\n\

@@ -130,7 +130,13 @@ impl NetworkNode {
         let gateways = wanted.gateways.values().filter(|gateway| ours(&gateway.port()));
         let nats = wanted.nats.iter().filter(|nat| ours(&nat.gateway_port));
         let servers = wanted.servers.values().map(|server| &server.dhcp);
-        Filter::new(self.nats.uplink(), gateways, nats, servers, &leaving)
+        // When nothing is known of the uplink the filter is neither written nor taken for right.
+        let beside = look
+            .nat
+            .as_ref()
+            .map(|nat| nat.uplink.beside.clone())
+            .unwrap_or_default();
+        Filter::new(&self.nats.way(&beside), gateways, nats, servers, &leaving)
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.

@@ -1,33 +1,30 @@
 //! Makes a plan true.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use trunkline_agent::process::{self, Run};
 use trunkline_agent::{files, netns};
 
+use super::limits;
 use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
 use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
-use super::render::TABLE;
-use crate::config::Interface;
+use super::way::Way;
+use crate::config::NatSection;
+use crate::nft::{self, Nft, Noted, TABLE};
 use crate::{BootId, Fingerprint};
 
-/// nft waits for other writers of the ruleset.
-const NFT_LIMIT: Duration = Duration::from_secs(20);
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
 /// Why the filter could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// nft failed.
-    #[error("nftables")]
-    Nft(#[source] process::Error),
-    /// nft's answer is not JSON.
-    #[error("nft's answer cannot be read")]
-    Json(#[source] serde_json::Error),
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
     /// conntrack failed.
     #[error("end the connections of {addresses}")]
     Conntrack {
@@ -58,7 +55,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Nats {
     directory: PathBuf,
-    uplink: Interface,
+    section: NatSection,
     boot: BootId,
 }
 
@@ -74,18 +71,18 @@ impl Nats {
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn new(directory: PathBuf, uplink: Interface, boot: BootId) -> Result<Self, Error> {
+    pub fn new(directory: PathBuf, section: NatSection, boot: BootId) -> Result<Self, Error> {
         files::state_dir(&directory).map_err(Error::State)?;
         Ok(Self {
             directory,
-            uplink,
+            section,
             boot,
         })
     }
 
-    /// The interface that leads to the internet.
-    pub fn uplink(&self) -> &Interface {
-        &self.uplink
+    /// The way to the internet, as things are.
+    pub fn way(&self, beside: &BTreeSet<Ipv4Net>) -> Way {
+        Way::new(&self.section, beside)
     }
 
     /// Looks.
@@ -102,7 +99,8 @@ impl Nats {
                 on: netns::read_sysctl(None, IP_FORWARD).await.map_err(Error::Forwarding)? != "0",
                 before: self.note()?.map(|note| note.before),
             },
-            uplink: Uplink::find(self.uplink.as_str(), &host.links, &host.routes),
+            uplink: Uplink::find(self.section.uplink.as_str(), host),
+            limits: limits::look().await?,
         })
     }
 
@@ -121,6 +119,7 @@ impl Nats {
     pub async fn execute(&self, plan: &Plan, observed: &Observed) -> Result<(), Error> {
         let Plan {
             forwarding,
+            limits,
             table,
             forget,
             served,
@@ -136,24 +135,27 @@ impl Nats {
         let mut record = observed.record.clone();
         record.served.subnets.extend(&served.subnets);
         record.served.users.extend(&served.users);
+        record.limits = self.set_limits(limits, &record).await?;
         match table {
             TableStep::Keep => {}
             TableStep::Replace { batch, rendered } => {
                 self.write(
                     "table.json",
                     &Record {
-                        rendered: None,
+                        noted: Noted::default(),
                         ..record.clone()
                     },
                 )?;
-                record.readback = replace(batch).await?;
-                record.rendered = Some(*rendered);
+                record.noted = Noted {
+                    rendered: Some(*rendered),
+                    readback: replace(batch).await?,
+                };
             }
             TableStep::Delete => {
-                nft(format!("delete table inet {TABLE}\n")).await?;
+                Nft::default().load(nft::delete(TABLE)).await?;
                 record = Record {
-                    served: record.served,
-                    ..Record::default()
+                    noted: Noted::default(),
+                    ..record
                 };
             }
         }
@@ -168,6 +170,24 @@ impl Nats {
         record.served.clone_from(served);
         self.write("table.json", &record)?;
         self.switch_forwarding_on(*forwarding).await
+    }
+
+    async fn set_limits(&self, step: &limits::Step, record: &Record) -> Result<Noted, Error> {
+        match step {
+            limits::Step::Keep => Ok(record.limits),
+            limits::Step::Delete => {
+                Nft::default().load(nft::delete(limits::TABLE)).await?;
+                Ok(Noted::default())
+            }
+            limits::Step::Replace(batch) => {
+                Nft::default().load(batch.as_str()).await?;
+                let readback = limits::look().await?.table.fingerprint();
+                Ok(Noted {
+                    rendered: Some(Fingerprint::of(batch)),
+                    readback,
+                })
+            }
+        }
     }
 
     async fn restore_forwarding(&self, off: bool) -> Result<(), Error> {
@@ -218,26 +238,15 @@ impl Nats {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        let bytes = serde_json::to_vec_pretty(value).map_err(Error::Json)?;
+        let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::State(error.into()))?;
         files::write_atomic(&self.directory.join(name), &bytes, 0o600).map_err(Error::State)?;
         Ok(())
     }
 }
 
-async fn nft(batch: String) -> Result<(), Error> {
-    Run::new("nft")
-        .args(["-f", "-"])
-        .stdin(batch)
-        .timeout(NFT_LIMIT)
-        .run()
-        .await
-        .map_err(Error::Nft)?;
-    Ok(())
-}
-
 /// Writes the table and says how it reads.
 async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
-    nft(batch.to_owned()).await?;
+    Nft::default().load(batch).await?;
     match observe::tables().await?.0 {
         Table::Ours(readback) => Ok(Some(readback.fingerprint)),
         // Somebody took it away at once; the next pass sees the difference.

@@ -2,25 +2,30 @@
 //!
 //! ```text
 //!   gateways + nats + reservations -> Filter --render--> one nftables table, replaced whole in one batch
-//!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink, and replies to that
+//!                        |                  prerouting: nothing else is even looked at, so that nothing is said about it
+//!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink but not to what is beside
+//!                        |                           it, and replies to that
 //!                        |                  input:   only ICMP echo to the own gateway
 //!                        |                  postrouting: masquerade
+//!                        |-> limits: another table, which counts each guest's connections
 //!                        `-> ip_forward, conntrack
 //! ```
 //!
-//! The table is `inet trunkline`; an empty chain in it is our mark, because nft's JSON leaves a table's comment out. Every rule
-//! names our interfaces, so other traffic of the host passes as if the table were not there.
+//! The table is `inet trunkline`. Every rule names our interfaces, so other traffic of the host passes as if the table were not there.
 //!
 //! On disk, in `nat/` of the state directory: `table.json` (what the table looked like when it was read back after it was
 //! written, so that a later difference is seen, and the subnets and guests whose connections must be ended when they go) and
 //! `ip_forward.json` (the value before ours, so that it can be put back).
 
 mod execute;
+pub mod limits;
 mod observe;
 mod plan;
 mod render;
+mod way;
 
 pub use execute::{Error, Nats};
 pub use observe::{HostNetwork, Observed, Readback, Record, Served, Table, Uplink};
 pub use plan::{Forwarding, ForwardingStep, Plan, TableStep, judge, plan};
-pub use render::{Counter, Filter, MARK_CHAIN, TABLE, User};
+pub use render::{Counter, Filter, User};
+pub use way::Way;

@@ -1,18 +1,20 @@
 //! What is there: our table, other tables' forward policies, forwarding, the uplink.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trunkline_agent::netlink::{self, Link, Route};
-use trunkline_agent::process::{self, Run};
 use trunkline_proto::{LinkSubnet, VlanId};
 
 use super::execute::Error;
+use super::limits;
 use super::plan::Forwarding;
-use super::render::{Counter, MARK_CHAIN, TABLE, User};
+use super::render::{Counter, User};
 use crate::Fingerprint;
+use crate::nft::{self, Nft, Noted, TABLE};
 
 /// Everything that a plan and a verdict need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Observed {
     pub forwarding: Forwarding,
     /// Where NAT leads to.
     pub uplink: Uplink,
+    /// The table that limits connections.
+    pub limits: limits::Seen,
     /// Foreign chains at the forward hook whose policy is drop, as `family table chain`.
     pub dropping: Vec<String>,
 }
@@ -49,14 +53,15 @@ pub struct Readback {
     pub counters: BTreeMap<VlanId, Counter>,
 }
 
-/// Noted when the table is written. nft lists a table in other words than it takes, and other versions in yet others: so it is read
-/// back at once, and later readings are compared with that one.
+/// Noted when the table is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Names the content that was written.
-    pub rendered: Option<Fingerprint>,
-    /// Names what was read back then.
-    pub readback: Option<Fingerprint>,
+    /// How it was written and read back.
+    #[serde(flatten)]
+    pub noted: Noted,
+    /// The same of the table that limits connections.
+    #[serde(default)]
+    pub limits: Noted,
     /// Who is served, or was until the connections have been ended.
     #[serde(flatten)]
     pub served: Served,
@@ -83,22 +88,45 @@ pub struct Uplink {
     pub up: bool,
     /// The main table has an IPv4 default route through it.
     pub default_route: bool,
+    /// Networks that it has an address in, and routers behind it.
+    pub beside: BTreeSet<Ipv4Net>,
 }
 
 impl Uplink {
     /// Looks for it among the host's devices and routes.
-    pub fn find(name: &str, links: &[Link], routes: &[Route]) -> Self {
+    pub fn find(name: &str, host: &HostNetwork) -> Self {
+        let HostNetwork {
+            links,
+            addresses,
+            routes,
+        } = host;
         let link = links.iter().find(|link| link.name == name);
+        let is_its = |index: Option<u32>| index.is_some() && index == link.map(|link| link.index);
+        let networks = addresses
+            .iter()
+            .filter(|address| is_its(Some(address.index)))
+            .filter_map(|address| match address.net {
+                IpNet::V4(net) => Some(net.trunc()),
+                IpNet::V6(_) => None,
+            });
+        let routers = routes
+            .iter()
+            .filter(|route| is_its(route.output))
+            .filter_map(|route| match route.gateway {
+                Some(IpAddr::V4(router)) => Some(Ipv4Net::from(router)),
+                _ => None,
+            });
         let leads_out = |route: &Route| {
             matches!(route.destination, IpNet::V4(net) if net.prefix_len() == 0)
                 && route.table == Route::MAIN
-                && route.output == link.map(|link| link.index)
+                && is_its(route.output)
         };
         Self {
             name: name.to_owned(),
             exists: link.is_some(),
             up: link.is_some_and(|link| link.up),
-            default_route: link.is_some() && routes.iter().any(leads_out),
+            default_route: routes.iter().any(leads_out),
+            beside: networks.chain(routers).collect(),
         }
     }
 }
@@ -116,50 +144,28 @@ pub struct HostNetwork {
 
 /// Reads our table and the foreign forward policies.
 pub(super) async fn tables() -> Result<(Table, Vec<String>), Error> {
-    let chains = list(&["list", "chains"]).await?;
-    let chains: Vec<Chain> = objects(&chains, "chain")
+    let nft = Nft::default();
+    let chains = nft.list(&["chains"]).await?;
+    let dropping = nft::objects(&chains, "chain")
         .filter_map(|chain| Chain::deserialize(chain).ok())
+        .filter(Chain::kills_forwarding)
+        .map(|chain| chain.to_text())
         .collect();
-    let dropping = chains
-        .iter()
-        .filter(|c| c.kills_forwarding())
-        .map(Chain::to_text)
-        .collect();
-    let table = if chains
-        .iter()
-        .any(|chain| chain.is_in_our_table() && chain.name == MARK_CHAIN)
-    {
-        Table::Ours(readback(&list(&["list", "table", "inet", TABLE]).await?))
-    } else if ours_exists().await? {
-        Table::Foreign
-    } else {
-        Table::Absent
+    let table = match nft.table(TABLE).await? {
+        nft::Table::Absent => Table::Absent,
+        nft::Table::Foreign => Table::Foreign,
+        nft::Table::Ours(answer) => Table::Ours(Readback {
+            fingerprint: nft::fingerprint(&answer),
+            counters: counters_of(&answer),
+        }),
     };
     Ok((table, dropping))
 }
 
 /// The counters alone.
 pub(super) async fn counters() -> Result<BTreeMap<VlanId, Counter>, Error> {
-    Ok(counters_of(&list(&["list", "counters", "table", "inet", TABLE]).await?))
-}
-
-async fn ours_exists() -> Result<bool, Error> {
-    let tables = list(&["list", "tables"]).await?;
-    Ok(objects(&tables, "table").any(|table| table["family"] == "inet" && table["name"] == TABLE))
-}
-
-async fn list(what: &[&str]) -> Result<Value, Error> {
-    let output = Run::new("nft")
-        .args(["-j"])
-        .args(what)
-        .run()
-        .await
-        .map_err(Error::Nft)?;
-    parse(&output)
-}
-
-fn parse(output: &process::Output) -> Result<Value, Error> {
-    serde_json::from_slice(&output.stdout).map_err(Error::Json)
+    let answer = Nft::default().list(&["counters", "table", "inet", TABLE]).await?;
+    Ok(counters_of(&answer))
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,13 +180,13 @@ struct Chain {
 }
 
 impl Chain {
-    fn is_in_our_table(&self) -> bool {
-        self.family == "inet" && self.table == TABLE
+    fn is_ours(&self) -> bool {
+        self.family == "inet" && [TABLE, limits::TABLE].contains(&self.table.as_str())
     }
 
     fn kills_forwarding(&self) -> bool {
         let sees_ipv4 = self.family == "ip" || self.family == "inet";
-        sees_ipv4 && !self.is_in_our_table() && self.hook == "forward" && self.policy == "drop"
+        sees_ipv4 && !self.is_ours() && self.hook == "forward" && self.policy == "drop"
     }
 
     fn to_text(&self) -> String {
@@ -188,46 +194,8 @@ impl Chain {
     }
 }
 
-/// The objects of one sort in an answer of nft.
-fn objects<'a>(answer: &'a Value, sort: &'a str) -> impl Iterator<Item = &'a Value> {
-    answer["nftables"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(move |object| object.get(sort))
-}
-
-fn readback(answer: &Value) -> Readback {
-    let mut content = answer["nftables"].clone();
-    if let Some(objects) = content.as_array_mut() {
-        objects.retain(|object| object.get("metainfo").is_none());
-        objects.iter_mut().for_each(settle);
-    }
-    Readback {
-        fingerprint: Fingerprint::of(content.to_string()),
-        counters: counters_of(answer),
-    }
-}
-
-/// Takes out what changes by itself: handles, counters, the order of a set's elements.
-fn settle(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for changing in ["handle", "packets", "bytes"] {
-                fields.shift_remove(changing);
-            }
-            if let Some(Value::Array(elements)) = fields.get_mut("elem") {
-                elements.sort_by_key(Value::to_string);
-            }
-            fields.values_mut().for_each(settle);
-        }
-        Value::Array(values) => values.iter_mut().for_each(settle),
-        _ => {}
-    }
-}
-
 fn counters_of(answer: &Value) -> BTreeMap<VlanId, Counter> {
-    objects(answer, "counter")
+    nft::objects(answer, "counter")
         .filter_map(|counter| {
             let vlan = counter["name"].as_str()?.strip_prefix("nat_vlan")?.parse().ok()?;
             let value = Counter {
@@ -245,27 +213,12 @@ mod tests {
 
     use super::*;
 
-    fn table(handle: u32, packets: u64, elements: &[&str], rule: &str) -> Value {
-        json!({"nftables": [
-            {"metainfo": {"version": "1.0.6"}},
-            {"table": {"family": "inet", "name": "trunkline", "handle": handle}},
-            {"counter": {"family": "inet", "name": "nat_vlan400", "table": "trunkline", "handle": 4, "packets": packets, "bytes": 9}},
-            {"set": {"name": "gateways", "handle": handle + 1, "elem": elements}},
-            {"rule": {"chain": "forward", "handle": handle + 2, "expr": [{rule: null}]}},
-        ]})
-    }
-
     #[test]
-    fn handles_counters_and_order_are_no_difference_but_a_rule_is() {
-        let one = readback(&table(2, 5, &["a", "b"], "drop"));
-        let two = readback(&table(7, 6, &["b", "a"], "drop"));
-        assert_eq!(one.fingerprint, two.fingerprint);
-        assert_eq!(two.counters[&VlanId::INTERNET], Counter { packets: 6, bytes: 9 });
-        assert_ne!(
-            one.fingerprint,
-            readback(&table(2, 5, &["a", "b"], "accept")).fingerprint
-        );
-        assert_ne!(one.fingerprint, readback(&table(2, 5, &["a"], "drop")).fingerprint);
+    fn only_the_counters_of_masquerade_rules_are_read() {
+        let counter = |name: &str| json!({"counter": {"name": name, "packets": 6, "bytes": 9}});
+        let answer = json!({"nftables": [counter("nat_vlan400"), counter("else_vlan400"), {"metainfo": {}}]});
+        let expected = BTreeMap::from([(VlanId::INTERNET, Counter { packets: 6, bytes: 9 })]);
+        assert_eq!(counters_of(&answer), expected);
     }
 
     #[test]

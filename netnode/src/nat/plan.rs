@@ -6,15 +6,19 @@ use ipnet::Ipv4Net;
 use trunkline_proto::resource::{Facts, Nat, State};
 use trunkline_proto::{VlanId, wire};
 
+use super::limits;
 use super::observe::{Observed, Readback, Record, Served, Table};
-use super::render::{Counter, Filter, TABLE};
+use super::render::{Counter, Filter};
 use crate::Fingerprint;
+use crate::nft::{self, TABLE};
 
 /// What to do, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Forwarding is given back before the filter goes, and switched on after it stands.
     pub forwarding: ForwardingStep,
+    /// The table that limits connections; it stands before anybody is let through.
+    pub limits: limits::Step,
     /// The table.
     pub table: TableStep,
     /// Addresses that are no longer served, or that another guest has now, in as few blocks as they make: their connections are
@@ -75,12 +79,16 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         let Self {
             forwarding,
+            limits,
             table,
             forget,
             served: _,
             conflict: _,
         } = self;
-        *forwarding == ForwardingStep::Keep && *table == TableStep::Keep && forget.is_empty()
+        *forwarding == ForwardingStep::Keep
+            && *limits == limits::Step::Keep
+            && *table == TableStep::Keep
+            && forget.is_empty()
     }
 }
 
@@ -90,19 +98,27 @@ pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
         subnets: filter.nats().map(|nat| nat.subnet).collect(),
         users: filter.users().collect(),
     };
-    if observed.table == Table::Foreign {
+    let limits = limits::render(filter.way(), filter.nats());
+    let theirs = match (&observed.table, observed.limits.table) {
+        (Table::Foreign, _) => Some(TABLE),
+        (_, nft::State::Foreign) if limits.is_some() => Some(limits::TABLE),
+        _ => None,
+    };
+    if let Some(theirs) = theirs {
         return Plan {
             forwarding: ForwardingStep::Keep,
+            limits: limits::Step::Keep,
             table: TableStep::Keep,
             forget: Vec::new(),
             served,
             conflict: Some(format!(
-                "the nftables table inet {TABLE} is there and was not made by this program; rename or delete it"
+                "the nftables table inet {theirs} is there and was not made by this program; rename or delete it"
             )),
         };
     }
     Plan {
         forwarding: forwarding(!served.subnets.is_empty(), observed.forwarding),
+        limits: limits::plan(limits, &observed.limits, observed.record.limits),
         table: table(filter, &observed.table, &observed.record),
         forget: forget(&observed.record.served, &served),
         served,
@@ -136,7 +152,7 @@ fn table(filter: &Filter, table: &Table, record: &Record) -> TableStep {
         Table::Ours(Readback { fingerprint, counters }) => (Some(*fingerprint), counters.clone()),
     };
     let rendered = rendered(filter);
-    if Some(rendered) == record.rendered && seen.is_some() && seen == record.readback {
+    if record.noted.stands(rendered, seen) {
         TableStep::Keep
     } else {
         TableStep::Replace {
@@ -177,6 +193,7 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
         record: _,
         forwarding,
         uplink,
+        limits,
         dropping,
     } = observed;
     let plan = plan(filter, observed);
@@ -188,6 +205,12 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
         return (
             State::Failed,
             format!("the nftables table inet {TABLE} is not what it should be"),
+        );
+    }
+    if plan.limits != limits::Step::Keep {
+        return (
+            State::Failed,
+            format!("the nftables table inet {} is not what it should be", limits::TABLE),
         );
     }
     if !forwarding.on {
@@ -219,9 +242,11 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
             format!("there is no default route through {name}: guests reach no further than its own network"),
         );
     }
-    match gateway {
-        Some(reason) => (State::Degraded, format!("its gateway is not ready: {reason}")),
-        None => (State::Ready, String::new()),
+    let refused = limits::complaint(&limits.refused, filter.way().connections);
+    match (gateway, refused) {
+        (Some(reason), _) => (State::Degraded, format!("its gateway is not ready: {reason}")),
+        (None, Some(refused)) => (State::Degraded, refused),
+        (None, None) => (State::Ready, String::new()),
     }
 }
 

@@ -8,12 +8,8 @@ use serde::{Deserialize, Serialize};
 use trunkline_proto::resource::{Dhcp, Gateway, Nat};
 use trunkline_proto::{Mac, PortName, VlanId};
 
-use crate::config::Interface;
-
-/// Our table's name; its family is `inet`.
-pub const TABLE: &str = "trunkline";
-/// An empty chain that says that the table is ours.
-pub const MARK_CHAIN: &str = "owned-by-trunkline-netnode";
+use super::way::Way;
+use crate::nft::{self, MARK_CHAIN, TABLE};
 
 /// What a masquerade rule has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +32,7 @@ pub struct User {
 /// Everything that the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    uplink: Interface,
+    way: Way,
     /// `None`: the port is only to be shut off, because it is about to go.
     gateways: BTreeMap<PortName, Option<Ipv4Addr>>,
     nats: BTreeMap<VlanId, (Nat, BTreeSet<User>)>,
@@ -46,7 +42,7 @@ impl Filter {
     /// For these gateways and NATs, the latter for those alone whom `servers` have reservations for, and for ports of ours that
     /// are still there but no longer wanted.
     pub fn new<'a>(
-        uplink: &Interface,
+        way: &Way,
         gateways: impl IntoIterator<Item = &'a Gateway>,
         nats: impl IntoIterator<Item = &'a Nat>,
         servers: impl IntoIterator<Item = &'a Dhcp>,
@@ -68,7 +64,7 @@ impl Filter {
             ports.entry(nat.gateway_port.clone()).or_default();
         }
         Self {
-            uplink: uplink.clone(),
+            way: way.clone(),
             gateways: ports,
             nats,
         }
@@ -77,6 +73,11 @@ impl Filter {
     /// True when there is nothing to filter: then there is no table.
     pub fn is_empty(&self) -> bool {
         self.gateways.is_empty()
+    }
+
+    /// The way to the internet.
+    pub fn way(&self) -> &Way {
+        &self.way
     }
 
     /// The NATs in it.
@@ -92,18 +93,10 @@ impl Filter {
     /// One batch for `nft -f`: it takes away the table as it is and puts the new one in its place, or does nothing at all.
     /// `counters` go on from where they were.
     pub fn render(&self, counters: &BTreeMap<VlanId, Counter>) -> String {
-        let mut text = String::new();
-        // Adding first makes the deletion succeed when there is no table.
-        let _ = writeln!(
-            text,
-            "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{"
-        );
-        let _ = writeln!(
-            text,
-            "\tcomment \"Written by trunkline-netnode; changes are overwritten\""
-        );
+        let mut text = nft::replace(TABLE);
         self.objects(&mut text, counters);
         let _ = writeln!(text, "\tchain {MARK_CHAIN} {{\n\t}}");
+        self.prerouting(&mut text);
         self.forward(&mut text);
         input(&mut text);
         self.postrouting(&mut text);
@@ -120,24 +113,53 @@ impl Filter {
             );
         }
         let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
-        set(text, "gateways", "ifname", &ports);
+        text.push_str(&nft::set("gateways", "type ifname", &ports));
         let addresses: Vec<String> = self
             .gateways
             .iter()
             .filter_map(|(port, address)| address.map(|address| format!("\"{port}\" . {address}")))
             .collect();
-        set(text, "own_addresses", "ifname . ipv4_addr", &addresses);
+        text.push_str(&nft::set("own_addresses", "type ifname . ipv4_addr", &addresses));
+        if !self.nats.is_empty() {
+            for (name, prefixes) in [("denied", &self.way.denied), ("allowed", &self.way.allowed)] {
+                let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                text.push_str(&nft::set(name, "type ipv4_addr\n\t\tflags interval", &prefixes));
+            }
+        }
         for (vlan, (_, users)) in &self.nats {
             let users: Vec<String> = users
                 .iter()
                 .map(|user| format!("{} . {}", user.mac, user.address))
                 .collect();
-            set(text, &format!("users_vlan{vlan}"), "ether_addr . ipv4_addr", &users);
+            let name = format!("users_vlan{vlan}");
+            text.push_str(&nft::set(&name, "type ether_addr . ipv4_addr", &users));
         }
     }
 
+    /// Before the kernel looks for a way: it would tell a guest that its packet's time to live is over, or of a better way, however
+    /// little the packet may pass. Options of a packet make it speak as well, or name addresses of this host.
+    fn prerouting(&self, text: &mut String) {
+        text.push_str(
+            "\tchain prerouting {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
+             \t\tiifname @gateways ip hdrlength != 5 drop\n\
+             \t\tiifname . ip daddr @own_addresses accept\n",
+        );
+        for Nat {
+            vlan,
+            subnet,
+            gateway_port,
+        } in self.nats()
+        {
+            let _ = writeln!(
+                text,
+                "\t\tiifname \"{gateway_port}\" ip daddr != {subnet} ether saddr . ip saddr @users_vlan{vlan} accept"
+            );
+        }
+        text.push_str("\t\tiifname @gateways drop\n\t}\n");
+    }
+
     fn forward(&self, text: &mut String) {
-        let uplink = &self.uplink;
+        let uplink = &self.way.uplink;
         text.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n");
         for Nat {
             vlan,
@@ -147,7 +169,8 @@ impl Filter {
         {
             let _ = writeln!(
                 text,
-                "\t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ether saddr . ip saddr @users_vlan{vlan} accept\n\
+                "\t\tiifname \"{gateway_port}\" ip daddr @denied ip daddr != @allowed drop\n\
+                 \t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ether saddr . ip saddr @users_vlan{vlan} accept\n\
                  \t\tiifname \"{uplink}\" oifname \"{gateway_port}\" ip daddr {subnet} ct state established,related accept"
             );
         }
@@ -157,7 +180,7 @@ impl Filter {
     fn postrouting(&self, text: &mut String) {
         text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
         for Nat { vlan, subnet, .. } in self.nats() {
-            let uplink = &self.uplink;
+            let uplink = &self.way.uplink;
             let _ = writeln!(
                 text,
                 "\t\toifname \"{uplink}\" ip saddr {subnet} counter name nat_vlan{vlan} masquerade"
@@ -185,20 +208,11 @@ fn input(text: &mut String) {
     );
 }
 
-/// nft has no notation for "no elements".
-fn set(text: &mut String, name: &str, kind: &str, elements: &[String]) {
-    let _ = writeln!(text, "\tset {name} {{\n\t\ttype {kind}");
-    if !elements.is_empty() {
-        let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
-    }
-    text.push_str("\t}\n");
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::{dhcp, gateway, nat, reservation, subnet, uplink, vlan};
+    use crate::testing::{dhcp, gateway, nat, reservation, subnet, vlan, way};
 
     /// A link and the internet, with two guests on each.
     fn link_and_internet() -> Filter {
@@ -210,7 +224,7 @@ mod tests {
             )
         });
         let gateways = [gateway(110), gateway(400)];
-        Filter::new(&uplink(), &gateways, &[nat()], &servers, &BTreeSet::new())
+        Filter::new(&way(), &gateways, &[nat()], &servers, &BTreeSet::new())
     }
 
     fn golden(filter: &Filter, counters: &BTreeMap<VlanId, Counter>) -> String {
@@ -232,14 +246,14 @@ mod tests {
 
     #[test]
     fn links_without_internet_render_as_in_the_golden_file() {
-        let filter = Filter::new(&uplink(), &[gateway(110), gateway(366)], &[], &[], &BTreeSet::new());
+        let filter = Filter::new(&way(), &[gateway(110), gateway(366)], &[], &[], &BTreeSet::new());
         assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/links.nft"));
     }
 
     #[test]
     fn a_port_that_is_about_to_go_is_shut_off_as_in_the_golden_file() {
         let leaving = BTreeSet::from([gateway(110).port()]);
-        let filter = Filter::new(&uplink(), &[], &[], &[], &leaving);
+        let filter = Filter::new(&way(), &[], &[], &[], &leaving);
         assert_eq!(golden(&filter, &BTreeMap::new()), include_str!("golden/leaving.nft"));
     }
 
@@ -260,7 +274,7 @@ mod tests {
         let mut elsewhere = server.reservations[0].clone();
         elsewhere.address = subnet(vlan(110)).gateway().address;
         server.reservations.push(elsewhere);
-        let filter = Filter::new(&uplink(), &[], &[nat()], &[server.clone()], &BTreeSet::new());
+        let filter = Filter::new(&way(), &[], &[nat()], &[server.clone()], &BTreeSet::new());
         let users: Vec<Ipv4Addr> = filter.users().map(|user| user.address).collect();
         assert_eq!(users, [server.reservations[0].address]);
     }
@@ -282,7 +296,7 @@ mod tests {
 
     #[test]
     fn no_gateways_mean_no_table() {
-        assert!(Filter::new(&uplink(), &[], &[], &[], &BTreeSet::new()).is_empty());
-        assert!(!Filter::new(&uplink(), &[], &[nat()], &[], &BTreeSet::new()).is_empty());
+        assert!(Filter::new(&way(), &[], &[], &[], &BTreeSet::new()).is_empty());
+        assert!(!Filter::new(&way(), &[], &[nat()], &[], &BTreeSet::new()).is_empty());
     }
 }

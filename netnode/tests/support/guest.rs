@@ -26,9 +26,74 @@ pub struct Answer {
     pub options: BTreeMap<u8, Vec<u8>>,
 }
 
-const DISCOVER: u8 = 1;
-const REQUEST: u8 = 3;
+pub const DISCOVER: u8 = 1;
+pub const REQUEST: u8 = 3;
+pub const DECLINE: u8 = 4;
+pub const RELEASE: u8 = 7;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
+
+/// What a guest says to a DHCP server: BOOTREQUEST over Ethernet, answered by broadcast, unless something is said to differ.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub kind: u8,
+    pub chaddr: Mac,
+    /// Sorts of operation and hardware, and the length of its address.
+    pub head: [u8; 3],
+    pub ciaddr: Ipv4Addr,
+    pub giaddr: Ipv4Addr,
+    pub requested: Option<Ipv4Addr>,
+    pub server: Option<Ipv4Addr>,
+    pub client_id: Option<Vec<u8>>,
+}
+
+impl Message {
+    pub fn new(kind: u8, chaddr: Mac) -> Self {
+        Self {
+            kind,
+            chaddr,
+            head: [1, 1, 6],
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            requested: None,
+            server: None,
+            client_id: None,
+        }
+    }
+
+    /// The answer to an offer.
+    pub fn request(chaddr: Mac, offer: &Answer) -> Self {
+        Self {
+            requested: Some(offer.address),
+            server: offer.address_option(54),
+            ..Self::new(REQUEST, chaddr)
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut message = self.head.to_vec();
+        message.extend([0, 0x74, 0x72, 0x75, 0x6e, 0, 0, 0x80, 0]);
+        message.extend(self.ciaddr.octets());
+        message.extend([0; 8]);
+        message.extend(self.giaddr.octets());
+        message.extend(self.chaddr.octets());
+        message.resize(236, 0);
+        message.extend(COOKIE);
+        message.extend([53, 1, self.kind, 55, 6, 1, 3, 6, 12, 26, 51]);
+        for (code, address) in [(50, self.requested), (54, self.server)] {
+            if let Some(address) = address {
+                message.extend([code, 4]);
+                message.extend(address.octets());
+            }
+        }
+        if let Some(id) = &self.client_id {
+            message.extend([61, u8::try_from(id.len()).unwrap()]);
+            message.extend(id);
+        }
+        message.push(255);
+        message.resize(300, 0);
+        message
+    }
+}
 
 impl Guest {
     /// Plugs one in.
@@ -65,7 +130,7 @@ impl Guest {
         }
     }
 
-    /// The same port with another MAC, as another guest.
+    /// The same port, with another MAC inside DHCP messages.
     pub fn with_mac(&self, mac: &str) -> Self {
         Self {
             mac: mac.parse().unwrap(),
@@ -84,13 +149,26 @@ impl Guest {
 
     /// DISCOVER and REQUEST; `None` when nobody answers.
     pub async fn lease(&self) -> Option<Answer> {
-        let (device, mac) = (self.name.clone(), self.mac);
-        self.run(move || {
-            let client = Client::open(&device, mac);
-            let offer = client.ask(DISCOVER, None)?;
-            client.ask(REQUEST, Some(&offer))
-        })
-        .await
+        let offer = self.ask(Message::new(DISCOVER, self.mac)).await?;
+        self.ask(Message::request(self.mac, &offer)).await
+    }
+
+    /// Says something to the DHCP server and hears its answer, if one comes.
+    pub async fn ask(&self, message: Message) -> Option<Answer> {
+        let device = self.name.clone();
+        self.run(move || Client::open(&device).ask(&message)).await
+    }
+
+    /// Says something to the DHCP server.
+    pub async fn say(&self, message: Message) {
+        let device = self.name.clone();
+        self.run(move || Client::open(&device).say(&message)).await;
+    }
+
+    /// Another guest has this port from now on.
+    pub fn becomes(&self, mac: &str) -> Self {
+        run(&["ip", "-n", &self.name, "link", "set", &self.name, "address", mac]);
+        self.with_mac(mac)
     }
 
     /// Takes the lease's address and router for its own.
@@ -129,49 +207,29 @@ impl Answer {
     }
 }
 
-struct Client {
-    socket: UdpSocket,
-    mac: Mac,
-}
+struct Client(UdpSocket);
 
 impl Client {
-    fn open(device: &str, mac: Mac) -> Self {
+    fn open(device: &str) -> Self {
         let socket = UdpSocket::bind("0.0.0.0:68").unwrap();
         socket.set_broadcast(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         setsockopt(&socket, sockopt::BindToDevice, &device.into()).unwrap();
-        Self { socket, mac }
+        Self(socket)
+    }
+
+    fn say(&self, message: &Message) {
+        self.0.send_to(&message.bytes(), "255.255.255.255:67").unwrap();
     }
 
     /// Three attempts, as guests do.
-    fn ask(&self, kind: u8, offer: Option<&Answer>) -> Option<Answer> {
+    fn ask(&self, message: &Message) -> Option<Answer> {
         (0..3).find_map(|_| {
-            self.socket
-                .send_to(&self.message(kind, offer), "255.255.255.255:67")
-                .unwrap();
+            self.say(message);
             let mut buffer = [0; 1500];
-            let length = self.socket.recv(&mut buffer).ok()?;
+            let length = self.0.recv(&mut buffer).ok()?;
             parse(&buffer[..length])
         })
-    }
-
-    fn message(&self, kind: u8, offer: Option<&Answer>) -> Vec<u8> {
-        // BOOTREQUEST over Ethernet, transaction 0x7472756e, answer by broadcast.
-        let mut message = vec![1, 1, 6, 0, 0x74, 0x72, 0x75, 0x6e, 0, 0, 0x80, 0];
-        message.resize(28, 0);
-        message.extend(self.mac.octets());
-        message.resize(236, 0);
-        message.extend(COOKIE);
-        message.extend([53, 1, kind, 55, 6, 1, 3, 6, 12, 26, 51]);
-        if let Some(offer) = offer {
-            message.extend([50, 4]);
-            message.extend(offer.address.octets());
-            message.extend([54, 4]);
-            message.extend(&offer.options[&54]);
-        }
-        message.push(255);
-        message.resize(300, 0);
-        message
     }
 }
 
@@ -197,7 +255,7 @@ fn parse(message: &[u8]) -> Option<Answer> {
 /// A server on the internet that says to each who calls by which address it came, and then repeats what it hears.
 pub async fn internet_server() {
     let listener = netns::on_thread_in(Some(Path::new("/run/netns/internet")), || {
-        TcpListener::bind("203.0.113.1:80").unwrap()
+        TcpListener::bind("198.51.100.1:80").unwrap()
     });
     let listener = listener.await.unwrap();
     std::thread::spawn(move || {

@@ -12,6 +12,7 @@
 )]
 
 pub mod guest;
+pub mod world;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,9 @@ impl Lab {
             "ip", "link", "add", "ens3", "type", "veth", "peer", "name", "up0", "netns", "internet",
         ]);
         run(&["ip", "-n", "internet", "addr", "add", "203.0.113.1/24", "dev", "up0"]);
+        // Behind the router, as the internet is: what is beside the uplink guests do not reach.
+        run(&["ip", "-n", "internet", "addr", "add", "198.51.100.1/32", "dev", "lo"]);
+        run(&["ip", "-n", "internet", "link", "set", "lo", "up"]);
         run(&["ip", "-n", "internet", "link", "set", "up0", "up"]);
         run(&["ip", "addr", "add", "203.0.113.2/24", "dev", "ens3"]);
         run(&["ip", "link", "set", "ens3", "up"]);
@@ -156,6 +160,11 @@ impl Lab {
 
     /// The network node, as the program builds it when it starts.
     pub async fn node(&self) -> Node {
+        self.node_with(NatSection::default()).await
+    }
+
+    /// The same, with another way to the internet.
+    pub async fn node_with(&self, nat: NatSection) -> Node {
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let ovs = ovsdb::Client::start(self.directory.join("db.sock"), cancel.clone());
         ovs.ready(PATIENCE).await.unwrap();
@@ -169,7 +178,7 @@ impl Lab {
                 ..SwitchSection::default()
             },
             state_dir: self.state_dir(),
-            nat: NatSection::default(),
+            nat,
             dhcp: DhcpSection::default(),
             ovs,
             netlink: netlink::Handle::current().unwrap(),

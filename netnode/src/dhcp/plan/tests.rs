@@ -8,7 +8,8 @@ use trunkline_proto::Mac;
 
 use super::*;
 use crate::dhcp::observe::Started;
-use crate::dhcp::{Lease, Place, render};
+use crate::dhcp::{Lease, Place, filter as rendered, render};
+use crate::nft::{self, Noted};
 use crate::testing::{dhcp, reservation, vlan};
 
 fn wanted(id: u32, guests: u32) -> Wanted {
@@ -24,6 +25,7 @@ fn wanted(id: u32, guests: u32) -> Wanted {
     Wanted {
         config: render::config(&dhcp, &place),
         hosts: render::hosts(&dhcp),
+        filter: rendered(&dhcp),
         dhcp,
     }
 }
@@ -96,6 +98,8 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
         }
         Step::QuietNamespace => site.quiet = true,
         Step::SetLoopbackUp => site.loopback_up = true,
+        Step::SetFilter => (site.table, site.noted) = stands(wanted.filter.as_ref().unwrap()),
+        Step::DropFilter => (site.table, site.noted) = (nft::State::Absent, None),
         Step::DeleteDeadDevice(index) => assert_eq!(site.device.take().unwrap().index, *index),
         Step::MoveDevice(index) => {
             assert!(
@@ -103,6 +107,11 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
                 "no place for it"
             );
             assert_eq!(site.outside.take(), Some(*index));
+            assert_eq!(
+                wanted.filter.is_some(),
+                site.table != nft::State::Absent,
+                "in before it was filtered"
+            );
             site.device = Some(fresh(index + 1000));
         }
         Step::SetMac(mac) => site.device.as_mut().unwrap().mac = Some(*mac),
@@ -139,13 +148,24 @@ fn change(step: &Step, wanted: &Wanted, site: &mut Site) {
     }
 }
 
+/// The table as it is after this batch.
+fn stands(batch: &str) -> (nft::State, Option<Noted>) {
+    let content = Some(Fingerprint::of(batch));
+    let noted = Noted {
+        rendered: content,
+        readback: content,
+    };
+    (nft::State::Ours(Fingerprint::of(batch)), Some(noted))
+}
+
 /// Any half-made or half-broken site, but for a stranger's namespace.
 fn sites() -> impl Strategy<Value = Site> {
-    (any::<u16>(), 0_u32..3).prop_map(|(bits, guests)| {
+    (any::<u32>(), 0_u32..3).prop_map(|(bits, guests)| {
         let has = |bit: u32| bits & (1 << bit) != 0;
         let ours = has(0);
         let content = wanted(110, guests);
         let (config, hosts) = (Fingerprint::of(&content.config), Fingerprint::of(&content.hosts));
+        let filter = stands(wanted(400, guests).filter.as_ref().unwrap());
         let device = (ours && has(1)).then(|| Device {
             up: has(2),
             mac: has(3).then_some([2, 0, 0, 0, 0, 1]),
@@ -179,6 +199,8 @@ fn sites() -> impl Strategy<Value = Site> {
                 started,
                 serving: has(12),
             }),
+            table: if ours && has(14) { filter.0 } else { nft::State::Absent },
+            noted: filter.1.filter(|_| has(15)),
             lost: false,
             strays: if has(13) { vec![process(6)] } else { Vec::new() },
             leases: Vec::new(),
@@ -188,9 +210,10 @@ fn sites() -> impl Strategy<Value = Site> {
 
 proptest! {
     #[test]
-    fn applied_to_the_model_the_next_plan_is_empty(found in proptest::collection::vec(sites(), 3), ids in proptest::collection::btree_set(110_u32..114, 0..4)) {
+    fn applied_to_the_model_the_next_plan_is_empty(found in proptest::collection::vec(sites(), 3), ids in proptest::sample::subsequence(vec![110_u32, 111, 112, 400], 0..4)) {
+        let ids = ids.into_iter().collect();
         let wanted = all(&ids, 1);
-        let mut host = Observed { sites: (110..113).map(vlan).zip(found).collect(), ..Observed::default() };
+        let mut host = Observed { sites: [110, 111, 400].map(vlan).into_iter().zip(found).collect(), ..Observed::default() };
         // The switch has made its ports by now.
         for vlan in wanted.keys() {
             let site = host.sites.entry(*vlan).or_default();
@@ -239,6 +262,19 @@ fn new_reservations_alone_are_a_reload_and_not_a_restart() {
     let site = good(&wanted(110, 1));
     let steps = steps(&wanted(110, 2), &site);
     assert!(matches!(steps[..], [Step::WriteHosts, Step::Reload(_)]), "{steps:?}");
+}
+
+#[test]
+fn a_filter_that_somebody_changed_is_written_again_and_one_of_a_stranger_blocks() {
+    let wanted = wanted(400, 1);
+    let mut site = good(&wanted);
+    for changed in [nft::State::Absent, nft::State::Ours(Fingerprint::of("other"))] {
+        site.table = changed;
+        assert_eq!(steps(&wanted, &site), [Step::SetFilter]);
+        assert_eq!(judge(&wanted, &site, Some(3)).0, State::Failed);
+    }
+    site.table = nft::State::Foreign;
+    assert!(blocked(&wanted, &site).unwrap().contains("inet trunkline"));
 }
 
 #[test]

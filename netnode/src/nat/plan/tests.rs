@@ -8,7 +8,8 @@ use trunkline_proto::resource::Reservation;
 use super::*;
 use crate::nat::observe::Uplink;
 use crate::nat::render::User;
-use crate::testing::{dhcp, gateway, nat, reservation, uplink};
+use crate::nft::{self, Noted};
+use crate::testing::{dhcp, gateway, nat, reservation, way};
 
 /// A host with none of ours, forwarding as given.
 fn bare(forwarding: bool) -> Observed {
@@ -24,7 +25,9 @@ fn bare(forwarding: bool) -> Observed {
             exists: true,
             up: true,
             default_route: true,
+            beside: BTreeSet::new(),
         },
+        limits: limits::Seen::default(),
         dropping: Vec::new(),
     }
 }
@@ -50,6 +53,18 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             };
         }
     }
+    match &plan.limits {
+        limits::Step::Keep => {}
+        limits::Step::Delete => observed.limits.table = nft::State::Absent,
+        limits::Step::Replace(batch) => {
+            let content = Fingerprint::of(batch);
+            observed.limits.table = nft::State::Ours(content);
+            observed.record.limits = Noted {
+                rendered: Some(content),
+                readback: Some(content),
+            };
+        }
+    }
     match &plan.table {
         TableStep::Keep => {}
         TableStep::Delete => observed.table = Table::Absent,
@@ -58,8 +73,10 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 fingerprint: *rendered,
                 counters: BTreeMap::new(),
             });
-            observed.record.rendered = Some(*rendered);
-            observed.record.readback = Some(*rendered);
+            observed.record.noted = Noted {
+                rendered: Some(*rendered),
+                readback: Some(*rendered),
+            };
         }
     }
     observed.record.served.clone_from(&plan.served);
@@ -72,7 +89,7 @@ fn apply_until_killed(plan: &Plan, observed: &mut Observed) {
     record.served.users.extend(&plan.served.users);
     apply(plan, observed);
     observed.record = Record {
-        rendered: None,
+        noted: Noted::default(),
         ..record
     };
 }
@@ -84,7 +101,7 @@ fn filter(gateways: &BTreeSet<u32>, internet: bool) -> Filter {
 fn serving(gateways: &BTreeSet<u32>, internet: bool, guests: Vec<Reservation>) -> Filter {
     let gateways: Vec<_> = gateways.iter().map(|id| gateway(*id)).collect();
     let nats = if internet { vec![nat()] } else { Vec::new() };
-    Filter::new(&uplink(), &gateways, &nats, &[dhcp(400, guests)], &BTreeSet::new())
+    Filter::new(&way(), &gateways, &nats, &[dhcp(400, guests)], &BTreeSet::new())
 }
 
 /// The internet for these: (place of the address, virtual machine that has it).
@@ -281,6 +298,7 @@ fn a_nat_says_what_is_wrong() {
             exists,
             up,
             default_route,
+            beside: BTreeSet::new(),
         },
         ..host.clone()
     };
@@ -301,6 +319,27 @@ fn a_nat_says_what_is_wrong() {
     let (state, reason) = check(&docker, None);
     assert!(
         state == State::Degraded && reason.contains("ip filter FORWARD"),
+        "{reason}"
+    );
+    let crowded = Observed {
+        limits: limits::Seen {
+            refused: BTreeSet::from([reservation(400, 1000, 0, "web", false).address]),
+            ..host.limits.clone()
+        },
+        ..host.clone()
+    };
+    let (state, reason) = check(&crowded, None);
+    assert!(
+        state == State::Degraded && reason.starts_with("10.60.7.10 had 4096 "),
+        "{reason}"
+    );
+    let unlimited = Observed {
+        limits: limits::Seen::default(),
+        ..host.clone()
+    };
+    let (state, reason) = check(&unlimited, None);
+    assert!(
+        state == State::Failed && reason.contains("trunkline-connections"),
         "{reason}"
     );
     let off = Observed {

@@ -1,24 +1,28 @@
 //! From a row of the table to frames: one attempt for each sender and target, each with a number of its own.
 
+mod bare;
+mod forged;
+mod wire;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::MACHINES;
 use super::burst::Burst;
 use super::frame::{
-    ALL_NODES, Arp, BROADCAST, Mac, arp_request, dhcp, echo, ethernet, icmp, icmp6, ipv4, link_local, mark, syn,
-    tagged, udp,
+    ALL_NODES, BROADCAST, Mac, arp_request, dhcp, echo, ethernet, icmp, icmp6, ipv4, link_local, mark, syn, tagged, udp,
 };
 use super::table::Rule;
 use super::what::What;
 use super::world::{Nic, World};
-use crate::lab::layout::INTERNET_ADDRESS;
+use crate::lab::layout::{INTERNET_ADDRESS, UPLINK_NEIGHBOUR};
 
 /// A MAC that nobody has.
 const NOBODY: Mac = [0x02, 0xbd, 0xbd, 0, 0, 1];
 /// Another, which nobody ever spoke from: no switch has learned it.
 const UNHEARD: Mac = [0x02, 0xbd, 0xbd, 0, 0, 2];
 const ALL_ROUTERS: Mac = [0x33, 0x33, 0, 0, 0, 2];
-const VLANS: u32 = 4096;
+const VLANS: u16 = 4096;
 /// Well above what a limit lets through in the time that it takes.
 const FLOOD: u32 = 12_000;
 const TRICKLE: u32 = 100;
@@ -42,6 +46,8 @@ pub struct Attempt {
     pub target: Option<Nic>,
     /// An ARP answer for this address answers it.
     pub arp: Option<Ipv4Addr>,
+    /// What is sent before, unmarked.
+    pub before: Vec<Burst>,
     /// What is sent.
     pub burst: Burst,
 }
@@ -82,6 +88,7 @@ impl Making<'_> {
             to: to.into(),
             target: None,
             arp: None,
+            before: Vec::new(),
             burst: Burst::one(&self.from.name, frame(id)),
         });
         let last = self.made.len() - 1;
@@ -111,9 +118,9 @@ impl Making<'_> {
         }
     }
 
-    /// The same frame with the tags before it, and a VLAN id that goes through all from `first`.
-    fn sweep(&mut self, to: &str, tags: &[(u16, u16)], first: u16) {
-        let count = VLANS - u32::from(first);
+    /// The same frame with the tags before it, and a VLAN id that goes from `first` to before `end`.
+    fn sweep(&mut self, to: &str, tags: &[(u16, u16)], first: u16, end: u16) {
+        let count = u32::from(end - first);
         let id = self.numbers.take(count);
         let own = self.from.own();
         let payload = icmp(8, 0, [0x74, 0x6c, 0, 1], &[], id);
@@ -131,15 +138,15 @@ impl Making<'_> {
 /// All attempts of a row.
 pub fn attempts(rule: &Rule, world: &World, numbers: &mut Numbers) -> Vec<Attempt> {
     let mut seen = BTreeSet::new();
-    let senders = world.nics.iter().filter(|nic| rule.from.contains(&nic.kind));
+    let mut all: Vec<&Nic> = world.nics.iter().chain(&world.wires).collect();
+    // Namespaces first: a real machine is too slow for a flood.
+    all.sort_by_key(|nic| MACHINES.contains(&nic.guest.as_str()));
+    let senders = all.into_iter().filter(|nic| rule.from.contains(&nic.kind));
     let senders = senders.filter(|nic| {
         // Thousands of frames each: one of each kind and worker is enough.
         let many = rule.what.sweeps() || rule.what.floods();
-        !many
-            || seen.insert((
-                format!("{:?}", nic.kind),
-                (!rule.what.floods()).then(|| nic.tap.host.clone()),
-            ))
+        let host = (!rule.what.floods()).then(|| nic.tap.host.clone());
+        !many || seen.insert((format!("{:?}", nic.kind), host))
     });
     let each = senders.flat_map(|from| {
         let mut making = Making {
@@ -163,13 +170,32 @@ impl Making<'_> {
             What::ForeignServers => self.foreign_servers(),
             What::NodesIpv4 => self.nodes_ipv4(),
             What::NodesIpv6 => self.nodes_ipv6(),
+            What::NodesMac => self.nodes_mac(),
+            What::UplinkSubnet => self.uplink_subnet(),
             What::Discover => self.discover(),
             What::AnyBroadcast => self.any_broadcast(),
             What::EveryTag | What::TagZero | What::DoubleTags | What::ZeroThenTag => self.tags(what),
             What::ForgedMac | What::ForgedArpGateway | What::ForgedArpPeer | What::ForgedIp => self.forged(what),
-            What::DhcpAnswer | What::RouterAdvertisement => self.rogue(what),
+            What::ForgedArpOne | What::OwnArpOne => self.arp_to_one(what),
+            What::ForgedNeighbour | What::OwnNeighbour => self.neighbour(what),
+            What::ForgedFragments | What::OwnFragments => self.fragments(what),
+            What::RogueFragments => self.rogue_fragments(),
+            What::DhcpInAnothersName => self.dhcp_in_anothers_name(),
+            What::DhcpAnswer => self.dhcp_answer(),
+            What::Dhcp6Answer => self.dhcp6_answer(),
+            What::RouterAdvertisement => self.router_advertisement(),
             What::Broadcast | What::Probe | What::Stp | What::Lldp | What::Pause => self.bare(what),
-            What::Trickle | What::FloodBroadcast | What::FloodUnknown => self.many(what),
+            What::Trickle | What::FloodBroadcast | What::FloodUnknown | What::FloodArp => self.many(what),
+            What::WireHonest
+            | What::WireForeignTags
+            | What::WireUntagged
+            | What::WireTagZero
+            | What::WireGuest
+            | What::WireForeignGateway
+            | What::WireGatewayBroadcasts
+            | What::WireInternet
+            | What::WireProbe
+            | What::WireControl => self.wire(what),
         }
     }
 
@@ -264,6 +290,32 @@ impl Making<'_> {
         }
     }
 
+    fn nodes_mac(&mut self) {
+        let own = self.from.own();
+        for (device, mac) in &self.world.node_macs {
+            self.add(device, |id| ethernet(*mac, own.0, UNKNOWN, &mark(id)));
+            self.add(format!("{device} by IPv6"), |id| {
+                let from = (own.0, link_local(own.0));
+                icmp6((*mac, link_local(*mac)), from, 128, &[0x74, 0x6c, 0, 1], id)
+            });
+        }
+    }
+
+    fn uplink_subnet(&mut self) {
+        let own = self.from.own();
+        let neighbour = (self.from.gateway.0, UPLINK_NEIGHBOUR);
+        self.echo("the uplink's neighbour", neighbour);
+        for port in [22, 80] {
+            let to = format!("the uplink's neighbour TCP {port}");
+            self.add(to, |id| syn(neighbour, port, own, id));
+        }
+        self.add("the uplink's neighbour UDP", |id| {
+            udp(neighbour, own, (4000, 53), &mark(id))
+        });
+        let [a, b, c, _] = UPLINK_NEIGHBOUR.octets();
+        self.echo("the uplink's broadcast", (neighbour.0, Ipv4Addr::new(a, b, c, 255)));
+    }
+
     fn discover(&mut self) {
         let mac = self.from.mac;
         self.add("DHCP", |id| {
@@ -289,118 +341,5 @@ impl Making<'_> {
         if self.from.vlan.is_none() {
             self.discover();
         }
-    }
-
-    fn tags(&mut self, what: What) {
-        let own = self.from.vlan.unwrap_or(1);
-        match what {
-            What::EveryTag => self.sweep("tags 1 to 4095", &[(0x8100, 1)], 1),
-            What::DoubleTags => {
-                self.sweep("own VLAN, then 0 to 4095", &[(0x8100, own), (0x8100, 0)], 0);
-                self.sweep("a provider's tag, then 0 to 4095", &[(0x88a8, own), (0x8100, 0)], 0);
-            }
-            What::ZeroThenTag => self.sweep("0, then 0 to 4095", &[(0x8100, 0), (0x8100, 0)], 0),
-            _ => {
-                let mac = self.from.mac;
-                self.add("tag 0", |id| {
-                    tagged(&ethernet(BROADCAST, mac, UNKNOWN, &mark(id)), &[(0x8100, 0)])
-                });
-            }
-        }
-    }
-
-    fn forged(&mut self, what: What) {
-        let (own, gateway) = (self.from.own(), self.from.gateway);
-        let Some(peer) = self.world.peers(self.from).next().map(Nic::own) else {
-            return;
-        };
-        // An answer to everybody. The frame's own source stays the guest's: the message alone lies.
-        let claim = |ip, id| {
-            let sender = (own.0, ip);
-            let (operation, target) = (2, sender);
-            Arp {
-                operation,
-                sender,
-                target,
-            }
-            .frame(BROADCAST, own.0, id)
-        };
-        match what {
-            What::ForgedMac => drop(self.add("everybody", |id| ethernet(BROADCAST, NOBODY, UNKNOWN, &mark(id)))),
-            What::ForgedArpGateway => drop(self.add("everybody", |id| claim(gateway.1, id))),
-            What::ForgedArpPeer => {
-                self.add("everybody, as an answer", |id| claim(peer.1, id));
-                self.add("everybody, as a question", |id| {
-                    arp_request((own.0, peer.1), gateway.1, id)
-                });
-            }
-            _ => {
-                self.add("everybody", |id| {
-                    echo((BROADCAST, Ipv4Addr::BROADCAST), (own.0, peer.1), id)
-                });
-            }
-        }
-        if what == What::ForgedIp && self.from.kind != super::world::Kind::Plain {
-            self.add("gateway", |id| echo(gateway, (own.0, peer.1), id));
-            self.add("internet", |id| {
-                echo((gateway.0, INTERNET_ADDRESS), (own.0, peer.1), id)
-            });
-        }
-    }
-
-    fn rogue(&mut self, what: What) {
-        let own = self.from.own();
-        if what == What::DhcpAnswer {
-            // Many clients look at the port that they are sent to only.
-            for (to, port) in [("everybody", 67), ("everybody, from no server's port", 4000)] {
-                self.add(to, |id| {
-                    let [a, b, c, d] = own.1.octets();
-                    let options = [54, 4, a, b, c, d, 3, 4, a, b, c, d];
-                    let message = dhcp(true, NOBODY, own.1, 2, &options, id);
-                    udp((BROADCAST, Ipv4Addr::BROADCAST), own, (port, 68), &message)
-                });
-            }
-            return;
-        }
-        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-        let from = (own.0, link_local(own.0));
-        // A lifetime of nothing: a guest that takes it on a plain link does not keep it.
-        let body = [64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        self.add("everybody", |id| icmp6((ALL_NODES, group), from, 134, &body, id));
-    }
-
-    fn bare(&mut self, what: What) {
-        let mac = self.from.mac;
-        let cable = |last| [0x01, 0x80, 0xc2, 0, 0, last];
-        match what {
-            What::Stp => self.add("bridges", |id| {
-                let hello = [&[0x42, 0x42, 0x03, 0, 0, 0, 0, 0][..], &[0; 31], &mark(id)].concat();
-                let length = u16::try_from(hello.len()).unwrap_or_default();
-                ethernet(cable(0), mac, length, &hello)
-            }),
-            What::Lldp => self.add("neighbours", |id| ethernet(cable(0x0e), mac, 0x88cc, &mark(id))),
-            What::Pause => self.add("the other end", |id| {
-                let stop = [&[0, 1, 0xff, 0xff][..], &mark(id)].concat();
-                ethernet(cable(1), mac, 0x8808, &stop)
-            }),
-            What::Probe => {
-                // Where the fleet's own probes go to, and by broadcast.
-                let group = [0x01, 0, 0x5e, 0, 0, 0x99];
-                self.add("the probes' group", |id| ethernet(group, mac, PROBE, &mark(id)));
-                self.add("everybody", |id| ethernet(BROADCAST, mac, PROBE, &mark(id)))
-            }
-            _ => self.add("everybody", |id| ethernet(BROADCAST, mac, UNKNOWN, &mark(id))),
-        };
-    }
-
-    fn many(&mut self, what: What) {
-        let mac = self.from.mac;
-        let (to, count) = match what {
-            What::Trickle => (BROADCAST, TRICKLE),
-            What::FloodBroadcast => (BROADCAST, FLOOD),
-            _ => (UNHEARD, FLOOD),
-        };
-        let frame = |id| ethernet(to, mac, UNKNOWN, &mark(id));
-        self.add(format!("{count} frames"), frame).burst.count = count;
     }
 }
