@@ -1,6 +1,8 @@
 //! The last look before a change is stored: rules over the whole of what is deployed, checked without the bookkeeping that was
 //! meant to keep them. A failure is a bug of ours, and nothing is stored.
 
+mod probes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -8,7 +10,7 @@ use std::{
 
 use trunkline_proto::{
     LinkSubnet, Mac, Name, VlanId,
-    resource::{Flows, Kind, Spec, Trunk},
+    resource::{Flows, Key, Kind, Spec, Trunk},
 };
 
 use crate::{
@@ -83,6 +85,14 @@ pub enum CheckError {
         /// The node.
         node: Name,
     },
+    /// A VLAN that joins nodes is not proved between just those that it joins, each way.
+    #[error("{probe} of {node} does not agree with its peers' or with where the vlan is")]
+    Probe {
+        /// The node.
+        node: Name,
+        /// Which one.
+        probe: Key,
+    },
     /// A resource that a node could not read.
     #[error("a resource of {node} cannot be opened: {reason}")]
     Unreadable {
@@ -93,13 +103,13 @@ pub enum CheckError {
     },
 }
 
-/// Checks all deployed revisions, and on the nodes that a change touched the trunk, the flows and every resource that was not there
+/// Checks all deployed revisions, and on the nodes that a change touched the trunk, the flows, the probes and every resource that was not there
 /// `before`.
 pub fn check<'a>(
     cluster: &Cluster,
     desired: &Desired,
     before: &Desired,
-    touched: impl IntoIterator<Item = &'a Name>,
+    touched: impl IntoIterator<Item = &'a Name> + Clone,
     settings: &Settings,
 ) -> Result<(), CheckError> {
     let mut seen = Seen {
@@ -118,7 +128,7 @@ pub fn check<'a>(
             seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
         }
     }
-    for name in touched {
+    for name in touched.clone() {
         if let Some(node) = desired.node(name) {
             let before = before.node(name).map(AsRef::as_ref);
             let carried = readable(name, node, before, &seen.protection)?;
@@ -134,6 +144,7 @@ pub fn check<'a>(
             }
         }
     }
+    probes::check(cluster, desired, before, touched)?;
     seen.subnets()
 }
 

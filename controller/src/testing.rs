@@ -10,7 +10,7 @@ use std::{
 use trunkline_proto::{Name, wire};
 
 use crate::{
-    model::{Link, NodeRole, Slice, Timestamp, Vm},
+    model::{Link, NodeRole, ProbeSecret, Slice, Timestamp, Vm},
     settings::Settings,
     transition::{Context, Intent, Rejection, State, Step, Violation},
 };
@@ -40,10 +40,13 @@ impl World {
     }
 
     pub(crate) fn empty(settings: Settings) -> Self {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let mut state = State::new("cluster");
+        state.cluster.meta.probe_with(ProbeSecret::new([7; 32]), now);
         Self {
-            state: State::new("cluster"),
+            state,
             settings,
-            now: Timestamp::from_millis(1_700_000_000_000),
+            now,
             connected: BTreeSet::new(),
             traceparent: String::new(),
         }
@@ -60,6 +63,7 @@ impl World {
             settings: &self.settings,
             connected: &self.connected,
             traceparent: &self.traceparent,
+            fresh_secret: Some(&ProbeSecret::new([8; 32])),
         };
         let step = self.state.step(intent, &cx)?;
         self.state = step.state.clone();

@@ -9,6 +9,7 @@
 //! The parts are kept, so a change costs what the slices and nodes cost that it touches; the result is the same as from scratch.
 //! An envelope whose hash stays is kept as it is, with the trace context that it came with.
 
+pub(crate) mod probe;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use crate::{
     model::{Cluster, Position},
     settings::Settings,
 };
-use share::{Guest, Part, Share};
+use probe::Keys;
+use share::{Guest, Part, Share, Surroundings};
 
 /// The desired state of every node. Cloning is cheap.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +38,7 @@ pub struct Desired {
     slices: BTreeMap<Name, Arc<Part>>,
     internet: Arc<Part>,
     netnode: Option<Name>,
+    keys: Option<Keys>,
 }
 
 /// The desired state of one node.
@@ -77,9 +80,17 @@ impl Desired {
     /// [`Self::stamp`].
     pub(crate) fn next(&self, cluster: &Cluster, settings: &Settings, traceparent: &str) -> (Self, BTreeSet<Name>) {
         let netnode = cluster.meta.netnode.clone();
-        let moved = netnode != self.netnode;
+        let keys = Keys::of(&cluster.meta);
+        let around = Surroundings {
+            netnode: netnode.as_ref(),
+            keys: keys.as_ref(),
+            settings,
+            traceparent,
+        };
+        let moved = netnode != self.netnode || keys != self.keys;
         let mut next = self.clone();
         next.netnode.clone_from(&netnode);
+        next.keys.clone_from(&keys);
         let mut edits = Edits::default();
         for (name, part) in &self.slices {
             let still = cluster
@@ -93,18 +104,13 @@ impl Desired {
         }
         for (slice, frozen) in cluster.deployed() {
             if !next.slices.contains_key(&slice.name) {
-                let part = Arc::new(Part::of_slice(slice, frozen, netnode.as_ref(), settings, traceparent));
+                let part = Arc::new(Part::of_slice(slice, frozen, around));
                 edits.add_part(&part);
                 next.slices.insert(slice.name.clone(), part);
             }
         }
         if !edits.is_empty() || moved {
-            let internet = Arc::new(Part::of_internet(
-                &next.guests(),
-                netnode.as_ref(),
-                settings,
-                traceparent,
-            ));
+            let internet = Arc::new(Part::of_internet(&next.guests(), around));
             if internet != self.internet {
                 edits.replace_part(&self.internet, &internet);
                 next.internet = internet;

@@ -10,10 +10,21 @@ use trunkline_proto::{
     resource::{Dhcp, Envelope, Flows, Gateway, Key, Nat, Port, PortOwner, Reservation, Spec},
 };
 
+use super::probe::Keys;
 use crate::{
     model::{Frozen, Interface, Link, Slice, Vm},
     settings::Settings,
 };
+
+/// What a part depends on besides what it is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) netnode: Option<&'a Name>,
+    /// Without them nothing is probed.
+    pub(super) keys: Option<&'a Keys>,
+    pub(super) settings: &'a Settings,
+    pub(super) traceparent: &'a str,
+}
 
 /// Of one slice, by node.
 #[derive(Debug, Default, PartialEq)]
@@ -61,19 +72,19 @@ impl Share {
 
 impl Part {
     /// A deployed revision. Without a network node the workers' part is all there is.
-    pub(super) fn of_slice(
-        slice: &Slice,
-        frozen: &Frozen,
-        netnode: Option<&Name>,
-        settings: &Settings,
-        traceparent: &str,
-    ) -> Self {
+    pub(super) fn of_slice(slice: &Slice, frozen: &Frozen, around: Surroundings) -> Self {
+        let Surroundings {
+            netnode,
+            keys,
+            settings,
+            traceparent,
+        } = around;
         let mut part = Self {
             of: (slice.uid, frozen.number),
             ..Self::default()
         };
         for vm in frozen.vms.values() {
-            let share = part.nodes.entry(vm.worker.clone()).or_default();
+            let share = part.share(&vm.worker);
             for interface in &vm.interfaces {
                 let link = interface.link.as_ref().and_then(|name| frozen.links.get(name));
                 let port = port(&slice.name, vm, interface, link, settings);
@@ -84,13 +95,19 @@ impl Part {
         }
         for link in frozen.links.values() {
             let flows = Arc::new(Envelope::seal(&Spec::Flows(flows(frozen, link, settings)), traceparent));
-            for vm in link.ends.iter().filter_map(|end| frozen.vms.get(&end.vm)) {
-                part.nodes.entry(vm.worker.clone()).or_default().put(flows.clone());
+            let vms = link.ends.iter().filter_map(|end| frozen.vms.get(&end.vm));
+            let workers: BTreeSet<&Name> = vms.map(|vm| &vm.worker).collect();
+            for worker in &workers {
+                part.share(worker).put(flows.clone());
+            }
+            let probes = keys.map(|keys| keys.of_link(link.vlan, link.mtu, &workers, netnode));
+            for (node, probe) in probes.into_iter().flatten() {
+                part.share(node).add(&Spec::Probe(probe), traceparent);
             }
         }
         if let Some(netnode) = netnode {
             for link in frozen.links.values() {
-                let share = part.nodes.entry(netnode.clone()).or_default();
+                let share = part.share(netnode);
                 share.vlans.insert(link.vlan);
                 share.add(&Spec::Gateway(gateway(link)), traceparent);
                 if link.dhcp {
@@ -103,24 +120,33 @@ impl Part {
 
     /// VLAN 400, once for all slices, for as long as it has a guest: flows on the guests' workers, and the rest on the network
     /// node.
-    pub(super) fn of_internet(
-        guests: &BTreeMap<Mac, Guest>,
-        netnode: Option<&Name>,
-        settings: &Settings,
-        traceparent: &str,
-    ) -> Self {
+    pub(super) fn of_internet(guests: &BTreeMap<Mac, Guest>, around: Surroundings) -> Self {
+        let Surroundings {
+            netnode,
+            keys,
+            settings,
+            traceparent,
+        } = around;
         let mut part = Self::default();
         let flows = Arc::new(Envelope::seal(&Spec::Flows(internet_flows(settings)), traceparent));
-        for guest in guests.values() {
+        let workers: BTreeSet<&Name> = guests.values().map(|guest| &guest.worker).collect();
+        for worker in &workers {
             // That the uplink there carries VLAN 400 is in the slices' parts, with the ports.
-            let share = part.nodes.entry(guest.worker.clone()).or_default();
-            share.put(flows.clone());
+            part.share(worker).put(flows.clone());
         }
         if let (Some(netnode), false) = (netnode, guests.is_empty()) {
             let share = Share::of_internet(guests, settings, traceparent);
             part.nodes.insert(netnode.clone(), share);
+            let probes = keys.map(|keys| keys.of_internet(settings.default_mtu, &workers, netnode));
+            for (node, probe) in probes.into_iter().flatten() {
+                part.share(node).add(&Spec::Probe(probe), traceparent);
+            }
         }
         part
+    }
+
+    fn share(&mut self, node: &Name) -> &mut Share {
+        self.nodes.entry(node.clone()).or_default()
     }
 }
 

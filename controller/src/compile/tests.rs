@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod probes;
+
 use std::collections::BTreeSet;
 
 use trunkline_proto::{
@@ -18,7 +20,7 @@ fn spec(world: &World, node: &str, kind: Kind, resource: &str) -> Spec {
 }
 
 #[test]
-fn a_link_becomes_ports_flows_trunks_gateway_and_dhcp() {
+fn a_link_becomes_ports_flows_trunks_gateway_dhcp_and_probes() {
     let mut world = World::new();
     world.apply(vec![shop("shop")], true).unwrap();
     let names = |node: &str| {
@@ -32,7 +34,9 @@ fn a_link_becomes_ports_flows_trunks_gateway_and_dhcp() {
             "port tap_1000_eth1",
             "trunk uplink",
             "flows flows_vlan100",
-            "flows flows_vlan400"
+            "flows flows_vlan400",
+            "probe probe_vlan100",
+            "probe probe_vlan400"
         ]
     );
     assert_eq!(
@@ -41,7 +45,8 @@ fn a_link_becomes_ports_flows_trunks_gateway_and_dhcp() {
             "port tap_1001_eth0",
             "port tap_1001_eth1",
             "trunk uplink",
-            "flows flows_vlan100"
+            "flows flows_vlan100",
+            "probe probe_vlan100"
         ]
     );
     assert_eq!(
@@ -52,7 +57,9 @@ fn a_link_becomes_ports_flows_trunks_gateway_and_dhcp() {
             "gateway gw_vlan400",
             "dhcp dhcp_v100",
             "dhcp dhcp_v400",
-            "nat nat_vlan400"
+            "nat nat_vlan400",
+            "probe probe_vlan100",
+            "probe probe_vlan400"
         ]
     );
     let Spec::Trunk(trunk) = spec(&world, "w1", Kind::Trunk, "uplink") else {
@@ -224,7 +231,8 @@ fn a_change_touches_only_the_nodes_that_it_concerns_and_keeps_the_others_very_by
             "port tap_1002_eth0",
             "port tap_1002_eth1",
             "trunk uplink",
-            "flows flows_vlan120"
+            "flows flows_vlan120",
+            "probe probe_vlan120"
         ],
         "the rest was not changed by it"
     );

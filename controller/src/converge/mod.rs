@@ -8,9 +8,11 @@
 //!    ignored, and so is one of the same version from before the resource was another for a while;
 //! 4. otherwise: `pending`, and what is being waited for.
 //!
-//! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link without probe results is ready when all its
-//! resources are.
+//! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link stands on the probes of its nodes as on everything
+//! else, and a VM with internet on what its worker and the network node prove to each other; what a probe says of each direction is
+//! in `path.rs`.
 
+mod path;
 mod resource;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash, Name, PortName, VlanId,
-    resource::{Flows, Key, Kind, Observation, State as Health, Trunk},
+    resource::{Flows, Key, Kind, Observation, Probe, State as Health, Trunk},
     wire,
 };
 
@@ -27,6 +29,7 @@ use crate::{
     model::{Frozen, Link, Position, Slice, Timestamp, Vm},
     transition::State,
 };
+use path::{Path, tell};
 use resource::Reader;
 
 /// What is known of a node from its sessions; kept in memory only.
@@ -111,7 +114,7 @@ pub fn node_resources(state: &State, views: &Views, name: &Name) -> Vec<wire::Re
     let reader = Reader { state, views };
     let node = state.desired.node(name);
     let keys = node.into_iter().flat_map(|n| n.resources.keys());
-    keys.map(|key| reader.status(Some(name), key).0).collect()
+    keys.map(|key| reader.status(Some(name), key, None).0).collect()
 }
 
 fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen, status: &mut wire::SliceStatus) {
@@ -119,21 +122,28 @@ fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen,
     let mut whole = Whole::default();
     let mut counted = BTreeMap::new();
     for link in frozen.links.values() {
-        let parts = reader.parts(link_parts(state, frozen, link));
-        counted.extend(parts.counted());
-        whole.take(&parts.health, || format!("link {}: {}", link.name, parts.reason));
+        let parts = reader.parts(link_parts(state, frozen, link), None);
+        parts.count(&mut counted);
+        let probes = probes(state, link.vlan, &nodes(state, frozen, link));
+        let probes: Vec<(&Name, &Key, Probe)> = probes
+            .iter()
+            .filter_map(|(node, key)| Some((node, key, reader.probe(node, key)?)))
+            .collect();
+        let paths = paths(&reader, &probes);
+        let reason = tell(parts.reason, &paths, state.cluster.meta.netnode.as_ref());
+        whole.take(&parts.health, || format!("link {}: {reason}", link.name));
         status.links.push(wire::LinkStatus {
             name: link.name.to_string(),
             vlan: link.vlan.into(),
             state: wire::State::from(parts.health).into(),
-            reason: parts.reason,
+            reason,
             resources: parts.list,
-            paths: Vec::new(),
+            paths: paths.into_iter().map(wire::PathStatus::from).collect(),
         });
     }
     for vm in frozen.vms.values() {
-        let parts = reader.parts(vm_parts(state, vm));
-        counted.extend(parts.counted());
+        let parts = reader.parts(vm_parts(state, vm), Some(&vm.worker));
+        parts.count(&mut counted);
         whole.take(&parts.health, || format!("vm {}: {}", vm.name, parts.reason));
         status.vms.push(wire::VmStatus {
             name: vm.name.to_string(),
@@ -179,7 +189,39 @@ impl Whole {
 /// Where a part is, and which. Without a node: nobody is there to have it.
 type Place = (Option<Name>, Key);
 
-/// Ports of its ends, the flows and the trunks under them, and what the network node gives.
+/// Every direction between a link's nodes that is probed, by name.
+fn paths<'a>(reader: &Reader, probes: &'a [(&'a Name, &'a Key, Probe)]) -> Vec<Path<'a>> {
+    let to = |(node, key, probe): &'a (&'a Name, &'a Key, Probe)| {
+        let peers = probe.peers.iter();
+        peers.map(move |peer| reader.path(peer, node, key, probe))
+    };
+    let mut paths: Vec<Path> = probes.iter().flat_map(to).collect();
+    paths.sort_by_key(|path| (path.from, path.to));
+    paths
+}
+
+/// Workers of its ends, and the network node.
+fn nodes(state: &State, frozen: &Frozen, link: &Link) -> BTreeSet<Name> {
+    let vms = link.ends.iter().filter_map(|end| frozen.vms.get(&end.vm));
+    let workers = vms.map(|vm| vm.worker.clone());
+    workers.chain(state.cluster.meta.netnode.clone()).collect()
+}
+
+/// Where a VLAN is proved: nowhere, while only one node has it.
+fn probes(state: &State, vlan: VlanId, nodes: &BTreeSet<Name>) -> Vec<(Name, Key)> {
+    let Some(key) = key(Kind::Probe, &Probe::name_of(vlan)) else {
+        return Vec::new();
+    };
+    let probed = |node: &&Name| {
+        let desired = state.desired.node(node);
+        desired.is_some_and(|desired| desired.resources.contains_key(&key))
+    };
+    let nodes = nodes.iter().filter(probed);
+    nodes.map(|node| (node.clone(), key.clone())).collect()
+}
+
+/// Ports of its ends, the flows and the trunks under them, what the network node gives, and the proof that they meet: last, for a
+/// node that is missing says more than who misses it.
 fn link_parts(state: &State, frozen: &Frozen, link: &Link) -> Vec<Place> {
     let mut places = Vec::new();
     let mut workers = BTreeSet::new();
@@ -193,6 +235,7 @@ fn link_parts(state: &State, frozen: &Frozen, link: &Link) -> Vec<Place> {
         places.extend(worker_parts(worker, link.vlan));
     }
     places.extend(network_parts(state, link.vlan, link.dhcp, false));
+    places.extend(proof(state, link.vlan, &nodes(state, frozen, link)));
     places
 }
 
@@ -204,8 +247,16 @@ fn vm_parts(state: &State, vm: &Vm) -> Vec<Place> {
     if vm.internet {
         places.extend(worker_parts(vm.worker.clone(), VlanId::INTERNET));
         places.extend(network_parts(state, VlanId::INTERNET, true, true));
+        let netnode = state.cluster.meta.netnode.clone();
+        let nodes = netnode.into_iter().chain(worker).collect();
+        places.extend(proof(state, VlanId::INTERNET, &nodes));
     }
     places
+}
+
+fn proof(state: &State, vlan: VlanId, nodes: &BTreeSet<Name>) -> impl Iterator<Item = Place> {
+    let probes = probes(state, vlan, nodes);
+    probes.into_iter().map(|(node, key)| (Some(node), key))
 }
 
 /// What every guest of the VLAN on this worker stands on.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use trunkline_proto::{
     Name,
-    resource::{Key, State as Health},
+    resource::{Key, Kind, Observation, State as Health},
     wire,
 };
 
-use super::{NodeView, Place, Views};
+use super::{
+    NodeView, Place, Views,
+    path::{Told, narrowed},
+};
 use crate::transition::State;
 
 /// What status is read from.
@@ -26,14 +29,18 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// By place, so that a resource under several links counts once.
-    pub(super) fn counted(&self) -> BTreeMap<Place, Health> {
-        self.places.iter().cloned().collect()
+    /// Counts by place, so that a resource under several links counts once, and as the worst that it is for any of them.
+    pub(super) fn count(&self, counted: &mut BTreeMap<Place, Health>) {
+        for (place, health) in &self.places {
+            let known = counted.entry(place.clone()).or_insert(*health);
+            *known = Health::worst([*known, *health]);
+        }
     }
 }
 
-impl Reader<'_> {
-    pub(super) fn parts(&self, places: Vec<Place>) -> Parts {
+impl<'a> Reader<'a> {
+    /// Of a link, or of a VM on this worker: then of what nodes prove to others only what concerns that one.
+    pub(super) fn parts(&self, places: Vec<Place>, worker: Option<&Name>) -> Parts {
         let mut parts = Parts {
             health: Health::Ready,
             reason: String::new(),
@@ -41,7 +48,8 @@ impl Reader<'_> {
             places: Vec::new(),
         };
         for (node, key) in places {
-            let (status, health) = self.status(node.as_ref(), &key);
+            let toward = worker.filter(|worker| node.as_ref() != Some(worker));
+            let (status, health) = self.status(node.as_ref(), &key, toward);
             if health.badness() > parts.health.badness() {
                 parts.health = health;
                 parts.reason.clone_from(&status.reason);
@@ -52,10 +60,16 @@ impl Reader<'_> {
         parts
     }
 
-    pub(super) fn status(&self, node: Option<&Name>, key: &Key) -> (wire::ResourceStatus, Health) {
+    /// `toward`: of a probe only the direction from there.
+    pub(super) fn status(
+        &self,
+        node: Option<&Name>,
+        key: &Key,
+        toward: Option<&Name>,
+    ) -> (wire::ResourceStatus, Health) {
         let (health, reason, observation) = match node {
             None => (Health::Pending, "no network node has joined yet".to_owned(), None),
-            Some(node) => self.on_node(node, key),
+            Some(node) => self.on_node(node, key, toward),
         };
         let status = wire::ResourceStatus {
             node: node.map(ToString::to_string).unwrap_or_default(),
@@ -67,38 +81,62 @@ impl Reader<'_> {
         (status, health)
     }
 
-    fn on_node(&self, node: &Name, key: &Key) -> (Health, String, Option<wire::Observation>) {
+    fn on_node(&self, node: &Name, key: &Key, toward: Option<&Name>) -> (Health, String, Option<wire::Observation>) {
+        let seen = match self.observed(node, key) {
+            Ok(seen) => seen,
+            Err((health, reason)) => return (health, reason, None),
+        };
+        let observation = match toward.filter(|_| key.kind == Kind::Probe) {
+            Some(peer) => (&narrowed(seen, peer)).into(),
+            None => seen.into(),
+        };
+        // Who is to blame for a frame that does not come is not known to the node that misses it.
+        if key.kind == Kind::Probe
+            && matches!(seen.state, Health::Pending | Health::Degraded)
+            && let Some((health, reason)) = self.worst_path(node, key, seen, toward)
+        {
+            return (health, reason, Some(observation));
+        }
+        let reason = match (seen.state, seen.reason.as_str()) {
+            (Health::Ready, _) => String::new(),
+            (state, "") => format!("{node} says that {key} is {state}"),
+            (_, reason) => format!("{node}, {key}: {reason}"),
+        };
+        (seen.state, reason, Some(observation))
+    }
+
+    /// What a node said of the version that it should have, or why there is nothing that counts.
+    pub(super) fn observed(&self, node: &Name, key: &Key) -> Told<'a> {
         let desired = self.state.desired.node(node);
         let Some(envelope) = desired.and_then(|d| d.resources.get(key)) else {
-            return (Health::Pending, format!("{node} has not been told of it yet"), None);
+            return Err((Health::Pending, format!("{node} has not been told of it yet")));
         };
         let view = match self.views.get(node) {
             Some(view) if view.connected && view.complete => view,
-            other => return (Health::Unknown, silence(node, other), None),
+            other => return Err((Health::Unknown, silence(node, other))),
         };
         if let Some(refusal) = view.refused.get(key).filter(|r| r.hash == envelope.hash) {
-            return (
-                Health::Failed,
-                format!("{node} refused {key}: {}", refusal.reason),
-                None,
-            );
+            return Err((Health::Failed, format!("{node} refused {key}: {}", refusal.reason)));
         }
         let since = desired.map(|d| d.since(key)).unwrap_or_default();
-        let observed = view.observations.get(key).filter(|o| o.hash == envelope.hash);
+        let observed: Option<&Observation> = view.observations.get(key).filter(|o| o.hash == envelope.hash);
         if let Some(seen) = observed.filter(|_| view.seen >= since) {
-            let reason = match (seen.state, seen.reason.as_str()) {
-                (Health::Ready, _) => String::new(),
-                (state, "") => format!("{node} says that {key} is {state}"),
-                (_, reason) => format!("{node}, {key}: {reason}"),
-            };
-            return (seen.state, reason, Some(seen.into()));
+            return Ok(seen);
         }
         let reason = if desired.is_some_and(|d| view.acked < d.changed) {
             format!("{node} has not taken {key} yet")
         } else {
             format!("{node} has taken {key} and not reported it yet")
         };
-        (Health::Pending, reason, None)
+        Err((Health::Pending, reason))
+    }
+
+    /// Why nothing is known of a node; none when it has a session and has reported.
+    pub(super) fn silence(&self, node: &Name) -> Option<String> {
+        match self.views.get(node) {
+            Some(view) if view.connected && view.complete => None,
+            other => Some(silence(node, other)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod probes;
+
 use trunkline_proto::{Hash, resource::State as Health};
 
 use super::*;
@@ -60,7 +62,7 @@ fn a_slice_is_ready_when_every_resource_on_every_node_is() {
     assert_eq!((status.state(), status.reason.as_str()), (wire::State::Ready, ""));
     assert_eq!(
         (status.resources, status.resources_ready),
-        (15, 15),
+        (20, 20),
         "a trunk under a link and a VM counts once"
     );
     assert_eq!(
@@ -69,11 +71,11 @@ fn a_slice_is_ready_when_every_resource_on_every_node_is() {
     );
     assert_eq!(
         status.links[0].resources.len(),
-        9,
-        "two ports, two flows, three trunks, gateway, dhcp"
+        12,
+        "two ports, two flows, three trunks, gateway, dhcp, three probes"
     );
     let node = node_status(&world.state, &ready(&world), &name("n1"));
-    assert_eq!((node.resources, node.resources_ready, node.in_step), (6, 6, true));
+    assert_eq!((node.resources, node.resources_ready, node.in_step), (8, 8, true));
 }
 
 #[test]

@@ -61,10 +61,15 @@ impl Known {
         }
     }
 
-    /// True when that is to be told.
-    fn is_news(&mut self, status: &wire::SliceStatus, name: &Name) -> bool {
+    /// True when that is to be told. `deploying`: it has not been ready since it was deployed.
+    fn is_news(&mut self, status: &wire::SliceStatus, name: &Name, deploying: bool) -> bool {
         let now = (status.deployed_number, status.state);
         if status.deployed_number == 0 {
+            return false;
+        }
+        // What was deployed before may wait for a moment: new keys for its probes make it do so every day. That is not told, and so
+        // neither is that it is what it was before.
+        if status.state() == wire::State::Pending && !deploying && self.states.contains_key(name) {
             return false;
         }
         if self.returning.get(name) == Some(&status.deployed_number) {
@@ -107,6 +112,10 @@ impl Converging {
                 },
             );
         }
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
     fn ready(&self, status: &wire::SliceStatus) -> Option<Waiting> {
@@ -152,7 +161,7 @@ impl Core {
         let mut events = Vec::new();
         for name in names {
             let status = converge::slice_status(&state, &views, &name);
-            if known.is_news(&status, &name) {
+            if known.is_news(&status, &name, self.converging.has(&name)) {
                 self.changed(&name, &status, state.cluster.meta.revision, &mut events);
             }
         }

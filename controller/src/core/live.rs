@@ -9,7 +9,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     Digest, Name,
-    resource::{Envelope, Key, Observation, Spec, State as ResourceState},
+    resource::{Envelope, Facts, Key, Observation, Spec, State as ResourceState},
     wire,
 };
 
@@ -20,7 +20,8 @@ use crate::{
     transition::{NewEvent, State},
 };
 
-/// Largest encoded facts of one observation that are kept; a list of all VLANs is about 8 KB.
+/// Largest encoded facts of one observation that are kept; a list of all VLANs is about 8 KB. Those of a probe are bounded by what the
+/// node was asked: one path for each of its peers, which is 17 KB for 241 of them.
 const FACTS_BYTES: usize = 32 << 10;
 
 /// Most journal entries that one report may cause: a node that fails altogether is one story, not a thousand.
@@ -203,14 +204,9 @@ impl Live {
                 observed.unknown += 1;
                 continue;
             }
-            let report = wire::Observation {
-                facts: item.facts.clone(),
-                ..wire::Observation::default()
-            };
-            if report.encoded_len() > FACTS_BYTES {
-                item.facts = None;
-            }
-            if let Some(wanted) = wanted.filter(|wanted| wanted.hash == item.hash)
+            let wanted = wanted.filter(|wanted| wanted.hash == item.hash);
+            bound(&mut item, wanted.map(AsRef::as_ref));
+            if let Some(wanted) = wanted
                 && observed.events.len() < EVENTS_PER_REPORT
             {
                 let before = view.observations.get(&item.key).map(|before| before.state);
@@ -292,6 +288,23 @@ fn settle(view: &mut NodeView, held: Digest, desired: &NodeDesired) {
     });
 }
 
+/// Leaves out what a node may not say, or not so much of. `wanted` is what it speaks of, when that is the present version.
+fn bound(item: &mut Observation, wanted: Option<&Envelope>) {
+    if let (Some(Facts::Probe(facts)), Some(Ok(Spec::Probe(probe)))) = (&mut item.facts, wanted.map(Envelope::open)) {
+        let mut peers: BTreeSet<&str> = probe.peers.iter().map(Name::as_str).collect();
+        facts.paths.retain(|path| peers.remove(path.peer.as_str()));
+        return;
+    }
+    let facts = item.facts.take();
+    let report = wire::Observation {
+        facts,
+        ..wire::Observation::default()
+    };
+    if report.encoded_len() <= FACTS_BYTES {
+        item.facts = report.facts;
+    }
+}
+
 fn event(
     node: &Name,
     actor: &str,
@@ -323,4 +336,99 @@ fn event(
         revision: 0,
         message,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use trunkline_proto::resource::{Probe, ProbeKey, Trunk};
+
+    use super::*;
+
+    fn probe(peers: usize) -> Envelope {
+        let peer = |i| format!("worker-with-a-rather-long-n-{i:04}").parse().unwrap();
+        let secret = [1; 32];
+        let probe = Probe {
+            vlan: trunkline_proto::VlanId::INTERNET,
+            mtu: 1500,
+            peers: (0..peers).map(peer).collect(),
+            keys: vec![ProbeKey { id: 1, secret }],
+        };
+        Envelope::seal(&Spec::Probe(probe), "")
+    }
+
+    fn says(of: &Envelope, peers: impl IntoIterator<Item = String>) -> Observation {
+        let path = |peer| wire::ProbePath {
+            peer,
+            largest: 1500,
+            loss_permille: 1000,
+            round_trip_us: u32::MAX,
+            last_seen_ms: u64::MAX,
+            largest_heard: 1500,
+        };
+        Observation {
+            key: of.key.clone(),
+            hash: of.hash,
+            state: ResourceState::Ready,
+            reason: String::new(),
+            facts: Some(Facts::Probe(wire::ProbeFacts {
+                paths: peers.into_iter().map(path).collect(),
+                period_ms: 1000,
+            })),
+        }
+    }
+
+    fn peers(of: &Envelope) -> Vec<String> {
+        match of.open() {
+            Ok(Spec::Probe(probe)) => probe.peers.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn heard(item: &Observation) -> Vec<String> {
+        match &item.facts {
+            Some(Facts::Probe(facts)) => facts.paths.iter().map(|path| path.peer.clone()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_paths_of_however_many_peers_are_kept() {
+        for count in [241, 2000] {
+            let wanted = probe(count);
+            let mut item = says(&wanted, peers(&wanted));
+            bound(&mut item, Some(&wanted));
+            assert_eq!(heard(&item).len(), count);
+        }
+    }
+
+    #[test]
+    fn a_path_from_a_stranger_or_told_twice_is_dropped() {
+        let wanted = probe(2);
+        let asked = peers(&wanted);
+        let told = asked.iter().chain(&asked).cloned();
+        let mut item = says(
+            &wanted,
+            ["stranger".to_owned(), "x".repeat(1 << 20)].into_iter().chain(told),
+        );
+        bound(&mut item, Some(&wanted));
+        assert_eq!(heard(&item), asked);
+    }
+
+    #[test]
+    fn facts_of_another_version_or_kind_are_kept_while_they_are_small() {
+        let wanted = probe(2);
+        let (few, many) = (peers(&wanted), (0..2000).map(|i| format!("{i:032}")));
+        let mut small = says(&wanted, few);
+        bound(&mut small, None);
+        assert_eq!(heard(&small).len(), 2);
+        let mut large = says(&wanted, many.clone());
+        bound(&mut large, None);
+        assert_eq!(large.facts, None);
+        let trunk = Envelope::seal(&Spec::Trunk(Trunk { vlans: [].into() }), "");
+        let mut other = says(&wanted, many);
+        bound(&mut other, Some(&trunk));
+        assert_eq!(other.facts, None);
+    }
 }

@@ -153,7 +153,11 @@ impl Core {
 
     /// The rows of a cluster that begins.
     pub fn new_cluster(cluster_id: &str) -> crate::store::Rows {
-        rows::all(&Cluster::new(cluster_id)).into_iter().collect()
+        let mut cluster = Cluster::new(cluster_id);
+        if let Some(secret) = writer::draw_secret() {
+            cluster.meta.probe_with(secret, now());
+        }
+        rows::all(&cluster).into_iter().collect()
     }
 
     /// The state as it is now.

@@ -5,11 +5,13 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{Span, info_span};
 use trunkline_proto::{Name, daemon::telemetry};
 
 use super::{Core, history, now};
 use crate::{
+    model::ProbeSecret,
     requests::{Fingerprint, RequestKey, Requests, Seen},
     settings::Settings,
     store::{Batch, Store, StoreError},
@@ -184,12 +186,15 @@ impl Core {
         // Resources carry the context of the call that changed them, not of this span: the push is its sibling.
         let traceparent = telemetry::current_traceparent();
         let connected: BTreeSet<Name> = self.live().connected();
+        let missing = state.cluster.meta.probe_secret.is_none();
+        let fresh_secret = missing.then(draw_secret).flatten();
         let cx = Context {
             now: now(),
             actor,
             settings: &self.settings,
             connected: &connected,
             traceparent: &traceparent,
+            fresh_secret: fresh_secret.as_ref(),
         };
         span.in_scope(|| Ok(state.step(intent, &cx)?))
     }
@@ -233,5 +238,17 @@ impl Core {
             }
         }
         desired.retain(|node, sender| state.cluster.nodes.contains_key(node) || sender.receiver_count() > 0);
+    }
+}
+
+/// From the system's generator; without it there is none yet, and the next step tries again.
+pub(super) fn draw_secret() -> Option<ProbeSecret> {
+    let mut random = [0; 32];
+    match SystemRandom::new().fill(&mut random) {
+        Ok(()) => Some(ProbeSecret::new(random)),
+        Err(error) => {
+            tracing::warn!(%error, "no random numbers: there are no probes until there are");
+            None
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! A VLAN or an address of VLAN 400 is in use while a draft, a deployed revision or a departure holds it.
 
 mod hold;
+mod probe;
 pub mod rows;
 mod slice;
 mod time;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_proto::{LinkSubnet, Name, VlanId, VmId, wire};
 
 pub use hold::Hold;
+pub use probe::ProbeSecret;
 pub use slice::{Frozen, Interface, Link, Pool, Slice, VlanRange, Vm};
 pub use time::Timestamp;
 
@@ -57,6 +59,16 @@ pub struct Meta {
     /// For a while after a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// What the keys of probe frames are made from. Rows from before there were probes do not have it; the first
+    /// [`Intent::Tick`](crate::transition::Intent::Tick) gives them one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_secret: Option<ProbeSecret>,
+    /// Id of the keys in use; rises with every rotation.
+    #[serde(default)]
+    pub probe_epoch: u32,
+    /// When the keys were last rotated.
+    #[serde(default)]
+    pub probe_rotated: Timestamp,
 }
 
 /// (term, generation): the order of everything that a node is told.
@@ -127,7 +139,7 @@ pub struct DepartingLink {
 }
 
 impl Cluster {
-    /// A cluster with nothing in it. `id` is drawn by the caller.
+    /// A cluster with nothing in it. `id` is drawn by the caller, and so is what [`Meta::probe_with`] is given.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             meta: Meta {
@@ -138,6 +150,9 @@ impl Cluster {
                 next_vm_id: VmId::MIN,
                 netnode: None,
                 hold: None,
+                probe_secret: None,
+                probe_epoch: 0,
+                probe_rotated: Timestamp::default(),
             },
             slices: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -171,9 +186,11 @@ impl Cluster {
         u32::try_from(ids.len()).unwrap_or(u32::MAX)
     }
 
-    /// When the next departure is over, for the caller's timer: call [`Intent::Tick`](crate::transition::Intent::Tick) then.
+    /// When the next departure is over or the probes' keys are due, for the caller's timer: call
+    /// [`Intent::Tick`](crate::transition::Intent::Tick) then.
     pub fn next_due(&self) -> Option<Timestamp> {
         let hold = self.meta.hold.iter().filter_map(|hold| hold.free_at);
-        self.departures.values().filter_map(|d| d.free_at).chain(hold).min()
+        let departures = self.departures.values().filter_map(|d| d.free_at);
+        departures.chain(hold).chain(self.meta.rotation_due()).min()
     }
 }

@@ -33,7 +33,7 @@ pub use rejection::{Conflict, Rejection, Violation};
 pub use state::{LoadError, State, Step};
 
 use crate::{
-    model::{NodeRole, Timestamp},
+    model::{NodeRole, ProbeSecret, Timestamp},
     settings::Settings,
 };
 
@@ -50,6 +50,8 @@ pub struct Context<'a> {
     pub connected: &'a BTreeSet<Name>,
     /// W3C trace context of the request; may be empty.
     pub traceparent: &'a str,
+    /// Drawn by the caller for a cluster that has none.
+    pub fresh_secret: Option<&'a ProbeSecret>,
 }
 
 /// What is asked for. Texts come as they were sent; mistakes are found here, all at once.

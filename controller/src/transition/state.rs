@@ -112,6 +112,18 @@ fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft
         Intent::RemoveNode { name } => node::remove(cluster, &name, cx),
         Intent::NodeJoined { name, role } => node::joined(cluster, name, role, cx),
         Intent::NodeClean { name, term, generation } => Ok(node::clean(cluster, &name, term, generation, cx)),
-        Intent::Tick => Ok(node::tick(cluster, cx)),
+        Intent::Tick => {
+            probe(cluster, cx);
+            Ok(node::tick(cluster, cx))
+        }
+    }
+}
+
+/// A database from before there were probes gets its secret, and keys that are old are changed.
+fn probe(cluster: &mut Cluster, cx: &Context) {
+    if cluster.meta.probe_secret.is_some() {
+        cluster.meta.rotate(cx.now);
+    } else if let Some(secret) = cx.fresh_secret {
+        cluster.meta.probe_with(secret.clone(), cx.now);
     }
 }

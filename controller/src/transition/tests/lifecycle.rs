@@ -152,11 +152,14 @@ fn vlan_400_is_there_once_and_goes_with_its_last_user() {
         names.filter(|n| n.ends_with("400")).collect::<Vec<_>>()
     };
     world.apply(vec![shop("a"), shop("b")], true).unwrap();
-    assert_eq!(on_400(&world), ["gw_vlan400", "dhcp_v400", "nat_vlan400"]);
+    assert_eq!(
+        on_400(&world),
+        ["gw_vlan400", "dhcp_v400", "nat_vlan400", "probe_vlan400"]
+    );
     let addresses = ["a", "b"].map(|s| world.vm(s, "web").interfaces[0].address.unwrap());
     assert_ne!(addresses[0], addresses[1]);
     world.undeploy("a");
-    assert_eq!(on_400(&world).len(), 3);
+    assert_eq!(on_400(&world).len(), 4);
     world.delete("b");
     assert!(on_400(&world).is_empty());
 }
@@ -296,8 +299,12 @@ fn links_wait_for_the_network_node_and_follow_its_successor() {
     world.apply(vec![shop("a")], true).unwrap();
     assert_eq!(world.state.desired.nodes().count(), 2);
     let step = world.join("n1", NodeRole::Netnode);
-    assert_eq!(step.touched, [name("n1")].into());
-    assert_eq!(world.state.node_desired(&name("n1")).resources.len(), 6);
+    assert_eq!(
+        step.touched,
+        ["n1", "w1", "w2"].map(name).into(),
+        "workers are told whom to probe"
+    );
+    assert_eq!(world.state.node_desired(&name("n1")).resources.len(), 8);
     let second = Intent::NodeJoined {
         name: name("n2"),
         role: NodeRole::Netnode,
@@ -311,7 +318,7 @@ fn links_wait_for_the_network_node_and_follow_its_successor() {
     ));
     world.must(Intent::RemoveNode { name: "n1".into() });
     world.join("n2", NodeRole::Netnode);
-    assert_eq!(world.state.node_desired(&name("n2")).resources.len(), 6);
+    assert_eq!(world.state.node_desired(&name("n2")).resources.len(), 8);
 }
 
 #[test]

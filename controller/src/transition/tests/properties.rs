@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use trunkline_proto::{
     Digest, LinkSubnet, Mac, Name, VlanId,
-    resource::{Flows, Kind, Spec},
+    resource::{Flows, Kind, Probe, Spec},
     wire,
 };
 
@@ -51,7 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..3usize, 1..4u32).prop_map(|(s, n)| Op::Rollback(s, n)),
         1 => (0..3usize, 0..2usize).prop_map(|(s, l)| Op::RemoveLink(s, l)),
         5 => (0..3usize, prop_oneof![3 => Just(0u64), 1 => 1..4u64]).prop_map(|(n, late)| Op::Clean(n, late)),
-        2 => (20..90u64).prop_map(Op::Wait),
+        2 => prop_oneof![4 => 20..90u64, 1 => 80_000..100_000u64].prop_map(Op::Wait),
     ]
 }
 
@@ -305,6 +305,59 @@ fn every_port_has_its_flows(world: &World) {
     }
 }
 
+/// Who is heard hears, at the same size and under the same keys; nobody proves anything to itself; and a node proves just the VLANs
+/// that its trunk shares with another node's.
+fn every_vlan_that_joins_nodes_is_proved_both_ways(world: &World) {
+    let mut probes = BTreeMap::<(&Name, VlanId), Probe>::new();
+    let mut on = BTreeMap::<VlanId, BTreeSet<&Name>>::new();
+    for (node, desired) in world.state.desired.nodes() {
+        for envelope in desired.resources.values() {
+            match envelope.open().unwrap() {
+                Spec::Trunk(trunk) => trunk.vlans.iter().for_each(|vlan| {
+                    on.entry(*vlan).or_default().insert(node);
+                }),
+                Spec::Probe(probe) => assert!(probes.insert((node, probe.vlan), probe).is_none()),
+                _ => {}
+            }
+        }
+    }
+    let netnode = name("n1");
+    for ((node, vlan), probe) in &probes {
+        assert!(!probe.peers.contains(*node), "{node} on vlan {vlan}");
+        let mut others = on[vlan].clone();
+        others.remove(node);
+        if *vlan == VlanId::INTERNET && **node != netnode {
+            others = [&netnode].into();
+        }
+        assert_eq!(
+            probe.peers.iter().collect::<BTreeSet<_>>(),
+            others,
+            "{node} on vlan {vlan}"
+        );
+        for peer in &probe.peers {
+            let theirs = &probes[&(peer, *vlan)];
+            assert!(
+                theirs.peers.contains(*node),
+                "{peer} does not hear {node} on vlan {vlan}"
+            );
+            assert_eq!((theirs.mtu, &theirs.keys), (probe.mtu, &probe.keys));
+        }
+        let epoch = world.state.cluster.meta.probe_epoch;
+        assert_eq!(probe.keys[0].id, epoch);
+    }
+    for (vlan, nodes) in &on {
+        let proved = nodes
+            .iter()
+            .filter(|node| probes.contains_key(&(**node, *vlan)))
+            .count();
+        assert_eq!(
+            proved,
+            if nodes.len() > 1 { nodes.len() } else { 0 },
+            "vlan {vlan} on {nodes:?}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
@@ -341,6 +394,7 @@ proptest! {
             pools_and_vlans_are_disjoint(&world.state.cluster);
             compiled_is_as_from_scratch(&world);
             every_port_has_its_flows(&world);
+            every_vlan_that_joins_nodes_is_proved_both_ways(&world);
         }
         nothing_waits_for_ever(&mut world);
     }
