@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::LabError;
 use crate::guest::{Guest, Kind, Spec};
 use crate::lab::Lab;
+use crate::lab::fault::{Fault, Standing};
 
 /// A question to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +47,18 @@ pub enum Request {
         /// What is to be done.
         change: Change,
     },
+    /// Make a fault between the hosts.
+    AddFault {
+        /// Which.
+        fault: Fault,
+    },
+    /// Heal faults.
+    Heal {
+        /// One of them; all when absent.
+        id: Option<u32>,
+    },
+    /// Say which faults stand.
+    Faults,
     /// Say what runs.
     Status,
 }
@@ -72,6 +85,11 @@ pub enum Answer {
     Changed {
         /// Their names.
         programs: Vec<String>,
+    },
+    /// Faults that stand, or that were healed.
+    Faults {
+        /// The oldest first.
+        faults: Vec<Standing>,
     },
     /// How a command ended.
     Output {
@@ -212,6 +230,14 @@ impl Control {
                 let programs = super::daemons::change(&self.lab, &host, change)?;
                 Ok(Answer::Changed { programs })
             }
+            Request::AddFault { fault } => {
+                let id = self.lab.fault(fault)?;
+                let mut faults = self.lab.faults()?;
+                faults.retain(|standing| standing.id == id);
+                Ok(Answer::Faults { faults })
+            }
+            Request::Heal { id } => self.lab.heal(id).map(|faults| Answer::Faults { faults }),
+            Request::Faults => self.lab.faults().map(|faults| Answer::Faults { faults }),
             Request::Status => Ok(Answer::Status(self.status())),
         }
     }
