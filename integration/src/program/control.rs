@@ -116,6 +116,9 @@ pub struct Status {
     pub daemons: Vec<(String, String, Result<u32, String>)>,
     /// Each guest.
     pub guests: Vec<GuestStatus>,
+    /// How many faults stand between the hosts.
+    #[serde(default)]
+    pub faults: usize,
 }
 
 /// One guest.
@@ -238,7 +241,7 @@ impl Control {
             }
             Request::Heal { id } => self.lab.heal(id).map(|faults| Answer::Faults { faults }),
             Request::Faults => self.lab.faults().map(|faults| Answer::Faults { faults }),
-            Request::Status => Ok(Answer::Status(self.status())),
+            Request::Status => self.status().map(Answer::Status),
         }
     }
 
@@ -254,7 +257,7 @@ impl Control {
         Ok(Answer::Done)
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> Result<Status, LabError> {
         let guests: Vec<Arc<Guest>> = self.guests().values().map(Arc::clone).collect();
         let of = |guest: &Arc<Guest>| GuestStatus {
             name: guest.spec().name.clone(),
@@ -270,10 +273,11 @@ impl Control {
                 .map(|nic| (nic.name.clone(), address(guest, &nic.name)))
                 .collect(),
         };
-        Status {
+        Ok(Status {
             daemons: self.lab.daemons(),
             guests: guests.iter().map(of).collect(),
-        }
+            faults: self.lab.faults()?.len(),
+        })
     }
 
     fn guest(&self, name: &str) -> Result<Arc<Guest>, LabError> {

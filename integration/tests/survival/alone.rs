@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use trunkline_integration::lab::layout::{CONTROLLER, NETNODE};
+use trunkline_integration::lab::layout::{CONTROLLER, INTERNET_ADDRESS, NETNODE};
 use trunkline_integration::lab::{
-    AGENT_PROGRAM, CONTROLLER_PROGRAM, Fault, Lab, NETNODE_PROGRAM, OVSDB, Options, PartedFrom, Tuning, VSWITCHD,
+    AGENT_PROGRAM, CONTROLLER_PROGRAM, Fault, Lab, NETNODE_PROGRAM, OVSDB, Options, PartedFrom, VSWITCHD,
 };
 use trunkline_integration::wait::until;
-use trunkline_proto::wire::{Interface, State};
+use trunkline_proto::wire::{Interface, SliceStatus, State};
 
 use crate::dataplane::await_in_step;
-use crate::looks::{await_state, await_status, dhcp_servers, file, on, try_on};
+use crate::looks::{await_state, await_status, dhcp_servers, file, interface, on, try_on};
 use crate::picture::{self, await_same};
-use crate::support::{LIMIT, apply, await_ready, fleet, must_trunkctl, scrape};
+use crate::support::{LIMIT, apply, await_ready, fleet, guests, must_trunkctl, scrape};
 use crate::traffic::{Guests, TOPOLOGY, Traffic};
 
 fn metric(lab: &Lab, host: &str, name: &str) -> f64 {
@@ -151,14 +151,9 @@ fn nodes_that_are_alone_repair_drift_and_survive_a_reboot() {
     await_same(&lab, &before, "the controller's return");
 }
 
+/// One slice without the dead worker, and one with a link of either kind.
 const NEAR_AND_FAR: &str = "
 slices:
-  - name: shop
-    vms:
-      - { name: web, worker: w1, internet_enabled: true, data_interfaces_count: 2 }
-      - { name: db, worker: w2, internet_enabled: true, data_interfaces_count: 2 }
-    links:
-      - { name: plain, ends: [web.eth1, db.eth1] }
   - name: near
     vms:
       - { name: a, worker: w1, internet_enabled: true, data_interfaces_count: 1 }
@@ -177,38 +172,52 @@ slices:
 
 #[test]
 fn a_node_that_is_down_blocks_nobody_and_is_named() {
-    let lab = fleet(&Options {
-        tuning: Tuning {
-            nodes: vec!["heartbeat = \"1s\"".to_owned()],
-            ..Tuning::default()
-        },
-        ..Options::default()
-    });
+    let mut options = Options::default();
+    options.tuning.nodes.push("heartbeat = \"1s\"".to_owned());
+    let lab = fleet(&options);
     apply(&lab, TOPOLOGY);
-    // Nobody hears of its end: no connection is closed.
-    let dead = Fault::Partition {
+    // First it is silent, so that nobody hears of its end: no connection is closed.
+    let silent = Fault::Partition {
         host: "w2".to_owned(),
         from: PartedFrom::All,
         one_way: false,
     };
-    let dead = lab.fault(dead).unwrap();
-    lab.kill_daemon("w2", AGENT_PROGRAM).unwrap();
-    let seen = await_state(&lab, "shop", State::Unknown, &["w2"]);
-    println!("shop: {}", seen.reason);
+    let silent = lab.fault(silent).unwrap();
+    power_off(&lab, "w2", AGENT_PROGRAM);
+    await_state(&lab, "shop", State::Unknown, &["w2 is not connected"]);
 
-    must_trunkctl(&lab, &["apply", "-f", &file(&lab, NEAR_AND_FAR), "--deploy", "--yes"]);
+    must_trunkctl(&lab, &["apply", "-f", &file(&lab, NEAR_AND_FAR), "--deploy"]);
     await_ready(&lab, "near");
-    let seen = await_status(&lab, "far", "to be half there", |status| {
-        status
-            .links
-            .iter()
-            .any(|link| link.name == "here" && link.state() == State::Ready)
-    });
-    println!("far: {}", seen.reason);
-    for link in &seen.links {
-        println!("far {}: {:?} {}", link.name, link.state(), link.reason);
-    }
-    lab.heal(Some(dead)).unwrap();
-    lab.start_daemon("w2", AGENT_PROGRAM).unwrap();
+    let guests = guests(&lab, &["near"]);
+    let to = guests["near/b"].await_lease("eth1", LIMIT).unwrap().address;
+    guests["near/a"].await_lease("eth0", LIMIT).unwrap();
+    assert!(guests["near/a"].ping(to).unwrap());
+    assert!(guests["near/a"].http_get(INTERNET_ADDRESS).unwrap().is_some());
+    let ready = |status: &SliceStatus, link: &str| {
+        let found = status.links.iter().find(|each| each.name == link);
+        found.is_some_and(|link| link.state() == State::Ready)
+    };
+    let far = await_status(&lab, "far", "to be half there", |status| ready(status, "here"));
+    assert!(!ready(&far, "across"));
+    let across = far.links.iter().find(|link| link.name == "across").unwrap();
+    assert!(across.reason.contains("w2 is not connected"), "{}", across.reason);
+    // The living end is there already: its tap waits for the other one.
+    let tap = interface(&lab, "far/c.eth2");
+    until("the living end of the link", LIMIT, || {
+        let tag = try_on(
+            &lab,
+            "w1",
+            &["ovs-vsctl", "--timeout=10", "get", "port", &tap.tap, "tag"],
+        );
+        if tag.stdout.trim() == tap.vlan.to_string() {
+            Ok(())
+        } else {
+            Err(tag.stdout + &tag.stderr)
+        }
+    })
+    .unwrap();
+
+    lab.heal(Some(silent)).unwrap();
+    power_on(&lab, "w2", AGENT_PROGRAM);
     await_in_step(&lab);
 }
