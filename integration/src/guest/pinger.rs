@@ -26,6 +26,8 @@ use crate::wait::until;
 const BUFFER: usize = 4 << 20;
 /// An answer that comes later than this counts as lost.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// And later than this when one that was asked after it has been answered: there is one way, and frames do not overtake.
+const OVERTAKEN: Duration = Duration::from_millis(500);
 const REQUEST: u8 = 8;
 const ANSWER: u8 = 0;
 /// Of an IPv4 header without options, which is what an answer begins with.
@@ -118,8 +120,7 @@ impl Pinger {
             let index = |time| asked.partition_point(|asked| asked.at < time);
             asked.get(index(since)..index(end)).unwrap_or_default().to_vec()
         };
-        let on_its_way = |asked: &Asked| asked.took.is_none() && asked.at.elapsed() < PATIENCE;
-        while of_time().iter().any(on_its_way) {
+        while some_on_their_way(&of_time()) {
             std::thread::sleep(Duration::from_millis(20));
         }
         Account::of(&of_time())
@@ -157,6 +158,14 @@ impl Account {
             worst: share(100),
         }
     }
+}
+
+fn some_on_their_way(asked: &[Asked]) -> bool {
+    let newest = asked.iter().rposition(|asked| asked.took.is_some()).unwrap_or_default();
+    asked.iter().enumerate().any(|(index, asked)| {
+        let limit = if index < newest { OVERTAKEN } else { PATIENCE };
+        asked.took.is_none() && asked.at.elapsed() < limit
+    })
 }
 
 fn locked(asked: &Mutex<Vec<Asked>>) -> MutexGuard<'_, Vec<Asked>> {

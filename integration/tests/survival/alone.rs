@@ -31,6 +31,26 @@ fn await_alone(lab: &Lab, node: &str) {
         }
     })
     .unwrap();
+    let program = if node == NETNODE {
+        NETNODE_PROGRAM
+    } else {
+        AGENT_PROGRAM
+    };
+    let log = lab.host(node).unwrap().folder().join(format!("log/{program}.log"));
+    let says = "no session with the controller; what is desired stays as it is";
+    until(&format!("{node} to write that it is alone"), LIMIT, || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let end = text
+            .rsplit("session with the controller node=")
+            .next()
+            .unwrap_or_default();
+        if end.contains(says) {
+            Ok(())
+        } else {
+            Err(end.to_owned())
+        }
+    })
+    .unwrap();
 }
 
 /// Power off: every process ends at once, and what the kernel held is gone.

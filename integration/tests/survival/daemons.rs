@@ -16,6 +16,7 @@ type Daemon = (&'static str, &'static str);
 
 const THE_CONTROLLER: Daemon = (CONTROLLER, CONTROLLER_PROGRAM);
 const AN_AGENT: Daemon = ("w1", AGENT_PROGRAM);
+const ANOTHER_AGENT: Daemon = ("w2", AGENT_PROGRAM);
 const THE_NETNODE: Daemon = (NETNODE, NETNODE_PROGRAM);
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ fn no_frame_and_no_lease_is_lost_when_daemons_of_ours_die_or_are_upgraded() {
         (&[THE_NETNODE], End::Killed),
         (&[AN_AGENT, THE_CONTROLLER], End::Killed),
         (&[THE_CONTROLLER, THE_NETNODE], End::Killed),
+        (&[AN_AGENT, THE_NETNODE, ANOTHER_AGENT, THE_CONTROLLER], End::Killed),
         (&[THE_CONTROLLER], End::Upgraded),
         (&[AN_AGENT], End::Upgraded),
         (&[THE_NETNODE], End::Upgraded),

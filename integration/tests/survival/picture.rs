@@ -1,7 +1,7 @@
 //! All that a node has for its guests' sake, as the system tells it: what a death must not take away for good, and not
 //! leave twice.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use trunkline_integration::lab::Lab;
 use trunkline_integration::wait::until;
@@ -9,43 +9,48 @@ use trunkline_integration::wait::until;
 use crate::looks::{on, try_on};
 use crate::support::LIMIT;
 
-/// Lines that name everything; numbers that the system gives anew are left out.
-pub(crate) type Picture = BTreeSet<String>;
+/// Lines that name everything, and how often each is there. Numbers that the system gives anew are left out.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Picture(BTreeMap<String, usize>);
+
+impl Picture {
+    fn insert(&mut self, line: String) {
+        *self.0.entry(line).or_default() += 1;
+    }
+
+    fn note(&mut self, what: &str, text: &str) {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.for_each(|line| self.insert(format!("{what} {line}")));
+    }
+
+    /// What this one has and the other one has not, or not as often.
+    fn without<'a>(&'a self, other: &Self) -> Vec<&'a String> {
+        let more = |(line, count): &(&String, &usize)| **count > other.0.get(*line).copied().unwrap_or_default();
+        self.0.iter().filter(more).map(|(line, _)| line).collect()
+    }
+}
 
 /// Looks at one node.
 pub(crate) fn of(lab: &Lab, node: &str) -> Picture {
-    let mut picture = Picture::new();
+    let mut picture = Picture::default();
     rows(lab, node, &mut picture);
     links(lab, node, None, &mut picture);
     for netns in namespaces(lab, node) {
         picture.insert(format!("namespace {netns}"));
         links(lab, node, Some(&netns), &mut picture);
     }
-    let flows = ["--names", "--no-stats", "dump-flows", "br-int"];
-    note(&mut picture, "flow", &try_on(lab, node, &ofctl(&flows)).stdout);
-    note(
-        &mut picture,
-        "meter",
-        &try_on(lab, node, &ofctl(&["dump-meters", "br-int"])).stdout,
-    );
+    let flows = ofctl(&["--names", "--no-stats", "dump-flows", "br-int"]);
+    picture.note("flow", &without_numbers(&try_on(lab, node, &flows).stdout));
+    let meters = ofctl(&["dump-meters", "br-int"]);
+    picture.note("meter", &without_numbers(&try_on(lab, node, &meters).stdout));
     // One text: the order of rules counts.
     let rules = on(lab, node, &["nft", "-s", "list", "ruleset"]);
     picture.insert(format!("nft {rules}"));
     let forwarding = on(lab, node, &["cat", "/proc/sys/net/ipv4/ip_forward"]);
     picture.insert(format!("ip_forward {}", forwarding.trim()));
-    // With its number, in case that one runs twice.
     let processes = on(lab, node, &["ps", "-eo", "args"]);
-    let mut servers: Vec<&str> = processes
-        .lines()
-        .filter(|line| line.starts_with("dnsmasq") || line.contains("/dnsmasq"))
-        .collect();
-    servers.sort_unstable();
-    picture.extend(
-        servers
-            .iter()
-            .enumerate()
-            .map(|(number, line)| format!("process {number} {line}")),
-    );
+    let servers = processes.lines().filter(|line| line.contains("dnsmasq"));
+    servers.for_each(|line| picture.insert(format!("process {line}")));
     picture
 }
 
@@ -63,8 +68,7 @@ pub(crate) fn await_same(lab: &Lab, before: &[(String, Picture)], what: &str) {
             if now == *before {
                 return Ok(());
             }
-            let missing: Vec<&String> = before.difference(&now).collect();
-            let extra: Vec<&String> = now.difference(before).collect();
+            let (missing, extra) = (before.without(&now), now.without(before));
             Err(format!("missing: {missing:#?}\nextra: {extra:#?}"))
         })
         .unwrap();
@@ -88,7 +92,7 @@ fn rows(lab: &Lab, node: &str, picture: &mut Picture) {
             "list",
             table,
         ];
-        note(picture, table, &on(lab, node, &argv));
+        picture.note(table, &on(lab, node, &argv));
     }
 }
 
@@ -132,14 +136,24 @@ fn links(lab: &Lab, node: &str, netns: Option<&str>, picture: &mut Picture) {
         // Two of one name in one place cannot be; a second place shows by itself.
         picture.insert(line);
     }
-    note(picture, &format!("route {place}"), &run(&["route"]));
+    picture.note(&format!("route {place}"), &run(&["route"]));
 }
 
 fn ofctl<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&["ovs-ofctl", "--timeout=10", "-O", "OpenFlow15"], arguments].concat()
 }
 
-fn note(picture: &mut Picture, what: &str, text: &str) {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    picture.extend(lines.map(|line| format!("{what} {line}")));
+/// Without the numbers that follow from the ports' own, which a switch that forgot everything gives anew: what follows our
+/// mark in a cookie, and those of meters.
+fn without_numbers(text: &str) -> String {
+    let strip = |text: String, before: &str| {
+        let mut parts = text.split(before);
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |line, part| {
+            line + before + part.trim_start_matches(|each: char| each.is_ascii_hexdigit())
+        })
+    };
+    ["cookie=0x54524e4b", "meter:", "meter="]
+        .into_iter()
+        .fold(text.to_owned(), strip)
 }

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use trunkline_integration::lab::layout::NETNODE;
-use trunkline_integration::lab::{AGENT_PROGRAM, NETNODE_PROGRAM, OVSDB, Options, VSWITCHD};
-use trunkline_integration::wait::until;
+use trunkline_integration::lab::layout::{CONTROLLER, NETNODE};
+use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, NETNODE_PROGRAM, OVSDB, Options, VSWITCHD};
 
 use crate::dataplane::await_in_step;
 use crate::looks::{dhcp_servers, on};
 use crate::picture::{self, await_same};
-use crate::support::{LIMIT, apply, fleet};
+use crate::support::{apply, fleet};
 use crate::traffic::{Guests, TOPOLOGY, Traffic, report};
 
 const CALM: Duration = Duration::from_secs(1);
@@ -29,40 +28,77 @@ fn what_dies_under_our_daemons_is_right_again_without_a_hand() {
         await_same(&lab, &before, what);
         await_in_step(&lab);
         traffic.await_all();
-        report(what, &calm, &traffic.since(start));
-        println!("{what:44} all right again after {:.1} s", start.elapsed().as_secs_f64());
+        let whole = start.elapsed().as_secs_f64();
+        let traffic = traffic.since(start);
+        report(what, &calm, &traffic);
+        println!("{what}: all right again after {whole:.1} s");
         assert_eq!(guests.leases(), had, "{what}");
         assert_eq!(guests.holders(&lab), held, "{what}");
+        traffic
     };
 
-    // Its leases are in its file, and the next one answers whoever asks.
-    let servers = dhcp_servers(&lab);
-    for name in ["shop/web.eth0", "shop/db.eth1"] {
+    // Its leases are in its file, and the next one answers whoever asks. The second time nobody is there to start it.
+    for (name, with_netnode) in [("shop/web.eth0", false), ("shop/db.eth1", true)] {
         let nic = guests.nic(name);
+        let died = dhcp_servers(&lab)[&nic.vlan].clone();
         let start = Instant::now();
-        on(&lab, NETNODE, &["kill", "-KILL", &servers[&nic.vlan]]);
+        if with_netnode {
+            lab.kill_daemon(NETNODE, NETNODE_PROGRAM).unwrap();
+        }
+        on(&lab, NETNODE, &["kill", "-KILL", &died]);
+        if with_netnode {
+            lab.start_daemon(NETNODE, NETNODE_PROGRAM).unwrap();
+        }
         assert_eq!(guests.discover(name), nic.address);
-        println!("DHCP of {name} answered after {:.1} s", start.elapsed().as_secs_f64());
-        let new = || match dhcp_servers(&lab).get(&nic.vlan) {
-            Some(pid) if *pid != servers[&nic.vlan] => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
-        until("another DHCP server", LIMIT, new).unwrap();
-        right_again(&format!("dnsmasq of VLAN {}", nic.vlan), start);
+        let what = format!("dnsmasq of VLAN {}, its daemon too: {with_netnode}", nic.vlan);
+        println!("{what}: answered after {:.1} s", start.elapsed().as_secs_f64());
+        let lost: usize = right_again(&what, start).iter().map(|(_, account)| account.lost).sum();
+        assert_eq!(lost, 0, "{what}");
+        assert_ne!(dhcp_servers(&lab)[&nic.vlan], died);
     }
 
-    for (node, daemon) in [("w1", AGENT_PROGRAM), (NETNODE, NETNODE_PROGRAM)] {
-        for programs in [&[VSWITCHD][..], &[OVSDB], &[OVSDB, VSWITCHD], &[VSWITCHD, daemon]] {
-            let what = format!("{} on {node}", programs.join(" and "));
-            let start = Instant::now();
-            programs
-                .iter()
-                .for_each(|program| lab.kill_daemon(node, program).unwrap());
-            programs
-                .iter()
-                .for_each(|program| lab.start_daemon(node, program).unwrap());
-            right_again(&what, start);
-        }
+    let all: &[&[(&str, &str)]] = &[
+        &[("w1", VSWITCHD)],
+        &[("w1", OVSDB)],
+        &[("w1", OVSDB), ("w1", VSWITCHD)],
+        &[("w1", VSWITCHD), ("w1", AGENT_PROGRAM)],
+        &[(NETNODE, VSWITCHD)],
+        &[(NETNODE, OVSDB)],
+        &[(NETNODE, OVSDB), (NETNODE, VSWITCHD)],
+        &[(NETNODE, VSWITCHD), (NETNODE, NETNODE_PROGRAM)],
+        &[
+            ("w1", VSWITCHD),
+            ("w2", OVSDB),
+            (NETNODE, VSWITCHD),
+            (CONTROLLER, CONTROLLER_PROGRAM),
+        ],
+    ];
+    for dying in all {
+        let names: Vec<String> = dying
+            .iter()
+            .map(|(node, program)| format!("{program} on {node}"))
+            .collect();
+        let start = Instant::now();
+        dying
+            .iter()
+            .for_each(|(node, program)| lab.kill_daemon(node, program).unwrap());
+        dying
+            .iter()
+            .for_each(|(node, program)| lab.start_daemon(node, program).unwrap());
+        right_again(&names.join(", "), start);
+    }
+
+    // A database that is lost: the switch starts with an empty one.
+    for node in ["w2", NETNODE] {
+        let start = Instant::now();
+        [VSWITCHD, OVSDB]
+            .iter()
+            .for_each(|program| lab.kill_daemon(node, program).unwrap());
+        on(&lab, node, &["rm", "/var/lib/openvswitch/conf.db"]);
+        [OVSDB, VSWITCHD]
+            .iter()
+            .for_each(|program| lab.start_daemon(node, program).unwrap());
+        right_again(&format!("the switch's database on {node}"), start);
     }
     // A guest that starts now is served as the first ones were.
     for name in ["shop/web.eth0", "shop/db.eth1"] {

@@ -163,21 +163,23 @@ impl Traffic {
     }
 }
 
-/// One line for each path, beside what it was while nothing happened.
+/// One line: what was lost on each path, and how much longer round trips took than while nothing happened, on the path
+/// where that was most.
 pub(crate) fn report(what: &str, calm: &[(&str, Account)], now: &[(&str, Account)]) {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    for ((path, calm), (_, now)) in calm.iter().zip(now) {
-        println!(
-            "{what:44} {path:28} {:5} sent, {:4} lost ({:6.0} ms), round trip {:.2} ms ({:+.2}), 99 % {:.2} ({:+.2}), worst {:.1} ({:+.1})",
-            now.sent,
-            now.lost,
-            ms(now.gap),
-            ms(now.median),
-            ms(now.median) - ms(calm.median),
-            ms(now.slow),
-            ms(now.slow) - ms(calm.slow),
-            ms(now.worst),
-            ms(now.worst) - ms(calm.worst),
-        );
-    }
+    let lost: Vec<String> = now.iter().map(|(_, now)| now.lost.to_string()).collect();
+    let sent: usize = now.iter().map(|(_, now)| now.sent).sum();
+    let gap = now.iter().map(|(_, now)| now.gap).max().unwrap_or_default();
+    let added = |of: fn(&Account) -> Duration| {
+        let ms = |account| of(account).as_secs_f64() * 1e3;
+        let each = calm.iter().zip(now).map(|((_, calm), (_, now))| ms(now) - ms(calm));
+        each.fold(f64::NEG_INFINITY, f64::max)
+    };
+    println!(
+        "{what}: of {sent} frames {} lost on each path ({} ms); round trip {:+.2} ms, 99 of 100 {:+.2} ms, worst {:+.1} ms",
+        lost.join(", "),
+        gap.as_millis(),
+        added(|account| account.median),
+        added(|account| account.slow),
+        added(|account| account.worst),
+    );
 }
