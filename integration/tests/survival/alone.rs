@@ -13,7 +13,7 @@ use crate::dataplane::await_in_step;
 use crate::looks::{await_state, await_status, dhcp_servers, file, interface, on, try_on};
 use crate::picture::{self, await_same};
 use crate::support::{LIMIT, apply, await_ready, fleet, guests, must_trunkctl, scrape};
-use crate::traffic::{Guests, TOPOLOGY, Traffic};
+use crate::traffic::{EVERY_MS, Guests, TOPOLOGY, Traffic};
 
 fn metric(lab: &Lab, host: &str, name: &str) -> f64 {
     let text = scrape(lab, host);
@@ -128,7 +128,7 @@ fn nodes_that_are_alone_repair_drift_and_survive_a_reboot() {
     let lab = fleet(&Options::default());
     apply(&lab, TOPOLOGY);
     let mut guests = Guests::start(&lab);
-    let traffic = Traffic::start(&guests);
+    let traffic = Traffic::start(&guests, EVERY_MS);
     await_in_step(&lab);
     let (before, had) = (picture::of_all(&lab), (guests.leases(), guests.holders(&lab)));
 
@@ -158,7 +158,7 @@ fn nodes_that_are_alone_repair_drift_and_survive_a_reboot() {
         // The addresses that they had, also for a client that has forgotten its own.
         assert_eq!(guests.discover("shop/web.eth0"), guests.nic("shop/web.eth0").address);
         assert_eq!((guests.leases(), guests.holders(&lab)), had);
-        Traffic::start(&guests);
+        Traffic::start(&guests, EVERY_MS);
     }
 
     lab.start_daemon(CONTROLLER, CONTROLLER_PROGRAM).unwrap();

@@ -8,7 +8,7 @@ use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, Lab, NETNODE
 
 use crate::dataplane::{DataPlane, await_in_step};
 use crate::support::{apply, fleet};
-use crate::traffic::{Guests, TOPOLOGY, Traffic, report};
+use crate::traffic::{EVERY_MS, Guests, TOPOLOGY, Traffic, report};
 
 const CALM: Duration = Duration::from_secs(2);
 
@@ -50,7 +50,7 @@ fn no_frame_and_no_lease_is_lost_when_daemons_of_ours_die_or_are_upgraded() {
     let leases = (guests.leases(), guests.lease_files(&lab));
     await_in_step(&lab);
     let network = DataPlane::of(&lab);
-    let traffic = Traffic::start(&guests);
+    let traffic = Traffic::start(&guests, EVERY_MS);
 
     let start = Instant::now();
     std::thread::sleep(CALM);

@@ -15,6 +15,7 @@ mod looks;
 
 mod alone;
 mod daemons;
+mod moments;
 mod picture;
 mod switches;
 mod traffic;

@@ -9,7 +9,7 @@ use crate::dataplane::await_in_step;
 use crate::looks::{dhcp_servers, on};
 use crate::picture::{self, await_same};
 use crate::support::{apply, fleet};
-use crate::traffic::{Guests, TOPOLOGY, Traffic, report};
+use crate::traffic::{EVERY_MS, Guests, TOPOLOGY, Traffic, report};
 
 const CALM: Duration = Duration::from_secs(1);
 
@@ -18,7 +18,7 @@ fn what_dies_under_our_daemons_is_right_again_without_a_hand() {
     let lab = fleet(&Options::default());
     apply(&lab, TOPOLOGY);
     let guests = Guests::start(&lab);
-    let traffic = Traffic::start(&guests);
+    let traffic = Traffic::start(&guests, EVERY_MS);
     await_in_step(&lab);
     let start = Instant::now();
     std::thread::sleep(CALM);

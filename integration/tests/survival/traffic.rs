@@ -32,7 +32,11 @@ const NICS: [&str; 6] = [
     "shop/db.eth1",
     "shop/db.eth2",
 ];
-const PACE: Duration = Duration::from_millis(1);
+/// For deaths that must cost nothing at all.
+pub(crate) const EVERY_MS: Duration = Duration::from_millis(1);
+/// For times at which a switch is changed. A userspace switch forwards in the thread that makes its ports, so frames wait
+/// until that is done, and of a frame each millisecond more are waiting than a socket holds.
+pub(crate) const NOW_AND_THEN: Duration = Duration::from_millis(20);
 /// Answers in a row that say that a path works.
 const ROW: usize = 50;
 
@@ -131,17 +135,17 @@ fn nic_of(name: &str) -> &str {
     name.split_once('.').unwrap().1
 }
 
-/// Paths between the guests, and to the internet, that are tried every millisecond.
+/// Paths between the guests, and to the internet, that are tried all the time.
 pub(crate) struct Traffic(Vec<Pinger>);
 
 impl Traffic {
-    pub(crate) fn start(guests: &Guests) -> Self {
+    pub(crate) fn start(guests: &Guests, every: Duration) -> Self {
         let paths = [
             ("shop/web", guests.address("shop/db.eth1")),
             ("shop/db", guests.address("shop/web.eth2")),
             ("shop/web", INTERNET_ADDRESS),
         ];
-        let start = |(from, to): (&str, _)| Pinger::start(guests.guest(from), to, PACE).unwrap();
+        let start = |(from, to): (&str, _)| Pinger::start(guests.guest(from), to, every).unwrap();
         let traffic = Self(paths.map(start).into());
         traffic.await_all();
         traffic
