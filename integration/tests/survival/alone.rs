@@ -9,7 +9,7 @@ use trunkline_integration::lab::{
 use trunkline_integration::wait::until;
 use trunkline_proto::wire::{Interface, SliceStatus, State};
 
-use crate::dataplane::await_in_step;
+use crate::dataplane::{DataPlane, await_in_step};
 use crate::looks::{await_state, await_status, dhcp_servers, file, interface, on, try_on};
 use crate::picture::{self, await_same};
 use crate::support::{LIMIT, apply, await_ready, fleet, guests, must_trunkctl, scrape};
@@ -171,6 +171,57 @@ fn nodes_that_are_alone_repair_drift_and_survive_a_reboot() {
     await_same(&lab, &before, "the controller's return");
 }
 
+/// A controller that misses a node after three seconds.
+fn attentive() -> Options {
+    let mut options = Options::default();
+    options.tuning.nodes.push("heartbeat = \"1s\"".to_owned());
+    options
+}
+
+#[test]
+fn a_node_that_is_parted_from_its_controller_goes_on_and_comes_back_by_itself() {
+    let lab = fleet(&attentive());
+    apply(&lab, TOPOLOGY);
+    let guests = Guests::start(&lab);
+    let traffic = Traffic::start(&guests, EVERY_MS);
+    await_in_step(&lab);
+    let network = DataPlane::of(&lab);
+    let start = Instant::now();
+    // Who is parted, from whom, whether only its own words are lost, and who then is alone.
+    let all = lab.layout().nodes();
+    let (w1, nn) = (vec!["w1".to_owned()], vec![NETNODE.to_owned()]);
+    for (host, from, one_way, alone) in [
+        ("w1", PartedFrom::Controller, false, w1),
+        (NETNODE, PartedFrom::Controller, true, nn),
+        (CONTROLLER, PartedFrom::All, true, all),
+    ] {
+        let parted = Instant::now();
+        let fault = Fault::Partition {
+            host: host.to_owned(),
+            from,
+            one_way,
+        };
+        let id = lab.fault(fault.clone()).unwrap();
+        alone.iter().for_each(|node| await_alone(&lab, node));
+        await_status(&lab, "shop", "to be unknown", |status| {
+            let named = alone
+                .iter()
+                .any(|node| status.reason.contains(&format!("{node} is not connected")));
+            status.state() == State::Unknown && named
+        });
+        let noticed = parted.elapsed().as_secs_f64();
+        let healed = Instant::now();
+        lab.heal(Some(id)).unwrap();
+        await_in_step(&lab);
+        let back = healed.elapsed().as_secs_f64();
+        println!("{fault}: noticed after {noticed:.1} s, back {back:.1} s after it was healed");
+        assert_eq!(DataPlane::of(&lab), network, "{fault}");
+    }
+    for (path, account) in traffic.since(start) {
+        assert_eq!(account.lost, 0, "{path}: {account:?}");
+    }
+}
+
 /// One slice without the dead worker, and one with a link of either kind.
 const NEAR_AND_FAR: &str = "
 slices:
@@ -192,9 +243,7 @@ slices:
 
 #[test]
 fn a_node_that_is_down_blocks_nobody_and_is_named() {
-    let mut options = Options::default();
-    options.tuning.nodes.push("heartbeat = \"1s\"".to_owned());
-    let lab = fleet(&options);
+    let lab = fleet(&attentive());
     apply(&lab, TOPOLOGY);
     // First it is silent, so that nobody hears of its end: no connection is closed.
     let silent = Fault::Partition {
