@@ -37,7 +37,7 @@ fn await_alone(lab: &Lab, node: &str) {
         AGENT_PROGRAM
     };
     let log = lab.host(node).unwrap().folder().join(format!("log/{program}.log"));
-    let says = "no session with the controller; what is desired stays as it is";
+    let says = "no session with the controller;";
     until(&format!("{node} to write that it is alone"), LIMIT, || {
         let text = std::fs::read_to_string(&log).unwrap();
         let end = text
