@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use trunkline_integration::program::console::{say_line, tell};
 use trunkline_integration::program::control::Change;
-use trunkline_integration::program::{background, daemons, guests, supervise};
+use trunkline_integration::program::{background, daemons, faults, guests, supervise};
 use trunkline_integration::{LabError, attacks, bench_traffic, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
@@ -50,6 +50,9 @@ enum Command {
     /// Guests: what runs behind the TAPs.
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// Faults of the switch between the hosts: frames are lost, and nobody is told.
+    #[command(subcommand)]
+    Fault(faults::Command),
     /// Prove a whole fleet from inside its guests, then stay up until Ctrl-C.
     Demo {
         /// End after the proof: status 0 when everything holds, 1 otherwise.
@@ -162,6 +165,7 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
             attacks: true, json, ..
         } => return attacks::run(json),
         Command::Demo { once, json, .. } => return demo::run(once, json),
+        Command::Fault(command) => faults::run(command)?,
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,
         Command::Guest(GuestCommand::List { json }) => guests::list(json)?,

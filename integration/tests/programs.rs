@@ -164,6 +164,57 @@ fn a_daemon_that_died_is_told_and_started_again(at: &Path) {
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing of ours belongs on inet"));
 }
 
+fn faults_are_made_listed_and_healed(at: &Path) {
+    let refused = |arguments: &[&str]| {
+        let output = run(at, &[&["fault"], arguments].concat());
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(must(at, &["fault", "list"]), "There is no fault.\n");
+    assert_eq!(must(at, &["fault", "heal"]), "There is no fault.\n");
+    let said = must(at, &["fault", "vlan-drop", "110", "w1"]);
+    let end = "./integration/lab fault heal 1 ends it.";
+    assert_eq!(said, format!("Fault 1: VLAN 110 does not pass to and from w1. {end}\n"));
+    must(at, &["fault", "one-way", "w1", "nn", "120"]);
+    must(at, &["fault", "mtu", "w2", "1400"]);
+    let said = must(at, &["fault", "partition", "w2", "--from-controller", "--one-way"]);
+    assert!(
+        said.starts_with("Fault 4: w2 is heard no more by the controller."),
+        "{said}"
+    );
+    let listed = must(at, &["fault", "list"]);
+    assert_eq!(listed.lines().count(), 5, "{listed}");
+    assert!(listed.contains("VLAN 120 does not pass w1 -> nn"), "{listed}");
+    let said = must(at, &["fault", "heal", "2"]);
+    assert!(
+        said.starts_with("Healed fault 2: VLAN 120 does not pass w1 -> nn. It dropped "),
+        "{said}"
+    );
+    let listed: Value = serde_json::from_str(&must(at, &["fault", "list", "--json"])).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    assert_eq!(listed[1]["fault"]["kind"], "mtu", "{listed}");
+    assert!(must(at, &["status"]).contains("3 faults stand: ./integration/lab fault list"));
+    for (arguments, why) in [
+        (&["vlan-drop", "4095", "w1"][..], "there is no VLAN 4095"),
+        (&["vlan-drop", "many", "w1"], "invalid value 'many'"),
+        (&["vlan-drop", "110", "w9"], "there are: w1 w2 nn"),
+        (&["one-way", "w1", "w1"], "name two hosts"),
+        (&["mtu", "w1", "9217"], "68 to 9216"),
+        (
+            &["partition", "w1", "--from-all", "--from-controller"],
+            "cannot be used with",
+        ),
+        (&["partition", "ctl", "--from-controller"], "the controller's host"),
+        (&["heal", "2"], "there is no fault 2; there are: 1 3 4"),
+        (&["heal", "w1"], "neither \"all\" nor a fault's number"),
+    ] {
+        let said = refused(arguments);
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+    assert_eq!(must(at, &["fault", "heal", "all"]).lines().count(), 3);
+    assert_eq!(must(at, &["fault", "list"]), "There is no fault.\n");
+}
+
 /// A reader that has seen enough is none of our trouble; a full disk is told in one line.
 fn nobody_needs_to_listen(at: &Path) {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -227,6 +278,7 @@ fn a_lab_in_the_background_is_played_with_and_ended() {
     let resolver = must(at, &["guest", "exec", "right", "cat", "/etc/resolv.conf"]);
     assert_eq!(resolver.trim(), "nameserver 8.8.8.8");
     a_daemon_that_died_is_told_and_started_again(at);
+    faults_are_made_listed_and_healed(at);
     trunkctl(at, "link remove green/left-eth1--right-eth1");
     trunkctl(at, "vm remove green/left");
     let listed = must(at, &["guest", "list"]);

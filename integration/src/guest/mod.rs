@@ -9,6 +9,7 @@ mod initramfs;
 mod lease;
 mod machine;
 mod namespace;
+pub mod pinger;
 pub mod pump;
 mod tun;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use lease::Lease;
+pub use pinger::{Account, Pinger};
 pub use tun::open as open_tap;
 
 use crate::LabError;

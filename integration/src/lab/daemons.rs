@@ -36,6 +36,8 @@ pub struct Tuning {
     pub otlp_endpoint: Option<String>,
     /// Lines for the controller's section `[network]`.
     pub network: Vec<String>,
+    /// Lines for the controller's section `[nodes]`.
+    pub nodes: Vec<String>,
     /// Log filter of every daemon.
     pub log_filter: Option<String>,
 }
@@ -160,9 +162,10 @@ fn controller(bundle: &Path, tuning: &Tuning) -> String {
     let bundle = bundle.display();
     let state = state_dir(CONTROLLER_PROGRAM);
     let network = tuning.network.join("\n");
+    let nodes = tuning.nodes.join("\n");
     format!(
         "listen = \"0.0.0.0:{CONTROLLER_PORT}\"\nbundle = \"{bundle}\"\n\n[state]\ndir = \"{state}\"\n\n\
-         [network]\n{network}\n\n{}",
+         [network]\n{network}\n\n[nodes]\n{nodes}\n\n{}",
         telemetry(tuning, 9464)
     )
 }

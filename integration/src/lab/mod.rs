@@ -6,6 +6,7 @@
 
 pub mod daemons;
 mod fabric;
+pub mod fault;
 mod forward;
 pub mod host;
 pub mod init;
@@ -25,6 +26,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 pub use daemons::{AGENT_PROGRAM, CONTROLLER_PROGRAM, NETNODE_PROGRAM, Tuning};
+pub use fault::{Fault, PartedFrom};
 pub use host::Host;
 pub use internet::Internet;
 pub use layout::Layout;
@@ -77,6 +79,7 @@ pub struct Lab {
     layout: Layout,
     folder: PathBuf,
     tuning: Tuning,
+    faults: Mutex<fault::Faults>,
     janitor: Arc<Mutex<Option<Janitor>>>,
 }
 
@@ -111,6 +114,7 @@ impl Lab {
             layout,
             folder,
             tuning,
+            faults: Mutex::default(),
             janitor,
         };
         for node in layout.nodes() {

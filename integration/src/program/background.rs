@@ -129,11 +129,21 @@ pub fn status(json: bool) -> Result<(), LabError> {
         return say_line(&format!("{all:#}"));
     }
     say(&format!(
-        "Supervisor: process {}, controller at {}\n{}\n",
+        "Supervisor: process {}, controller at {}\n{}{}\n",
         state.pid,
         state.endpoint,
+        faults(status.faults),
         tables(&status)
     ))
+}
+
+/// Whoever wonders why nothing passes is told first.
+fn faults(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "1 fault stands: ./integration/lab fault list\n".to_owned(),
+        many => format!("{many} faults stand: ./integration/lab fault list\n"),
+    }
 }
 
 fn tables(status: &Status) -> String {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::LabError;
 use crate::guest::{Guest, Kind, Spec};
 use crate::lab::Lab;
+use crate::lab::fault::{Fault, Standing};
 
 /// A question to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +47,18 @@ pub enum Request {
         /// What is to be done.
         change: Change,
     },
+    /// Make a fault between the hosts.
+    AddFault {
+        /// Which.
+        fault: Fault,
+    },
+    /// Heal faults.
+    Heal {
+        /// One of them; all when absent.
+        id: Option<u32>,
+    },
+    /// Say which faults stand.
+    Faults,
     /// Say what runs.
     Status,
 }
@@ -73,6 +86,11 @@ pub enum Answer {
         /// Their names.
         programs: Vec<String>,
     },
+    /// Faults that stand, or that were healed.
+    Faults {
+        /// The oldest first.
+        faults: Vec<Standing>,
+    },
     /// How a command ended.
     Output {
         /// Exit code.
@@ -98,6 +116,9 @@ pub struct Status {
     pub daemons: Vec<(String, String, Result<u32, String>)>,
     /// Each guest.
     pub guests: Vec<GuestStatus>,
+    /// How many faults stand between the hosts.
+    #[serde(default)]
+    pub faults: usize,
 }
 
 /// One guest.
@@ -212,7 +233,15 @@ impl Control {
                 let programs = super::daemons::change(&self.lab, &host, change)?;
                 Ok(Answer::Changed { programs })
             }
-            Request::Status => Ok(Answer::Status(self.status())),
+            Request::AddFault { fault } => {
+                let id = self.lab.fault(fault)?;
+                let mut faults = self.lab.faults()?;
+                faults.retain(|standing| standing.id == id);
+                Ok(Answer::Faults { faults })
+            }
+            Request::Heal { id } => self.lab.heal(id).map(|faults| Answer::Faults { faults }),
+            Request::Faults => self.lab.faults().map(|faults| Answer::Faults { faults }),
+            Request::Status => self.status().map(Answer::Status),
         }
     }
 
@@ -228,7 +257,7 @@ impl Control {
         Ok(Answer::Done)
     }
 
-    fn status(&self) -> Status {
+    fn status(&self) -> Result<Status, LabError> {
         let guests: Vec<Arc<Guest>> = self.guests().values().map(Arc::clone).collect();
         let of = |guest: &Arc<Guest>| GuestStatus {
             name: guest.spec().name.clone(),
@@ -244,10 +273,11 @@ impl Control {
                 .map(|nic| (nic.name.clone(), address(guest, &nic.name)))
                 .collect(),
         };
-        Status {
+        Ok(Status {
             daemons: self.lab.daemons(),
             guests: guests.iter().map(of).collect(),
-        }
+            faults: self.lab.faults()?.len(),
+        })
     }
 
     fn guest(&self, name: &str) -> Result<Arc<Guest>, LabError> {

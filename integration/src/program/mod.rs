@@ -4,6 +4,7 @@ pub mod background;
 pub mod console;
 pub mod control;
 pub mod daemons;
+pub mod faults;
 pub mod guests;
 pub mod state;
 pub mod supervise;
