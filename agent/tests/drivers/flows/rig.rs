@@ -51,6 +51,7 @@ impl Rig {
         // Without flows nothing passes: the bridge is secure.
         let heard = rig.heard_within(&frame(ALL, mac("a").octets(), IPV4, &[]), "a", 200);
         assert_eq!(heard, Heard::new());
+        rig.bridge.client.match_fragments().await.unwrap();
         rig.bridge.apply(&compile(network)).await;
         // The switch learns where b is.
         rig.hear("b", &frame(mac("a").octets(), mac("b").octets(), IPV4, &[]))
