@@ -17,7 +17,7 @@ use super::{Acts, Seen, Worker};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
-    openflow::{self, FlowSet, MeterCounters},
+    openflow::{self, FlowSet, Fragments, MeterCounters, Table},
     switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Guarded {
     pub(super) rest: openflow::Plan,
     /// VLANs with a guest whose limits the switch cannot have, and why.
     pub(super) unlimited: BTreeMap<VlanId, String>,
+    /// What the flows see of fragments.
+    pub(super) fragments: Fragments,
     wanted: FlowSet,
     there: FlowSet,
 }
@@ -73,8 +75,13 @@ impl Worker {
     }
 
     async fn set(&self, wanted: &FlowSet) -> Result<(), openflow::Error> {
-        let there = self.openflow.table().await?.set;
-        let plan = openflow::plan(wanted, &there);
+        let table = self.openflow.table().await?;
+        // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
+        // them may be somebody else's.
+        if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
+            self.match_fragments(table.fragments).await?;
+        }
+        let plan = openflow::plan(wanted, &table.set);
         if plan.is_empty() {
             return Ok(());
         }
@@ -83,6 +90,21 @@ impl Worker {
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
         Ok(())
+    }
+
+    /// A switch that cannot is no reason to go without flows: they stop what they can, and the look that follows sees how it stands.
+    async fn match_fragments(&self, before: Fragments) -> Result<(), openflow::Error> {
+        match self.openflow.match_fragments().await {
+            Ok(()) => {
+                tracing::info!(%before, "flows see into fragments");
+                Ok(())
+            }
+            Err(error) if error.is_answer() => {
+                tracing::debug!(error = crate::chain(&error), "flows do not see into fragments");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here; and one that has
@@ -125,7 +147,7 @@ impl Worker {
             self.unmetered.clone_from(&unmetered);
         }
         match self.openflow.table().await {
-            Ok(table) => Ok(guarded(desired, observed, network, table.set, &unmetered)),
+            Ok(table) => Ok(guarded(desired, observed, network, table, &unmetered)),
             Err(error) => {
                 self.alive = None;
                 Err(crate::chain(&error))
@@ -134,7 +156,8 @@ impl Worker {
     }
 }
 
-fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet, unmetered: &Unmetered) -> Guarded {
+fn guarded(desired: &Desired, observed: &Observed, network: Network, table: Table, unmetered: &Unmetered) -> Guarded {
+    let (there, fragments) = (table.set, table.fragments);
     let mut wanted = compile(&network);
     wanted.do_without(unmetered.keys(), &there);
     let rest = openflow::plan(&wanted, &there);
@@ -159,6 +182,7 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, there: Flow
         network,
         standings,
         rest,
+        fragments,
         wanted,
         there,
     }

@@ -1,6 +1,7 @@
 //! What was read back of each resource.
 
 use trunkline_proto::{
+    VlanId,
     resource::{Facts, Flows, Observation, Port, Spec, State},
     wire,
 };
@@ -8,7 +9,7 @@ use trunkline_proto::{
 use super::{Seen, flows::Guarded};
 use crate::{
     node::Desired,
-    openflow,
+    openflow::{self, Fragments},
     switch::{self, FailMode, Judgement},
 };
 
@@ -124,10 +125,24 @@ fn judge_flows(flows: &Flows, seen: &Seen) -> (State, String, Option<Facts>) {
         (State::Failed, reason)
     } else if let Some(reason) = guarded.unlimited.get(&flows.vlan) {
         (State::Degraded, format!("broadcast limits cannot be set: {reason}"))
+    } else if let Some(reason) = unseen(&seen.state.bridge.name, flows, guarded.fragments) {
+        (State::Degraded, reason)
     } else {
         (State::Ready, String::new())
     };
     (state, reason, Some(facts))
+}
+
+/// What port security does not see; without it a guest may send fragments as it likes.
+pub(super) fn unseen(bridge: &str, flows: &Flows, fragments: Fragments) -> Option<String> {
+    let secured = flows.port_security || flows.protected || flows.vlan == VlanId::INTERNET;
+    (secured && fragments != Fragments::Matched).then(|| {
+        format!(
+            "{bridge} handles fragments as `{fragments}` and cannot be set to `{}`: honest ones are lost, and a guest can \
+             send ICMP redirects in them",
+            Fragments::Matched
+        )
+    })
 }
 
 /// Flows of others may let pass what ours would drop; one in the place of ours keeps ours out.
