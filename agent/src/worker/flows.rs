@@ -17,6 +17,7 @@ use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
     openflow::{self, FlowSet, MeterCounters},
+    probe,
     switch::{Observed, ObservedPort, Plan, SwitchState},
 };
 
@@ -168,7 +169,11 @@ pub(super) fn network(desired: &Desired, state: &SwitchState, observed: &Observe
     });
     Network {
         uplink,
-        probe: None,
+        probe: state
+            .ports
+            .contains_key(probe::PORT)
+            .then(|| number(probe::PORT))
+            .flatten(),
         guests: guests.collect(),
         services: BTreeMap::new(),
         segments,
