@@ -81,7 +81,8 @@ struct Search {
     high: u16,
     round: u32,
     tried: Vec<u16>,
-    sent: Option<Duration>,
+    /// When the round is due: those that wait longest come first.
+    due: Duration,
     tries: u8,
 }
 
@@ -200,11 +201,12 @@ impl Outbound {
         if self.search.is_none() && self.searched.is_none_or(rested) {
             self.searched = Some(now);
             self.search = Some(Search {
-                low: SMALL,
+                // That much came a moment ago.
+                low: echo.beat_largest.max(SMALL),
                 high: mtu.saturating_add(1),
                 round: self.next_round(),
                 tried: Vec::new(),
-                sent: None,
+                due: now,
                 tries: 0,
             });
         }
@@ -215,7 +217,7 @@ impl Outbound {
         self.rounds
     }
 
-    fn progress(&mut self, echo: Echo, mtu: u16, _now: Duration) {
+    fn progress(&mut self, echo: Echo, mtu: u16, now: Duration) {
         let next = self.rounds.checked_add(1).unwrap_or(1);
         let Some(search) = &mut self.search else { return };
         if search.tried.is_empty() || echo.round != search.round {
@@ -225,7 +227,7 @@ impl Outbound {
         let failed = search.tried.iter().copied().filter(|size| *size > echo.round_largest);
         search.high = failed.min().unwrap_or(search.high).min(search.high);
         if search.high - search.low > 1 {
-            (search.round, search.sent, search.tries) = (next, None, 0);
+            (search.round, search.due, search.tries) = (next, now, 0);
             search.tried.clear();
             self.rounds = next;
             return;
@@ -249,12 +251,7 @@ impl Outbound {
     /// When the search has something to do.
     #[must_use]
     pub fn search_due(&self) -> Option<Duration> {
-        let search = self.search.as_ref()?;
-        Some(
-            search
-                .sent
-                .map_or(Duration::ZERO, |sent| sent.saturating_add(ROUND_WAIT)),
-        )
+        self.search.as_ref().map(|search| search.due)
     }
 
     /// The sizes of the round that is due, and its number; the question goes after them.
@@ -274,7 +271,7 @@ impl Outbound {
             return None;
         }
         search.tries += 1;
-        search.sent = Some(now);
+        search.due = now.saturating_add(ROUND_WAIT);
         if search.tried.is_empty() {
             search.tried = ladder(search.low, search.high);
         }

@@ -240,7 +240,7 @@ fn a_new_peer_of_a_node_that_waits_is_proved_both_ways_with_less_than_five_frame
     let needed = wire.sent[before..].iter().filter(|(when, _, _)| *when < wire.now);
     let frames = needed.count();
     assert!(frames < 5, "{frames} frames");
-    assert!(took < 5 * MS, "{took:?}");
+    assert!(took < 10 * MS, "{took:?}");
 }
 
 #[test]
