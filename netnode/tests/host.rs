@@ -8,12 +8,14 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use support::far::Far;
 use support::guest::{Guest, internet_server, read_line};
 use support::{
-    Lab, desired, dhcp, dhcp_with_dns, gateway, nat, on_private_host, reservation, run, succeeds, sysctl, trunk, wait,
+    Lab, desired, dhcp, dhcp_with_dns, gateway, nat, on_private_host, probe, reservation, run, succeeds, sysctl, trunk,
+    wait,
 };
 use trunkline_agent::node::Host;
-use trunkline_proto::resource::{Facts, Reservation, State};
+use trunkline_proto::resource::{Facts, Reservation, Spec, State};
 
 const WEB_ETH0: &str = "52:54:00:03:ea:00";
 const WEB_ETH1: &str = "52:54:00:03:ea:01";
@@ -504,6 +506,49 @@ fn an_address_whose_guest_went_is_served_to_its_heir_at_once() {
             let lease = web.with_mac(STRANGER).lease().await.expect("a lease for the heir");
             assert_eq!(lease.address, Ipv4Addr::new(10, 60, 7, 10));
             assert!(web.lease().await.is_none(), "nothing is reserved for it any more");
+        },
+    );
+}
+
+#[test]
+fn a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk() {
+    on_private_host(
+        "a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk",
+        async |lab| {
+            let mut node = lab.node().await;
+            let all = desired([trunk(&[110]), gateway(110), Spec::Probe(probe(110, &["w1"]))]);
+            let seen = node.pass(&all).await;
+            assert_eq!(seen.of("probe_vlan110").state, State::Pending);
+            let far = Far::start("w1", "trunk0-far", probe(110, &["n1"])).await;
+            let seen = node.until_ready(&all).await;
+            let Some(Facts::Probe(facts)) = &seen.of("probe_vlan110").facts else {
+                panic!("no facts")
+            };
+            assert_eq!((facts.paths[0].largest, facts.period_ms), (1500, 1000));
+            let deadline = Instant::now() + support::PATIENCE;
+            while far.state() != (State::Ready, String::new()) {
+                assert!(Instant::now() < deadline, "{:?}", far.state());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(lab.vsctl(&["get", "port", "tlprobe0", "trunks"]), "[110]");
+
+            // Its end is told by the node that hears nothing any more.
+            drop(far);
+            let deadline = Instant::now() + support::PATIENCE;
+            loop {
+                let seen = node.pass(&all).await;
+                let probe = seen.of("probe_vlan110");
+                if probe.state == State::Degraded {
+                    assert_eq!(probe.reason, "vlan 110 does not pass w1 -> n1");
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{probe:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+
+            let fewer = desired([trunk(&[110]), gateway(110)]);
+            node.until_ready(&fewer).await;
+            assert!(!run(&["ip", "-br", "link"]).contains("tlprobe0"));
         },
     );
 }

@@ -79,6 +79,8 @@ struct Life {
     sizes: BTreeMap<u16, Duration>,
     beat: Beat,
     history: History,
+    /// The round that comes in, and the last one that is whole: its number, and the largest that came of it.
+    coming: (u32, u16),
     round: (u32, u16),
     /// What the peer says that it gets from us.
     echo: Echo,
@@ -252,6 +254,7 @@ impl Life {
                 ..Beat::default()
             },
             history: History::default(),
+            coming: (0, 0),
             round: (0, 0),
             echo: Echo::default(),
             round_trip: None,
@@ -290,10 +293,14 @@ impl Life {
         match frame.kind {
             Kind::Full | Kind::Known | Kind::Small => self.in_beat(frame, mtu, now, first),
             Kind::Search | Kind::Ask => {
-                if self.round.0 != frame.round {
-                    self.round = (frame.round, 0);
+                if self.coming.0 != frame.round {
+                    self.coming = (frame.round, 0);
                 }
-                self.round.1 = self.round.1.max(frame.size);
+                self.coming.1 = self.coming.1.max(frame.size);
+                // Told before it is whole it would be taken for the answer.
+                if frame.kind == Kind::Ask {
+                    self.round = self.coming;
+                }
                 false
             }
             Kind::Answer => false,

@@ -34,7 +34,7 @@ use trunkline_certs::{
 use trunkline_proto::{
     Digest, LinkSubnet, Mac, VlanId, VmId,
     daemon::TelemetryConfig,
-    resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Spec, State, Trunk},
+    resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Probe, ProbeKey, Spec, State, Trunk},
     wire::{
         Ack, ControllerMessage, Hello, InventoryRequest, NodeMessage, Report, ResourceKey, Update, Welcome,
         controller_message::Message as ToNode,
@@ -59,6 +59,7 @@ impl Pki {
         for (role, name) in [
             (Role::Controller, "controller"),
             (Role::Worker, "w1"),
+            (Role::Worker, "w2"),
             (Role::Netnode, "n1"),
         ] {
             let serves = role == Role::Controller;
@@ -234,7 +235,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, report: Report) {
+    pub fn take(&mut self, report: Report) {
         self.reports += 1;
         self.complete |= report.complete;
         self.clean_generation = self.clean_generation.max(report.clean_generation);
@@ -320,10 +321,14 @@ pub struct Node {
 }
 
 pub fn config(pki: &Pki, controller: SocketAddr, state: &Path) -> NodeConfig {
+    config_of("w1", pki, controller, state)
+}
+
+pub fn config_of(name: &str, pki: &Pki, controller: SocketAddr, state: &Path) -> NodeConfig {
     NodeConfig {
         node: NodeSection {
-            name: "w1".parse().unwrap(),
-            bundle: pki.bundle("w1"),
+            name: name.parse().unwrap(),
+            bundle: pki.bundle(name),
             state_dir: state.to_owned(),
         },
         controller: ControllerSection {
@@ -498,6 +503,17 @@ pub fn flows_with(vlan: u32, broadcast_limit: Option<u32>) -> Envelope {
         protected: false,
         broadcast_limit: broadcast_limit.and_then(NonZeroU32::new),
         unknown_unicast_limit: None,
+    });
+    Envelope::seal(&spec, "")
+}
+
+/// What joins this node to its peers on a VLAN is to be proved. All nodes have the same key.
+pub fn probe(vlan: u32, peers: &[&str]) -> Envelope {
+    let spec = Spec::Probe(Probe {
+        vlan: VlanId::try_from(vlan).unwrap(),
+        mtu: 1500,
+        peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+        keys: vec![ProbeKey { id: 1, secret: [7; 32] }],
     });
     Envelope::seal(&spec, "")
 }
