@@ -530,7 +530,7 @@ fn a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk() {
                 assert!(Instant::now() < deadline, "{:?}", far.state());
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert_eq!(lab.vsctl(&["get", "port", "tlprobe0", "trunks"]), "[110]");
+            assert_eq!(lab.vsctl(&["get", "port", "tlprobe0", "trunks"]).trim(), "[110]");
 
             // Its end is told by the node that hears nothing any more.
             drop(far);

@@ -47,6 +47,11 @@ impl Budget {
         enough
     }
 
+    /// Returns what was spent and not used.
+    pub fn give_back(&mut self, spent: u32, used: usize) {
+        self.left += spent.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
+    }
+
     /// When there will be so many.
     #[must_use]
     pub fn refilled(&self, frames: u32) -> Duration {

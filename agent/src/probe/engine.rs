@@ -14,7 +14,7 @@ use super::{
     frame::{self, Announcement, Kind, Malformed, NodeId, SMALL, Signer},
     inbound::{Inbound, Moment, Taken},
     judge::{Case, Path, Verdict, millis},
-    outbound::{Outbound, Slot},
+    outbound::{Outbound, Slot, Step},
 };
 
 /// How often a pair is probed when there are few.
@@ -28,7 +28,7 @@ const RESERVE: u32 = 100;
 /// Most frames of a beat and an answer.
 const BEAT_COST: u32 = 4;
 /// Most frames of a round of a search.
-const ROUND_COST: u32 = 9;
+const ROUND_COST: u32 = 8;
 
 /// All pairs of VLAN and peer, and what is known of each.
 #[derive(Debug)]
@@ -217,17 +217,23 @@ impl Engine {
         // The longest waiting first, so that nobody waits for ever when there is more than may be sent.
         for pair in self.beats.due(now, TURN) {
             if self.budget.spend(BEAT_COST, 0) {
+                let before = frames.len();
                 self.speak(pair, now, &mut frames);
+                self.budget.give_back(BEAT_COST, frames.len() - before);
                 self.plan(pair);
             }
         }
         for pair in self.searches.due(now, TURN) {
             if self.budget.spend(ROUND_COST, RESERVE) {
+                let before = frames.len();
                 self.round(pair, now, &mut frames);
+                self.budget.give_back(ROUND_COST, frames.len() - before);
                 self.plan(pair);
             }
         }
         self.counts.sent(frames.len());
+        // Small ones first: where the way out refuses a large frame, ovs-vswitchd drops what came with it after it, too.
+        frames.sort_by_key(Vec::len);
         frames
     }
 
@@ -282,8 +288,8 @@ impl Engine {
         let last = sizes.len().saturating_sub(1);
         for (at, size) in sizes.into_iter().enumerate() {
             let kind = match at {
-                _ if at == last => Kind::Small,
-                0 => Kind::Full,
+                0 => Kind::Small,
+                _ if at == last => Kind::Full,
                 _ => Kind::Known,
             };
             frames.push(voice.say(kind, size, 0, pair, now));
@@ -292,13 +298,15 @@ impl Engine {
 
     fn round(&mut self, id: PairId, now: Duration, frames: &mut Vec<Vec<u8>>) {
         let Some((pair, voice)) = self.pair(id) else { return };
-        let Some((round, sizes)) = pair.outbound.take_round(voice.mtu, now) else {
-            return;
-        };
-        for size in sizes {
-            frames.push(voice.say(Kind::Search, size, round, pair, now));
+        match pair.outbound.take_round(voice.mtu, now) {
+            None => {}
+            Some((round, Step::Sizes(sizes))) => {
+                for size in sizes {
+                    frames.push(voice.say(Kind::Search, size, round, pair, now));
+                }
+            }
+            Some((round, Step::Ask)) => frames.push(voice.say(Kind::Ask, SMALL, round, pair, now)),
         }
-        frames.push(voice.say(Kind::Ask, SMALL, round, pair, now));
     }
 
     /// What is known of one VLAN's resource; `None` when it is not probed, or another version of it is.

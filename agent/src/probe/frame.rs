@@ -40,11 +40,11 @@ impl NodeId {
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Opens a beat: as large as the link's MTU.
+    /// Ends a beat: as large as the link's MTU.
     Full,
     /// Within a beat: as large as is known to pass, when that is less.
     Known,
-    /// Closes a beat.
+    /// Opens a beat, and so closes the one before.
     Small,
     /// One size of a round of the search for the largest.
     Search,

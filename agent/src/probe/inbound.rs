@@ -91,7 +91,7 @@ struct Life {
 struct Beat {
     number: u32,
     largest: u16,
-    /// Largest of the last one that was closed.
+    /// Largest of the one before.
     closed: Option<u16>,
 }
 
@@ -313,19 +313,20 @@ impl Life {
         if ahead > u32::MAX / 2 {
             return false;
         }
+        let mut worse = false;
         if ahead > 0 {
-            let missed = if first { 1 } else { ahead };
-            self.history.shift(missed, now);
+            self.history.shift(if first { 1 } else { ahead }, now);
+            if !first {
+                // The one before is over.
+                let before = self.beat.closed.replace(self.beat.largest);
+                worse = self.beat.largest < before.unwrap_or(mtu).min(mtu);
+            }
             (self.beat.number, self.beat.largest) = (frame.beat, 0);
         }
         if frame.size >= mtu {
             self.history.bits |= 1;
         }
         self.beat.largest = self.beat.largest.max(frame.size);
-        if frame.kind != Kind::Small {
-            return false;
-        }
-        let before = self.beat.closed.replace(self.beat.largest);
-        self.beat.largest < before.unwrap_or(mtu).min(mtu)
+        worse
     }
 }

@@ -1,11 +1,11 @@
 //! The direction from this node to a peer: when to say what. Pure; time is handed in.
 //!
-//! A *beat* is one announcement: a frame of full size, one as large as is known to pass when that is less, and a small one. Beats
+//! A *beat* is one announcement: a small frame, one as large as is known to pass when that is less than full, and one of full size. Beats
 //! come once a period, in a slot of the pair's own; faster until both ends have heard each other; and at once when the peer has not
 //! heard us, or hears less than before.
 //!
-//! A *search* finds the largest size that passes: rounds of a few sizes each, answered with the largest that came, until two
-//! neighbouring bytes are known to differ.
+//! A *search* finds the largest size that passes: rounds of a few sizes each, and a little later the question which was the largest
+//! that came, until two neighbouring bytes are known to differ.
 
 use std::time::Duration;
 
@@ -17,11 +17,15 @@ const FIRST: Duration = Duration::from_millis(5);
 const SPACING: Duration = Duration::from_millis(5);
 /// Sizes in one round.
 const LADDER: u16 = 8;
+/// How long after its sizes a round's question goes: together they could be dropped together.
+const ASK_AFTER: Duration = Duration::from_millis(5);
 /// How long an answer is waited for, and how often it is asked for again.
 const ROUND_WAIT: Duration = Duration::from_millis(100);
 const ROUND_TRIES: u8 = 3;
-/// Most periods between two searches that found the same.
-const SEARCH_PERIODS_MOST: u32 = 8;
+/// Periods between two searches while nothing has changed; doubled up to the most as long as they find the same. That everything passes
+/// again, or less than was found, is seen by the next beat.
+const REST: u32 = 4;
+const REST_MOST: u32 = 16;
 
 /// The pair's place within a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +78,15 @@ pub struct Outbound {
     rounds: u32,
 }
 
+/// What a search has to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Frames of these sizes.
+    Sizes(Vec<u16>),
+    /// The question what came of them.
+    Ask,
+}
+
 /// A search under way: `low` passes, `high` does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Search {
@@ -81,8 +94,10 @@ struct Search {
     high: u16,
     round: u32,
     tried: Vec<u16>,
-    /// When the round is due: those that wait longest come first.
+    /// When its next step is due: those that wait longest come first.
     due: Duration,
+    /// The sizes went, the question did not yet.
+    ask: bool,
     tries: u8,
 }
 
@@ -146,7 +161,7 @@ impl Outbound {
         turn.min(again).min(asked)
     }
 
-    /// A beat goes out: its sizes in this order, the last one small.
+    /// A beat goes out: its sizes, the first one small, the last one full.
     pub fn take_beat(&mut self, mtu: u16, now: Duration) -> Vec<u16> {
         self.beat = self.beat.wrapping_add(1);
         self.last = Some(now);
@@ -155,7 +170,7 @@ impl Outbound {
             .pause
             .map(|pause| pause.saturating_mul(2).min(self.slot.period.max(FIRST)));
         let known = self.known.filter(|known| (SMALL + 1..mtu).contains(known));
-        [Some(mtu), known, Some(SMALL)].into_iter().flatten().collect()
+        [Some(SMALL), known, Some(mtu)].into_iter().flatten().collect()
     }
 
     /// The next beat shall not wait for its turn.
@@ -207,6 +222,7 @@ impl Outbound {
                 round: self.next_round(),
                 tried: Vec::new(),
                 due: now,
+                ask: false,
                 tries: 0,
             });
         }
@@ -227,7 +243,7 @@ impl Outbound {
         let failed = search.tried.iter().copied().filter(|size| *size > echo.round_largest);
         search.high = failed.min().unwrap_or(search.high).min(search.high);
         if search.high - search.low > 1 {
-            (search.round, search.due, search.tries) = (next, now, 0);
+            (search.round, search.due, search.ask, search.tries) = (next, now, false, 0);
             search.tried.clear();
             self.rounds = next;
             return;
@@ -241,9 +257,9 @@ impl Outbound {
         self.search = None;
         let found = (found < mtu).then_some(found);
         self.rest = if found == self.known {
-            (self.rest * 2).min(SEARCH_PERIODS_MOST)
+            (self.rest * 2).min(REST_MOST)
         } else {
-            1
+            REST
         };
         self.known = found;
     }
@@ -254,12 +270,16 @@ impl Outbound {
         self.search.as_ref().map(|search| search.due)
     }
 
-    /// The sizes of the round that is due, and its number; the question goes after them.
-    pub fn take_round(&mut self, mtu: u16, now: Duration) -> Option<(u32, Vec<u16>)> {
+    /// The step that is due, and the number of its round.
+    pub fn take_round(&mut self, mtu: u16, now: Duration) -> Option<(u32, Step)> {
         if self.search_due().is_none_or(|due| due > now) {
             return None;
         }
         let search = self.search.as_mut()?;
+        if std::mem::take(&mut search.ask) {
+            search.due = now.saturating_add(ROUND_WAIT);
+            return Some((search.round, Step::Ask));
+        }
         if search.tries == ROUND_TRIES {
             // The answer does not come through; what is known is better than nothing.
             let low = search.low;
@@ -271,11 +291,11 @@ impl Outbound {
             return None;
         }
         search.tries += 1;
-        search.due = now.saturating_add(ROUND_WAIT);
+        (search.due, search.ask) = (now.saturating_add(ASK_AFTER), true);
         if search.tried.is_empty() {
             search.tried = ladder(search.low, search.high);
         }
-        Some((search.round, search.tried.clone()))
+        Some((search.round, Step::Sizes(search.tried.clone())))
     }
 }
 
