@@ -303,6 +303,40 @@ fn two_workers_prove_a_vlan_to_each_other_and_what_breaks_it_is_named() {
     });
 }
 
+#[test]
+fn two_hundred_vlans_are_proved_and_the_one_that_is_dropped_is_named() {
+    stage(|w1, w2| {
+        let vlans: Vec<u32> = (101..301).collect();
+        let all = |guest, peer| {
+            let mut all = vec![port(guest, 110), trunk(&vlans)];
+            all.extend(vlans.iter().map(|vlan| flows(*vlan)));
+            all.extend(vlans.iter().map(|vlan| probe(*vlan, &[peer])));
+            all
+        };
+        let began = Instant::now();
+        w1.update(&all(1001, "w2"));
+        w2.update(&all(1002, "w1"));
+        let count = |site: &Site| {
+            let seen = site.seen.lock().unwrap();
+            let ready = seen
+                .items
+                .values()
+                .filter(|seen| seen.state == State::Ready && matches!(seen.facts, Some(Facts::Probe(_))));
+            ready.count()
+        };
+        until("all to be ready", || match (count(w1), count(w2)) {
+            (200, 200) => Ok(()),
+            other => Err(other),
+        });
+        println!("200 ready after {:?}", began.elapsed());
+        drop_vlan(None);
+        let took = w1.until_degraded("vlan 110 does not pass w2 -> w1");
+        w2.until_degraded("vlan 110 does not pass w1 -> w2");
+        println!("dropped: named after {took:?}");
+        assert_eq!((count(w1), count(w2)), (199, 199));
+    });
+}
+
 #[allow(unsafe_code)]
 mod tun {
     use super::{File, libc};
@@ -474,7 +508,7 @@ fn a_strangers_device_of_the_ports_name_is_not_touched() {
         // Its siblings go on.
         until("the port of the guest", || match w1.seen("port tap_1001_eth1") {
             Some(seen) if seen.state == State::Ready => Ok(()),
-            other => Err(other),
+            other => Err(other.map(|seen| seen.reason)),
         });
         assert!(w1.on(|_| run("ip", &["-d", "link", "show", PORT])).contains("bridge"));
         w1.on(|_| run("ip", &["link", "del", PORT]));

@@ -1,10 +1,11 @@
 //! What the prober counts. Nothing of this is logged for each frame: who sends many could fill the disk.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Unit,
 };
 use trunkline_proto::daemon::Metrics;
 
@@ -54,7 +55,7 @@ pub struct Counts {
     received: Counter,
     refused: Family<Why, Counter>,
     pairs: Gauge,
-    period: Gauge,
+    period: Gauge<f64, AtomicU64>,
 }
 
 impl Counts {
@@ -92,9 +93,10 @@ impl Counts {
                 "Pairs of VLAN and peer that are probed",
                 pairs,
             );
-            registry.register(
-                "trunkline_node_probe_period_milliseconds",
+            registry.register_with_unit(
+                "trunkline_node_probe_period",
                 "How often each pair is probed",
+                Unit::Seconds,
                 period,
             );
         });
@@ -119,7 +121,7 @@ impl Counts {
 
     pub(super) fn pairs(&self, pairs: u32, period: Duration) {
         self.pairs.set(pairs.into());
-        self.period.set(i64::try_from(period.as_millis()).unwrap_or(i64::MAX));
+        self.period.set(period.as_secs_f64());
     }
 
     /// How many frames were refused for this.

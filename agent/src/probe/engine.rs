@@ -15,6 +15,7 @@ use super::{
     inbound::{Inbound, Moment, Taken},
     judge::{Case, Path, Verdict, millis},
     outbound::{Outbound, Slot, Step},
+    voice::Voice,
 };
 
 /// How often a pair is probed when there are few.
@@ -65,6 +66,15 @@ struct Pair {
     since: Duration,
     inbound: Inbound,
     outbound: Outbound,
+}
+
+impl Pair {
+    fn say(&mut self, voice: &Voice<'_>, kind: Kind, size: u16, round: u32, now: Duration) -> Vec<u8> {
+        let Self {
+            mac, inbound, outbound, ..
+        } = self;
+        voice.say(kind, (size, round), *mac, (inbound, outbound), now)
+    }
 }
 
 /// How often each of so many pairs is probed.
@@ -279,7 +289,7 @@ impl Engine {
     fn speak(&mut self, id: PairId, now: Duration, frames: &mut Vec<Vec<u8>>) {
         let Some((pair, voice)) = self.pair(id) else { return };
         if pair.outbound.take_answer() {
-            frames.push(voice.say(Kind::Answer, SMALL, 0, pair, now));
+            frames.push(pair.say(&voice, Kind::Answer, SMALL, 0, now));
         }
         if pair.outbound.due() > now {
             return;
@@ -292,7 +302,7 @@ impl Engine {
                 _ if at == last => Kind::Full,
                 _ => Kind::Known,
             };
-            frames.push(voice.say(kind, size, 0, pair, now));
+            frames.push(pair.say(&voice, kind, size, 0, now));
         }
     }
 
@@ -302,10 +312,10 @@ impl Engine {
             None => {}
             Some((round, Step::Sizes(sizes))) => {
                 for size in sizes {
-                    frames.push(voice.say(Kind::Search, size, round, pair, now));
+                    frames.push(pair.say(&voice, Kind::Search, size, round, now));
                 }
             }
-            Some((round, Step::Ask)) => frames.push(voice.say(Kind::Ask, SMALL, round, pair, now)),
+            Some((round, Step::Ask)) => frames.push(pair.say(&voice, Kind::Ask, SMALL, round, now)),
         }
     }
 
@@ -395,38 +405,5 @@ impl Vlan {
             pairs: probe.peers.iter().filter(|peer| *peer != me).map(&mut pair).collect(),
             told,
         }
-    }
-}
-
-/// Everything of a frame that is the same for all that go to one peer.
-struct Voice<'a> {
-    vlan: VlanId,
-    mtu: u16,
-    signer: &'a Signer,
-    me: NodeId,
-    mac: Mac,
-    to: NodeId,
-    instance: u64,
-    period_ms: u32,
-}
-
-impl Voice<'_> {
-    fn say(&self, kind: Kind, size: u16, round: u32, pair: &mut Pair, now: Duration) -> Vec<u8> {
-        let announcement = Announcement {
-            kind,
-            vlan: self.vlan,
-            key: self.signer.id,
-            sender: self.me,
-            receiver: self.to,
-            instance: self.instance,
-            sequence: pair.outbound.next_sequence(),
-            clock_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
-            size,
-            period_ms: self.period_ms,
-            beat: pair.outbound.beat(),
-            round,
-            echo: pair.inbound.echo(now),
-        };
-        announcement.frame(self.signer, pair.mac, self.mac)
     }
 }

@@ -29,6 +29,7 @@ pub mod socket;
 mod task;
 #[cfg(test)]
 mod tests;
+pub mod voice;
 
 use std::{
     collections::BTreeMap,

@@ -17,7 +17,7 @@ use super::{counts::Counts, engine::Engine, inbound::Moment, port::PORT, socket:
 use crate::report::{Board, COUNTERS_EVERY};
 
 /// How often it is looked for what stopped coming.
-const SWEEP: Duration = Duration::from_millis(100);
+const SWEEP: Duration = Duration::from_millis(200);
 /// How long after a pass everything is told once more: the pass publishes what it saw a moment before, which may be old by then.
 const RETELL: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// Frames that are heard before others have a turn.
