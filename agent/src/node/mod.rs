@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Two tasks: the *session* owns the connection and the inbox, the *reconcile loop* owns the host. They share a watch on what is
-//! held and the [`Board`](crate::report::Board) of what was seen. Both end on one cancellation token and are joined.
+//! held and the [`Board`] of what was seen. Both end on one cancellation token and are joined.
 
 mod run;
 mod wake;

@@ -107,7 +107,11 @@ impl Engine {
         let mut before = std::mem::take(&mut self.vlans);
         for (key, hash, probe) in probes {
             let held = before.remove(&probe.vlan);
-            let vlan = Vlan::new(key, hash, probe, &self.me, held, now);
+            // Every pass sets everything; nearly always nothing is new.
+            let vlan = match held {
+                Some(held) if held.hash == hash => held,
+                held => Vlan::new(key, hash, probe, &self.me, held, now),
+            };
             self.vlans.insert(probe.vlan, vlan);
         }
         self.spread();
