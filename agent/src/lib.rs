@@ -9,10 +9,12 @@
 //!   worker      the Host of a compute worker: TAPs and switch ports
 //!   switch tap  Open vSwitch ports and TAPs as resources: observe, plan (pure), execute, judge (pure)
 //!   flows       which flows make the isolation (pure)
+//!   probe       frames on the wire that prove each VLAN; its task tells the board by itself
 //!   ovsdb openflow netlink netns process files   drivers
 //! ```
 //!
-//! Enter at [`node::run`]. Two tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host.
+//! Enter at [`node::run`]. Three tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host,
+//! the prober to the other nodes.
 
 pub mod config;
 pub mod files;
@@ -25,6 +27,7 @@ pub mod netns;
 pub mod node;
 pub mod openflow;
 pub mod ovsdb;
+pub mod probe;
 pub mod process;
 mod reconcile;
 pub mod report;

@@ -15,13 +15,14 @@ use prometheus_client::{
 use trunkline_proto::resource::{Kind, Observation, State};
 
 /// Every kind and state that is told apart.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Port,
     Kind::Trunk,
     Kind::Gateway,
     Kind::Dhcp,
     Kind::Nat,
     Kind::Flows,
+    Kind::Probe,
 ];
 const STATES: [State; 5] = [
     State::Pending,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use trunkline_proto::{
     daemon::telemetry,
-    resource::{Key, Observation, State},
+    resource::{Key, Kind, Observation, State},
 };
 
 use crate::{
@@ -192,8 +192,8 @@ impl Pace {
 impl Memory {
     /// When to look again, if nothing wakes us before.
     fn plan(&mut self, pass: &Pass) {
-        let whole = pass.clean && pass.observations.iter().all(|o| o.state == State::Ready);
-        let trouble = pass.observations.iter().find(|o| o.state != State::Ready);
+        let trouble = pass.observations.iter().find(|o| !is_settled(o));
+        let whole = pass.clean && trouble.is_none();
         if whole {
             if self.troubled {
                 tracing::info!(generation = self.position.generation, "everything is as desired again");
@@ -221,6 +221,15 @@ impl Memory {
             pause = pause.min(sooner);
         }
         self.next = Instant::now() + pause;
+    }
+}
+
+/// True when another pass would change nothing. Frames that do not come from another node are not mended by one here.
+fn is_settled(observation: &Observation) -> bool {
+    match observation.state {
+        State::Ready => true,
+        State::Pending | State::Degraded => observation.key.kind == Kind::Probe,
+        State::Failed | State::Unknown => false,
     }
 }
 

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::SwitchSection;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
+use trunkline_agent::probe::Prober;
+use trunkline_agent::report::Board;
 use trunkline_agent::switch::FailMode;
 use trunkline_agent::worker::Base;
 use trunkline_agent::{chain, netlink, netns, ovsdb};
@@ -31,7 +33,7 @@ pub const PROGRAM: Program = Program {
     service: "trunkline-netnode",
     version: env!("CARGO_PKG_VERSION"),
     role: Role::Netnode,
-    kinds: &[Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat],
+    kinds: &[Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat, Kind::Probe],
 };
 
 /// How old its last sign of life may be: the database goes on telling of ports when ovs-vswitchd is dead.
@@ -44,6 +46,7 @@ pub struct NetworkNode {
     netlink: netlink::Handle,
     servers: dhcp::Servers,
     nats: Nats,
+    prober: Prober,
     watch: Watch,
     counts: Counts,
     alive: Option<Instant>,
@@ -66,11 +69,13 @@ pub struct Parts {
     pub ovs: ovsdb::Client,
     /// The kernel.
     pub netlink: netlink::Handle,
+    /// What was seen, for the prober.
+    pub board: Arc<Board>,
     /// To add to.
     pub metrics: Arc<Metrics>,
     /// Wakes the reconcile loop.
     pub wake: Wake,
-    /// Ends the small task.
+    /// Ends the small tasks.
     pub cancel: CancellationToken,
     /// Waits for its end.
     pub tasks: TaskTracker,
@@ -102,6 +107,7 @@ impl NetworkNode {
             dhcp,
             ovs: cx.ovs.clone(),
             netlink: cx.netlink.clone(),
+            board: Arc::clone(&cx.board),
             metrics: Arc::clone(&cx.metrics),
             wake: cx.wake.clone(),
             cancel: cx.cancel.clone(),
@@ -122,6 +128,7 @@ impl NetworkNode {
             dhcp,
             ovs,
             netlink,
+            board,
             metrics,
             wake,
             cancel,
@@ -135,6 +142,7 @@ impl NetworkNode {
             base: Base::new(node.as_str(), &switch, FailMode::Standalone),
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
             nats: Nats::new(state_dir.join("nat"), nat, boot)?,
+            prober: Prober::start(&node, board, &metrics, cancel.clone(), &tasks),
             watch: Watch::start(wake, cancel, &tasks),
             counts: Counts::new(&metrics),
             ovs,
@@ -155,6 +163,7 @@ impl Host for NetworkNode {
         let retry_after = Some(ALIVE_EVERY);
         match self.realise(&wanted).await {
             Ok((look, acts)) => {
+                self.probe(desired, &wanted, &look, &acts).await;
                 let observations = self.judge(desired, &wanted, &look, &acts);
                 self.watch
                     .set(look.servers.sites.values().flat_map(dhcp::Site::processes));
@@ -169,6 +178,7 @@ impl Host for NetworkNode {
             Err(error) => {
                 let text = chain(&error);
                 tracing::warn!(error = text, "nothing is known of this host");
+                self.prober.blind(&text);
                 Pass {
                     observations: desired.all(State::Unknown, &text),
                     clean: false,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Two tasks: the *session* owns the connection and the inbox, the *reconcile loop* owns the host. They share a watch on what is
-//! held and the [`Board`](crate::report::Board) of what was seen. Both end on one cancellation token and are joined.
+//! held and the [`Board`] of what was seen. Both end on one cancellation token and are joined.
 
 mod run;
 mod wake;
@@ -20,13 +20,13 @@ use trunkline_certs::Role;
 use trunkline_proto::{
     Hash, Name,
     daemon::Metrics,
-    resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Spec, State, Trunk},
+    resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Probe, Spec, State, Trunk},
 };
 
 pub use run::{NodeError, run, serve};
 pub use wake::Wake;
 
-use crate::{config::NodeConfig, netlink, ovsdb};
+use crate::{config::NodeConfig, netlink, ovsdb, report::Board};
 
 /// An error of any kind, for a host that cannot be built.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -128,6 +128,7 @@ impl Desired {
         dhcps: Dhcp, "DHCP servers.";
         nats: Nat, "VLANs with internet.";
         flows: Flows, "Who may send what, by VLAN.";
+        probes: Probe, "What is proved on the wire, by VLAN.";
     }
 
     /// Every resource in one state, for a reason that they share.
@@ -164,6 +165,8 @@ pub struct NodeContext {
     pub netlink: netlink::Handle,
     /// Wakes the reconcile loop.
     pub wake: Wake,
+    /// What was seen, for whoever sees something between two passes.
+    pub board: Arc<Board>,
     /// The metrics of this program, to add to.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the program is to end.

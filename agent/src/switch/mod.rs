@@ -152,6 +152,8 @@ pub enum Access {
     Vlan(VlanId),
     /// None: a port without a tag would be a trunk for every VLAN, so it is alone, and protected, on VLAN 0, which no uplink carries.
     Isolated,
+    /// Tagged, those of the VLANs that the uplink carries.
+    Uplink,
 }
 
 /// Who a port is for; for people only.
@@ -222,9 +224,13 @@ impl SwitchState {
     }
 
     fn access_columns(&self, port: &SwitchPort) -> PortColumns {
-        let (tag, protected) = match port.access {
-            Access::Vlan(vlan) => (i64::from(vlan.get()), false),
-            Access::Isolated => (0, true),
+        let (mode, tag, trunks, protected) = match port.access {
+            Access::Vlan(vlan) => ("access", Some(i64::from(vlan.get())), BTreeSet::new(), false),
+            Access::Isolated => ("access", Some(0), BTreeSet::new(), true),
+            Access::Uplink => {
+                let vlans = self.uplink.as_ref().map(|uplink| uplink.vlans.clone());
+                ("trunk", None, trunks(&vlans.unwrap_or_default()), false)
+            }
         };
         let external_ids = self.external_ids(&port.labels);
         let (kind, mac, mtu_request) = match &port.kind {
@@ -232,9 +238,9 @@ impl SwitchState {
             PortKind::Internal { mac, mtu } => ("internal", Some(mac.to_string()), Some(i64::from(*mtu))),
         };
         PortColumns {
-            vlan_mode: Some("access".to_owned()),
-            tag: Some(tag),
-            trunks: BTreeSet::new(),
+            vlan_mode: Some(mode.to_owned()),
+            tag,
+            trunks,
             protected,
             external_ids: external_ids.clone(),
             interface: InterfaceColumns {

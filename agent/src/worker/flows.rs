@@ -18,6 +18,7 @@ use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
     openflow::{self, FlowSet, Fragments, MeterCounters, Table},
+    probe,
     switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
@@ -261,7 +262,11 @@ pub(super) fn network(
     });
     Network {
         uplink,
-        probe: None,
+        probe: state
+            .ports
+            .contains_key(probe::PORT)
+            .then(|| number(probe::PORT))
+            .flatten(),
         guests: guests.collect(),
         segments,
     }

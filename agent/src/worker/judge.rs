@@ -10,14 +10,18 @@ use super::{Seen, flows::Guarded};
 use crate::{
     node::Desired,
     openflow::{self, Fragments},
+    probe::Prober,
     switch::{self, FailMode, Judgement},
 };
 
 /// Most flows of others that a reason names.
 const NAMED: usize = 3;
 
+/// Why nothing is known of what ovs-vswitchd does.
+pub(super) const SILENT: &str = "ovs-vswitchd gives no sign of life; is it running?";
+
 /// Every resource, as the second look found it.
-pub(super) fn all(desired: &Desired, seen: &Seen) -> Vec<Observation> {
+pub(super) fn all(desired: &Desired, seen: &Seen, prober: &Prober) -> Vec<Observation> {
     let judged = desired.items.iter().filter_map(|(key, item)| {
         let (state, reason, facts) = match &item.spec {
             Spec::Port(port) => parts(judge_port(port, seen)),
@@ -28,15 +32,13 @@ pub(super) fn all(desired: &Desired, seen: &Seen) -> Vec<Observation> {
                 &seen.acts.troubles,
             )),
             Spec::Flows(flows) => judge_flows(flows, seen),
+            Spec::Probe(probe) => prober.verdict(item, probe),
             // Refused before it came here.
-            Spec::Probe(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
+            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
         };
         let (state, reason) = match &seen.acts.refused {
             Some(refused) => (State::Failed, refused.clone()),
-            None if seen.acts.silent => (
-                State::Unknown,
-                "ovs-vswitchd gives no sign of life; is it running?".to_owned(),
-            ),
+            None if seen.acts.silent => (State::Unknown, SILENT.to_owned()),
             None => (state, reason),
         };
         Some(item.observation(key, state, reason, facts))

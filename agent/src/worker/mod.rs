@@ -34,6 +34,7 @@ use crate::{
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate},
     openflow, ovsdb,
+    probe::{self, Prober},
     switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
@@ -43,7 +44,7 @@ pub const PROGRAM: Program = Program {
     service: "trunkline-agent",
     version: env!("CARGO_PKG_VERSION"),
     role: Role::Worker,
-    kinds: &[Kind::Port, Kind::Trunk, Kind::Flows],
+    kinds: &[Kind::Port, Kind::Trunk, Kind::Flows, Kind::Probe],
 };
 
 /// How long Open vSwitch's database may be away before a pass goes without it.
@@ -62,6 +63,7 @@ pub struct Worker {
     ovs: ovsdb::Client,
     openflow: openflow::Client,
     netlink: netlink::Handle,
+    prober: Prober,
     storms: Storms,
     unmetered: Unmetered,
     /// Guests that are shut because their port is not in its VLAN yet, by its name.
@@ -95,6 +97,7 @@ impl Worker {
             ovs: cx.ovs.clone(),
             openflow,
             netlink: cx.netlink.clone(),
+            prober: Prober::start(&cx.node, cx.board.clone(), &cx.metrics, cx.cancel.clone(), &cx.tasks),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
             moving: BTreeSet::default(),
@@ -121,6 +124,9 @@ impl Worker {
     async fn realise(&mut self, desired: &Desired) -> Result<Seen, switch::Error> {
         self.ovs.ready(OVS_WAIT).await?;
         let mut observed = switch::observe(&self.ovs, &self.netlink).await?;
+        if self.prober.clear(&observed, &self.netlink).await {
+            observed = switch::observe(&self.ovs, &self.netlink).await?;
+        }
         let mut acts = Acts::default();
 
         let taps = tap::plan(desired::taps(desired), links(&observed));
@@ -139,7 +145,12 @@ impl Worker {
         }
         acts.troubles.extend(missing.clone());
 
-        let state = desired::without(desired::switch(&self.base, desired), &missing);
+        let mut state = desired::without(desired::switch(&self.base, desired), &missing);
+        if let Some(port) = self.prober.port(desired) {
+            state.ports.insert(probe::PORT.to_owned(), port);
+        }
+        let taken = probe::port::taken(&observed, &state.mark);
+        Prober::without(&mut state, &mut acts.troubles, taken);
         self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
@@ -150,6 +161,10 @@ impl Worker {
         let observed = switch::observe(&self.ovs, &self.netlink).await?;
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
         self.prove_alive(&mut acts).await;
+        let trouble = acts.probe_trouble(guarded.as_ref().err());
+        self.prober
+            .attend(desired, &state, &observed, trouble, &self.netlink)
+            .await;
         let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy);
         let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
         Ok(Seen {
@@ -273,6 +288,22 @@ struct Acts {
     silent: bool,
 }
 
+impl Acts {
+    /// Why no frame of the probe can be sent, whatever its port looks like.
+    fn probe_trouble(&self, blind: Option<&String>) -> Option<(State, String)> {
+        let failed = |reason: &String| (State::Failed, reason.clone());
+        let unknown = |reason: &str| (State::Unknown, reason.to_owned());
+        let silent = || self.silent.then(|| unknown(judge::SILENT));
+        self.refused
+            .as_ref()
+            .or(self.troubles.get(probe::PORT))
+            .or(self.unguarded.as_ref())
+            .map(failed)
+            .or_else(silent)
+            .or_else(|| blind.map(|reason| unknown(reason)))
+    }
+}
+
 /// What a pass found at its end.
 struct Seen {
     state: SwitchState,
@@ -292,7 +323,7 @@ impl Host for Worker {
         let retry_after = Some(self.alive_every);
         match self.realise(desired).await {
             Ok(seen) => {
-                let mut observations = judge::all(desired, &seen);
+                let mut observations = judge::all(desired, &seen, &self.prober);
                 self.storms.stand_on(&observations, &seen);
                 self.storms.mark(&mut observations);
                 Pass {
@@ -301,11 +332,15 @@ impl Host for Worker {
                     retry_after,
                 }
             }
-            Err(error) => Pass {
-                observations: desired.all(State::Unknown, &crate::chain(&error)),
-                clean: false,
-                retry_after,
-            },
+            Err(error) => {
+                let reason = crate::chain(&error);
+                self.prober.blind(&reason);
+                Pass {
+                    observations: desired.all(State::Unknown, &reason),
+                    clean: false,
+                    retry_after,
+                }
+            }
         }
     }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use tracing::Instrument;
 use trunkline_agent::node::Desired;
 use trunkline_agent::switch::{self, SwitchState};
-use trunkline_agent::{chain, netlink, ovsdb};
+use trunkline_agent::{chain, netlink, ovsdb, probe};
 use trunkline_proto::daemon::telemetry;
-use trunkline_proto::resource::{Gateway, Nat};
+use trunkline_proto::resource::{Gateway, Nat, State};
 use trunkline_proto::{PortName, VlanId};
 
+use super::judge::SILENT;
 use super::{ALIVE_EVERY, NetworkNode};
 use crate::nat::{Filter, HostNetwork};
 use crate::{dhcp, gateway, nat, ports};
@@ -75,8 +76,12 @@ pub(super) enum Blind {
 
 impl NetworkNode {
     pub(super) fn wanted(&self, desired: &Desired) -> Wanted {
+        let mut switch = ports::switch(&self.base, desired);
+        if let Some(port) = self.prober.port(desired) {
+            switch.ports.insert(probe::PORT.to_owned(), port);
+        }
         Wanted {
-            switch: ports::switch(&self.base, desired),
+            switch,
             gateways: desired.gateways().map(|(_, _, g)| (g.vlan, g.clone())).collect(),
             servers: desired
                 .dhcps()
@@ -99,7 +104,9 @@ impl NetworkNode {
         let gateways = gateway::observe(&host, &ours)?;
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
-        let taken = ports::taken(&wanted.switch, &ours, &devices);
+        let mut taken = ports::taken(&wanted.switch, &ours, &devices);
+        taken.remove(probe::PORT);
+        taken.extend(probe::port::taken(&switch, &self.base.mark).map(|_| probe::PORT.to_owned()));
         Ok(Look {
             gateway_ports: ours
                 .keys()
@@ -144,6 +151,9 @@ impl NetworkNode {
         self.ovs.ready(OVS_WAIT).await?;
         let mut acts = Acts::default();
         let mut look = self.look(wanted).await?;
+        if self.prober.clear(&look.switch, &self.netlink).await {
+            look = self.look(wanted).await?;
+        }
         if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
             // Without the bridge nothing can work, so nothing is begun.
             acts.refused = Some(reason);
@@ -181,6 +191,17 @@ impl NetworkNode {
             }
         }
         Ok((look, acts))
+    }
+
+    /// Hands over what is to be probed, when everything that it needs was set and read back.
+    pub(super) async fn probe(&self, desired: &Desired, wanted: &Wanted, look: &Look, acts: &Acts) {
+        let refused = acts.refused.as_ref().or(acts.troubles.get(probe::PORT));
+        let failed = refused.map(|reason| (State::Failed, reason.clone()));
+        let silent = || acts.silent.then(|| (State::Unknown, SILENT.to_owned()));
+        let trouble = failed.or_else(silent);
+        self.prober
+            .attend(desired, &wanted.switch, &look.switch, trouble, &self.netlink)
+            .await;
     }
 
     async fn set_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {

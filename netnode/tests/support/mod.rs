@@ -11,6 +11,7 @@
     clippy::missing_panics_doc
 )]
 
+pub mod far;
 pub mod guest;
 pub mod world;
 
@@ -28,7 +29,9 @@ use trunkline_agent::{netlink, ovsdb};
 use trunkline_netnode::config::{DhcpSection, NatSection};
 use trunkline_netnode::host::{NetworkNode, Parts};
 use trunkline_proto::daemon::Metrics;
-use trunkline_proto::resource::{Dhcp, Envelope, Gateway, Key, Nat, Observation, Reservation, Spec, State, Trunk};
+use trunkline_proto::resource::{
+    Dhcp, Envelope, Gateway, Key, Nat, Observation, Probe, ProbeKey, Reservation, Spec, State, Trunk,
+};
 use trunkline_proto::{LinkSubnet, Mac, PortName, VlanId};
 
 const INSIDE: &str = "TRUNKLINE_TEST_INSIDE";
@@ -182,6 +185,7 @@ impl Lab {
             dhcp: DhcpSection::default(),
             ovs,
             netlink: netlink::Handle::current().unwrap(),
+            board: Arc::default(),
             metrics: Arc::new(Metrics::new("trunkline-netnode", "0")),
             wake: Wake::new(tasks.clone(), cancel.clone()),
             cancel: cancel.clone(),
@@ -342,6 +346,16 @@ pub fn nat() -> Spec {
         subnet: subnet(vlan),
         gateway_port: PortName::gateway(vlan),
     })
+}
+
+/// What joins a node to its peers is to be proved; all have the same key.
+pub fn probe(id: u32, peers: &[&str]) -> Probe {
+    Probe {
+        vlan: vlan(id),
+        mtu: 1500,
+        peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+        keys: vec![ProbeKey { id: 1, secret: [7; 32] }],
+    }
 }
 
 pub fn trunk(vlans: &[u32]) -> Spec {
