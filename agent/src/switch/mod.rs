@@ -152,7 +152,7 @@ pub enum Access {
     Vlan(VlanId),
     /// None: a port without a tag would be a trunk for every VLAN, so it is alone, and protected, on VLAN 0, which no uplink carries.
     Isolated,
-    /// Tagged, those of the VLANs that the uplink carries.
+    /// Tagged, those of the VLANs that the uplink carries; on a bridge that is ruled by flows only what they lead there.
     Uplink,
 }
 
@@ -228,7 +228,9 @@ impl SwitchState {
             Access::Vlan(vlan) => ("access", Some(i64::from(vlan.get())), BTreeSet::new(), false),
             Access::Isolated => ("access", Some(0), BTreeSet::new(), true),
             Access::Uplink => {
-                let vlans = self.uplink.as_ref().map(|uplink| uplink.vlans.clone());
+                // Where flows rule they lead frames past the list, and NORMAL is not to flood guests' frames to a device of the host.
+                let uplink = self.uplink.as_ref().filter(|_| self.bridge.fail_mode == FailMode::Standalone);
+                let vlans = uplink.map(|uplink| uplink.vlans.clone());
                 ("trunk", None, trunks(&vlans.unwrap_or_default()), false)
             }
         };

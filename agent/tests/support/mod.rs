@@ -48,6 +48,7 @@ use trunkline_proto::{
 };
 
 use self::memory::MemoryHost;
+#[allow(unused_imports)] // Each test binary needs others of them.
 pub use self::{
     memory::{PROGRAM, World},
     resources::*,
