@@ -6,6 +6,7 @@
 //!     inbox       the last desired state, durable
 //!     reconcile   the loop that compares the whole and owns the host
 //!     report      what was seen, and what of it is still to be told
+//!     orphans     leftovers with our mark: told of first, removed at a second look
 //!   worker      the Host of a compute worker: TAPs and switch ports
 //!   switch tap  Open vSwitch ports and TAPs as resources: observe, plan (pure), execute, judge (pure)
 //!   flows       which flows make the isolation (pure)
@@ -24,6 +25,7 @@ pub mod netlink;
 pub mod netns;
 pub mod node;
 pub mod openflow;
+pub mod orphans;
 pub mod ovsdb;
 pub mod process;
 mod reconcile;

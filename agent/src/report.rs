@@ -4,23 +4,30 @@
 //! everything is told, ending with a mark; from then on only what changed: a state at once, a counter at most every ten seconds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use prost::Message;
 use tokio::{sync::Notify, time::Instant};
 use trunkline_proto::{
     resource::{Facts, Key, Observation},
     wire,
 };
 
-use crate::inbox::Position;
+use crate::{inbox::Position, node::Repair, orphans::Orphan};
 
 /// How often counters alone may be told.
 pub const COUNTERS_EVERY: Duration = Duration::from_secs(10);
 /// Most items in one message: with full reasons still well under a megabyte.
 const BATCH: usize = 400;
+/// A message is full beyond this, however few items it holds: a DHCP server's leases can be thousands.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Most repairs that wait for a controller. When there are more the oldest go: an operator asks for what happened lately.
+const REPAIRS: usize = 1000;
+/// Most orphans, and most held removals, that are named.
+const NAMED: usize = 5000;
 
 /// The newest observations, shared by the reconcile loop (which writes) and the session (which takes what is due).
 #[derive(Debug, Default)]
@@ -55,6 +62,11 @@ struct State {
     counters_told: Option<Instant>,
     clean_due: bool,
     looked_due: bool,
+    repairs: VecDeque<wire::Repair>,
+    orphans: Vec<Orphan>,
+    orphans_due: bool,
+    held: wire::HeldRemovals,
+    held_due: bool,
 }
 
 impl Board {
@@ -95,6 +107,46 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// What was changed behind our back and is right again. Answers how many older ones nobody will hear of.
+    pub fn repaired(&self, repairs: Vec<Repair>, at: SystemTime) -> usize {
+        let mut state = self.lock();
+        state.repairs.extend(repairs.into_iter().map(|repair| wire::Repair {
+            key: Some((&repair.key).into()),
+            what: crate::cut(repair.what, Observation::MAX_REASON),
+            at: Some(at.into()),
+        }));
+        let lost = state.repairs.len().saturating_sub(REPAIRS);
+        drop(state.repairs.drain(..lost));
+        drop(state);
+        self.changed.notify_one();
+        lost
+    }
+
+    /// Leftovers that are there now.
+    pub fn orphans(&self, mut orphans: Vec<Orphan>) {
+        orphans.truncate(NAMED);
+        let mut state = self.lock();
+        if state.orphans != orphans {
+            (state.orphans, state.orphans_due) = (orphans, true);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Removals that wait for an operator's word now.
+    pub fn held_removals<'a>(&self, position: Position, keys: impl Iterator<Item = &'a Key>) {
+        let keys: Vec<_> = keys.take(NAMED).map(Into::into).collect();
+        // Nothing waits nowhere in particular, so that an empty list is told once.
+        let Position { term, generation } = if keys.is_empty() { Position::default() } else { position };
+        let held = wire::HeldRemovals { term, generation, keys };
+        let mut state = self.lock();
+        if state.held != held {
+            (state.held, state.held_due) = (held, true);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
     /// Nothing is desired and nothing was looked at: a full report may be empty.
     pub fn nothing_to_see(&self) {
         self.lock().looked = true;
@@ -109,6 +161,9 @@ impl Board {
         state.counters.clear();
         state.clean_due = state.clean != Position::default();
         state.looked_due = state.looked_for != Position::default();
+        // A new session knows of none.
+        state.orphans_due = !state.orphans.is_empty();
+        state.held_due = !state.held.keys.is_empty();
     }
 
     /// When there is something to tell.
@@ -117,7 +172,7 @@ impl Board {
         if !state.looked {
             return Due::Nothing;
         }
-        if state.full || state.clean_due || state.looked_due || !state.urgent.is_empty() {
+        if state.is_urgent() {
             return Due::Now;
         }
         if state.counters.is_empty() {
@@ -137,16 +192,22 @@ impl Board {
     /// Takes the next message. Call it only when something is due.
     pub fn take(&self, now: Instant) -> wire::Report {
         let mut state = self.lock();
-        if state.urgent.is_empty() && !state.full && !state.clean_due && !state.looked_due {
+        if !state.is_urgent() {
             state.urgent = std::mem::take(&mut state.counters);
             state.counters_told = Some(now);
         }
         let mut report = wire::Report::default();
+        state.tell_rest(&mut report);
+        let mut size = 0;
         while report.items.len() < BATCH
+            && size < BATCH_BYTES
             && let Some(key) = state.urgent.pop_first()
         {
             state.counters.remove(&key);
-            report.items.extend(state.seen.get(&key).map(Into::into));
+            if let Some(item) = state.seen.get(&key).map(wire::Observation::from) {
+                size += item.encoded_len();
+                report.items.push(item);
+            }
         }
         if state.urgent.is_empty() {
             // Last: a VLAN is freed by it, and everything before it should be known by then.
@@ -169,6 +230,29 @@ impl Board {
 }
 
 impl State {
+    fn is_urgent(&self) -> bool {
+        self.full
+            || self.clean_due
+            || self.looked_due
+            || self.orphans_due
+            || self.held_due
+            || !self.repairs.is_empty()
+            || !self.urgent.is_empty()
+    }
+
+    /// What is not about the state of a resource.
+    fn tell_rest(&mut self, report: &mut wire::Report) {
+        let repairs = self.repairs.len().min(BATCH);
+        report.repairs = self.repairs.drain(..repairs).collect();
+        if std::mem::take(&mut self.orphans_due) {
+            let orphans = self.orphans.iter().map(Into::into).collect();
+            report.orphans = Some(wire::Orphans { orphans });
+        }
+        if std::mem::take(&mut self.held_due) {
+            report.held_removals = Some(self.held.clone());
+        }
+    }
+
     fn put(&mut self, observation: Observation) {
         let key = observation.key.clone();
         match self.seen.get(&key) {
@@ -314,6 +398,87 @@ mod tests {
         board.publish(vec![], AT, false);
         let report = told(&board);
         assert!(report.items.is_empty() && report.complete);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repairs_are_told_once_and_the_newest_win() {
+        let board = Board::default();
+        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
+        board.begin();
+        told(&board);
+        let key = dhcp("a", Seen::Ready, 0).key;
+        let repair = |n: usize| Repair {
+            key: key.clone(),
+            what: n.to_string(),
+        };
+        let lost = board.repaired((0..REPAIRS + 7).map(repair).collect(), SystemTime::now());
+        assert_eq!(lost, 7);
+        let parts: Vec<_> = std::iter::from_fn(|| (!quiet(&board)).then(|| told(&board))).collect();
+        let all: Vec<_> = parts.iter().flat_map(|part| &part.repairs).collect();
+        assert_eq!((all.len(), &*all[0].what), (REPAIRS, "7"));
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.repairs.len() <= BATCH && part.items.is_empty())
+        );
+        board.begin();
+        assert!(told(&board).repairs.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orphans_and_held_removals_are_told_when_they_change_and_to_each_new_session() {
+        let board = Board::default();
+        board.publish(vec![], AT, false);
+        board.begin();
+        let report = told(&board);
+        assert!(report.orphans.is_none() && report.held_removals.is_none());
+        let orphan = Orphan {
+            thing: crate::orphans::Thing::new("tap", "tap_1_eth1"),
+            since: SystemTime::UNIX_EPOCH,
+        };
+        let key = dhcp("a", Seen::Ready, 0).key;
+        for _ in 0..2 {
+            board.orphans(vec![orphan.clone()]);
+            board.held_removals(AT, [&key].into_iter());
+        }
+        for _ in 0..2 {
+            let report = told(&board);
+            assert_eq!(report.orphans.unwrap().orphans[0].name, "tap_1_eth1");
+            let held = report.held_removals.unwrap();
+            assert_eq!((held.term, held.generation, held.keys.len()), (1, 1, 1));
+            assert!(quiet(&board));
+            board.begin();
+        }
+        told(&board);
+        board.orphans(vec![]);
+        board.held_removals(AT, std::iter::empty());
+        let report = told(&board);
+        assert!(report.orphans.unwrap().orphans.is_empty() && report.held_removals.unwrap().keys.is_empty());
+        board.begin();
+        let report = told(&board);
+        assert!(report.orphans.is_none() && report.held_removals.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_stays_small_however_many_leases_there_are() {
+        let board = Board::default();
+        let servers = (0..300).map(|n| {
+            let mut seen = dhcp(&format!("d{n}"), Seen::Ready, 241);
+            if let Some(Facts::Dhcp(facts)) = &mut seen.facts {
+                let lease = wire::LeaseFacts {
+                    mac: "52:54:00:03:ea:01".into(),
+                    address: "10.64.110.100".into(),
+                    expires: 1_900_000_000,
+                };
+                facts.held = vec![lease; 241];
+            }
+            seen
+        });
+        board.publish(servers.collect(), AT, false);
+        board.begin();
+        let parts: Vec<_> = std::iter::from_fn(|| (!quiet(&board)).then(|| told(&board))).collect();
+        assert_eq!(parts.iter().map(|p| p.items.len()).sum::<usize>(), 300);
+        assert!(parts.iter().all(|part| part.encoded_len() < 1024 * 1024));
     }
 
     #[tokio::test(start_paused = true)]

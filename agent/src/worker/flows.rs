@@ -8,11 +8,12 @@ use std::{
 
 use tracing::Instrument;
 use trunkline_proto::{
+    VlanId,
     resource::{Facts, Flows, Key, Observation, Port, State},
     wire,
 };
 
-use super::{Acts, Seen, Worker};
+use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
@@ -43,26 +44,82 @@ impl Guarded {
         self.rest.remove.is_empty() && self.rest.remove_meters.is_empty()
     }
 
+    /// What the next pass compares with: only what has changed since then was changed by somebody else.
+    pub(super) fn settled(self) -> Settled {
+        Settled {
+            network: self.network,
+            there: self.there,
+        }
+    }
+
     /// Why a port is not held to what it may.
     pub(super) fn port_problem(&self, number: u32) -> Option<String> {
         flows::port_problem(number, &self.wanted, &self.there)
     }
 }
 
+/// The flows as a pass has left them.
+#[derive(Debug)]
+pub(super) struct Settled {
+    network: Network,
+    there: FlowSet,
+}
+
+/// What became of each VLAN's flows since `settled`. Without an earlier look only VLANs count that have none at all: another version of
+/// this program may have made others.
+pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet) -> BTreeMap<VlanId, Lost> {
+    let Some(Settled { network, there }) = settled else {
+        let standings = flows::standings(network, &compile(network), found);
+        let gone = standings.into_iter().filter(|(_, standing)| standing.there == 0);
+        let lost = |(vlan, standing): (VlanId, Standing)| {
+            let missing = standing.missing;
+            (vlan, Lost { missing, foreign: 0 })
+        };
+        return gone.map(lost).collect();
+    };
+    let ours = |(_, (cookie, _)): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| cookie.is_ours();
+    let with = |flows: BTreeMap<_, _>| FlowSet {
+        flows,
+        meters: BTreeMap::new(),
+    };
+    // One that a stranger's stands in the place of is not put right.
+    let replaced = |rule: &openflow::Rule| found.flows.get(rule).is_some_and(|(cookie, _)| !cookie.is_ours());
+    let before = there.flows.iter().filter(ours).filter(|(rule, _)| !replaced(rule));
+    let before = with(before.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let new = found
+        .flows
+        .iter()
+        .filter(ours)
+        .filter(|(rule, _)| !there.flows.contains_key(*rule));
+    let new = with(new.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let mut lost: BTreeMap<VlanId, Lost> = BTreeMap::new();
+    for (vlan, standing) in flows::standings(network, &before, found) {
+        lost.entry(vlan).or_default().missing = standing.missing;
+    }
+    // Those that belong to no VLAN are counted for the first one.
+    for (at, (vlan, standing)) in flows::standings(network, &new, found).into_iter().enumerate() {
+        let shared = if at == 0 { flows::shared(network, &new) } else { 0 };
+        lost.entry(vlan).or_default().foreign = standing.there + shared;
+    }
+    lost
+}
+
 impl Worker {
-    /// Brings the flows where they are to be.
-    pub(super) async fn set_flows(&self, network: &Network) -> Result<(), openflow::Error> {
+    /// Brings the flows where they are to be. Answers those that were there before.
+    pub(super) async fn set_flows(&mut self, network: &Network) -> Result<FlowSet, openflow::Error> {
         self.openflow.ready(WAIT).await?;
         let there = self.openflow.table().await?.set;
         let plan = openflow::plan(&compile(network), &there);
         if plan.is_empty() {
-            return Ok(());
+            return Ok(there);
         }
         let (add, remove) = (plan.add.len(), plan.remove.len());
         let span = tracing::info_span!("flows", add, remove);
+        // Whoever fails from here on has changed what the next pass would compare with.
+        self.settled = None;
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
-        Ok(())
+        Ok(there)
     }
 
     /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here.

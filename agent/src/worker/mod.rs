@@ -9,11 +9,12 @@
 //! reported is what the second look found, never what was asked for.
 
 mod desired;
+mod drift;
 mod flows;
 mod judge;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,17 +24,19 @@ use tracing::Instrument;
 use trunkline_certs::Role;
 use trunkline_proto::{
     daemon::telemetry,
-    resource::{Kind, Observation, Spec, State},
+    resource::{Facts, Kind, Observation, Spec, State},
 };
 
 pub use desired::Base;
-use flows::{Guarded, Storms};
+use flows::{Guarded, Settled, Storms};
 
 use crate::{
     config::NodeConfig,
     netlink,
-    node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate},
-    openflow, ovsdb,
+    node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
+    openflow,
+    orphans::{Orphan, Orphans, Thing},
+    ovsdb,
     switch::{self, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
@@ -63,6 +66,13 @@ pub struct Worker {
     openflow: openflow::Client,
     netlink: netlink::Handle,
     storms: Storms,
+    orphans: Orphans,
+    /// Those that the last pass has left.
+    left: Vec<Orphan>,
+    /// The flows as the last pass has left them.
+    settled: Option<Arc<Settled>>,
+    /// The ports as the last pass judged them.
+    ports: Vec<Observation>,
     alive: Option<Instant>,
     alive_every: Duration,
 }
@@ -93,6 +103,10 @@ impl Worker {
             openflow,
             netlink: cx.netlink.clone(),
             storms: Storms::default(),
+            orphans: Orphans::default(),
+            left: Vec::new(),
+            settled: None,
+            ports: Vec::new(),
             alive: None,
             alive_every: ALIVE_EVERY,
         })
@@ -105,13 +119,27 @@ impl Worker {
         self
     }
 
+    /// Removes leftovers sooner or later than [`crate::orphans::SECOND_LOOK`].
+    #[must_use]
+    pub fn orphans_after(mut self, wait: Duration) -> Self {
+        self.orphans = Orphans::new(wait);
+        self
+    }
+
     /// Looks, acts, looks again. An error means that nothing is known.
     async fn realise(&mut self, desired: &Desired) -> Result<Seen, switch::Error> {
         self.ovs.ready(OVS_WAIT).await?;
         let mut observed = switch::observe(&self.ovs, &self.netlink).await?;
         let mut acts = Acts::default();
 
-        let taps = tap::plan(desired::taps(desired), links(&observed));
+        let mut taps = tap::plan(desired::taps(desired), links(&observed));
+        let whole = desired::switch(&self.base, desired);
+        let first = switch::plan(&whole, &observed).ok();
+        acts.repairs = drift::repairs(desired, &whole, &observed, &taps, first.as_ref());
+        let unwanted = drift::unwanted(&taps, first.as_ref(), &observed);
+        let now = tokio::time::Instant::now();
+        acts.kept = self.orphans.look(drift::wanted(desired, &whole), unwanted, now);
+        taps.remove.retain(|(name, _)| !acts.keeps(drift::TAP, name));
         let mut missing = taps.conflicts.clone();
         if !taps.is_empty() {
             let failed = tap::create_and_correct(&taps, &self.netlink).await;
@@ -127,7 +155,7 @@ impl Worker {
         }
         acts.troubles.extend(missing.clone());
 
-        let state = desired::without(desired::switch(&self.base, desired), &missing);
+        let state = desired::without(whole, &missing);
         self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
@@ -139,10 +167,13 @@ impl Worker {
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
         self.prove_alive(&mut acts).await;
         let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy);
+        let received = self.netlink.received().await?;
+        self.left = self.orphans.list(&left(&state, desired, &observed));
         let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
         Ok(Seen {
             state,
             observed,
+            received,
             guarded,
             acts,
             clean,
@@ -172,7 +203,13 @@ impl Worker {
         acts.switched = false;
         acts.troubles.extend(flows::uplink_problem(state, &observed));
         let network = flows::network(desired, state, &observed, Some(&plan));
-        if let Err(error) = self.set_flows(&network).await {
+        let settled = self.settled.clone();
+        let set = self.set_flows(&network).await;
+        if let Ok(found) = &set {
+            let lost = flows::lost(settled.as_deref(), &network, found);
+            acts.repairs.extend(drift::flows(desired, &lost));
+        }
+        if let Err(error) = set {
             let text = crate::chain(&error);
             tracing::warn!(error = text, "flows could not be set");
             let waiting = plan
@@ -258,12 +295,24 @@ struct Acts {
     switched: bool,
     /// ovs-vswitchd gives no sign of life.
     silent: bool,
+    /// Leftovers that may not go yet.
+    kept: BTreeSet<Thing>,
+    /// What the first look found other than it should be.
+    repairs: Vec<Repair>,
+}
+
+impl Acts {
+    fn keeps(&self, kind: &'static str, name: &str) -> bool {
+        !self.kept.is_empty() && self.kept.contains(&Thing::new(kind, name))
+    }
 }
 
 /// What a pass found at its end.
 struct Seen {
     state: SwitchState,
     observed: Observed,
+    /// Frames that each device has received.
+    received: BTreeMap<String, u64>,
     /// An error: nothing is known of the flows.
     guarded: Result<Guarded, String>,
     acts: Acts,
@@ -276,40 +325,66 @@ impl Host for Worker {
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
-        let retry_after = Some(self.alive_every);
-        match self.realise(desired).await {
+        let realised = self.realise(desired).await;
+        let orphan = self.orphans.next(tokio::time::Instant::now());
+        let retry_after = Some(orphan.map_or(self.alive_every, |orphan| orphan.min(self.alive_every)));
+        let orphans = self.left.clone();
+        match realised {
             Ok(seen) => {
                 let mut observations = judge::all(desired, &seen);
                 self.storms.stand_on(&observations, &seen);
                 self.storms.mark(&mut observations);
+                let ports = observations.iter().filter(|o| matches!(o.facts, Some(Facts::Port(_))));
+                self.ports = ports.cloned().collect();
+                if let Ok(guarded) = seen.guarded {
+                    self.settled = Some(Arc::new(guarded.settled()));
+                }
                 Pass {
                     observations,
                     clean: seen.clean,
                     retry_after,
+                    repairs: seen.acts.repairs,
+                    orphans,
                 }
             }
             Err(error) => Pass {
                 observations: desired.all(State::Unknown, &crate::chain(&error)),
-                clean: false,
                 retry_after,
+                orphans,
+                ..Pass::default()
             },
         }
     }
 
     async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {
-        match self.openflow.meter_counters().await {
+        let mut changed = match self.openflow.meter_counters().await {
             Ok(counters) => self.storms.count(desired, counters),
             // The pass that its loss has woken says so.
             Err(_) => Vec::new(),
+        };
+        // The next pass says why it cannot be read.
+        let received = self.netlink.received().await.unwrap_or_default();
+        for seen in &mut self.ports {
+            let is_current = desired.items.get(&seen.key).is_some_and(|item| item.hash == seen.hash);
+            if let (Some(Facts::Port(facts)), Some(frames)) = (&mut seen.facts, received.get(seen.key.name.as_str()))
+                && is_current
+                && facts.received != *frames
+            {
+                facts.received = *frames;
+                changed.push(seen.clone());
+            }
         }
+        changed
     }
 }
 
 /// The way there; `None` when the bridge cannot be had.
 fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts) -> Option<switch::Plan> {
     match switch::plan(state, observed) {
-        Ok(plan) => {
+        Ok(mut plan) => {
             acts.troubles.extend(plan.conflicts.clone());
+            plan.remove
+                .retain(|removal| !acts.keeps(drift::SWITCH_PORT, &removal.name));
             Some(plan)
         }
         Err(reason) => {
@@ -336,6 +411,13 @@ fn only_removals(mut plan: switch::Plan) -> switch::Plan {
 
 fn links(observed: &Observed) -> impl Iterator<Item = &netlink::Link> {
     observed.devices.values().map(|device| &device.link)
+}
+
+/// What a second look finds that carries our mark and is not wanted.
+fn left(state: &SwitchState, desired: &Desired, observed: &Observed) -> BTreeSet<Thing> {
+    let taps = tap::plan(desired::taps(desired), links(observed));
+    let plan = switch::plan(state, observed).ok();
+    drift::unwanted(&taps, plan.as_ref(), observed)
 }
 
 /// True when a second look finds nothing that should not be there: no port, no VLAN on the uplink, no TAP.
