@@ -124,6 +124,19 @@ impl Ovs {
         .await;
     }
 
+    /// The database as on the day of its making; ovs-vswitchd, if it runs, finds itself without any configuration.
+    pub(crate) async fn wipe(&mut self) {
+        self.stop_server();
+        let path = self.path("conf.db");
+        std::fs::remove_file(&path).unwrap();
+        run(
+            "ovsdb-tool",
+            &["create", &path, "/usr/share/openvswitch/vswitch.ovsschema"],
+        );
+        self.start_server().await;
+        self.vsctl(&["--no-wait", "init"]);
+    }
+
     pub(crate) fn stop_server(&mut self) {
         self.server = None;
     }

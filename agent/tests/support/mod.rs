@@ -36,7 +36,8 @@ use trunkline_proto::{
     daemon::TelemetryConfig,
     resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Spec, State, Trunk},
     wire::{
-        Ack, ControllerMessage, Hello, InventoryRequest, NodeMessage, Report, ResourceKey, Update, Welcome,
+        Ack, Confirm, ControllerMessage, HeldRemovals, Hello, InventoryRequest, NodeMessage, Orphans, Report,
+        ResourceKey, Update, Welcome,
         controller_message::Message as ToNode,
         node_message::Message as FromNode,
         node_service_server::{NodeService, NodeServiceServer},
@@ -212,6 +213,10 @@ impl Session {
         self.send(ToNode::Update(update)).await;
     }
 
+    pub async fn confirm(&self, term: u64, generation: u64) {
+        self.send(ToNode::Confirm(Confirm { term, generation })).await;
+    }
+
     /// True when the node ends the stream before it acknowledges anything.
     pub async fn ends_without_ack(&mut self) -> bool {
         loop {
@@ -231,6 +236,12 @@ pub struct Seen {
     pub complete: bool,
     pub clean_generation: u64,
     pub reports: usize,
+    /// Key and words.
+    pub repairs: Vec<(String, String)>,
+    /// Kind and name, as told last.
+    pub orphans: Option<Vec<String>>,
+    /// As told last.
+    pub held_removals: Option<HeldRemovals>,
 }
 
 impl Seen {
@@ -238,10 +249,24 @@ impl Seen {
         self.reports += 1;
         self.complete |= report.complete;
         self.clean_generation = self.clean_generation.max(report.clean_generation);
+        for repair in report.repairs {
+            assert!(repair.at.is_some());
+            let key = Key::try_from(repair.key.unwrap()).unwrap();
+            self.repairs.push((key.to_string(), repair.what));
+        }
+        if let Some(Orphans { orphans }) = report.orphans {
+            assert!(orphans.iter().all(|orphan| orphan.since.is_some()));
+            self.orphans = Some(orphans.into_iter().map(|o| format!("{} {}", o.kind, o.name)).collect());
+        }
+        self.held_removals = report.held_removals.or(self.held_removals.take());
         for item in report.items {
             let observation: trunkline_proto::resource::Observation = item.try_into().unwrap();
             self.items.insert(observation.key.to_string(), observation);
         }
+    }
+
+    pub fn is_repaired(&self, key: &str, what: &str) -> bool {
+        self.repairs.iter().any(|(of, words)| of == key && words.contains(what))
     }
 
     pub fn state(&self, key: &str) -> Option<State> {

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[allow(dead_code, unreachable_pub)]
-#[path = "drivers/stand.rs"]
+#[path = "../drivers/stand.rs"]
 mod stand;
+#[path = "../support/mod.rs"]
 mod support;
+
+mod drift;
+mod leftovers;
 
 use std::time::Duration;
 
@@ -26,6 +30,7 @@ struct Host {
     controller: Controller,
     adopt: bool,
     alive_every: Duration,
+    orphans_after: Duration,
 }
 
 impl Host {
@@ -46,6 +51,7 @@ impl Host {
             adopt: false,
             // Often, so that a test need not wait.
             alive_every: Duration::from_secs(1),
+            orphans_after: Duration::from_secs(1),
         }
     }
 
@@ -58,13 +64,17 @@ impl Host {
     }
 
     fn agent(&self) -> Node {
-        let config = self.config();
+        self.agent_with(self.config())
+    }
+
+    fn agent_with(&self, config: NodeConfig) -> Node {
         let cancel = CancellationToken::new();
-        let every = self.alive_every;
+        let (every, orphans) = (self.alive_every, self.orphans_after);
         let token = cancel.clone();
         let validate = worker::validate(&config);
         let task = tokio::spawn(async move {
-            let build = |cx: &node::NodeContext| Ok(worker::Worker::build(cx)?.alive_every(every));
+            let build =
+                |cx: &node::NodeContext| Ok(worker::Worker::build(cx)?.alive_every(every).orphans_after(orphans));
             node::serve(worker::PROGRAM, config, validate, build, token, || {}).await
         });
         Node::spawn(task, cancel)
