@@ -10,12 +10,13 @@
 //!   worker      the Host of a compute worker: TAPs and switch ports
 //!   switch tap  Open vSwitch ports and TAPs as resources: observe, plan (pure), execute, judge (pure)
 //!   flows       which flows make the isolation (pure)
-//!   ovsdb openflow netlink netns process files   drivers
+//!   ovsdb openflow netlink netns process files directories   drivers
 //! ```
 //!
 //! Enter at [`node::run`]. Two tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host.
 
 pub mod config;
+pub mod directories;
 pub mod files;
 pub mod flows;
 pub mod inbox;

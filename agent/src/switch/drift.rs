@@ -1,13 +1,99 @@
-//! What was changed on a row behind our back, in words. Pure.
+//! What was changed in the switch behind our back, in words. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Modification, PortColumns};
+use super::{BridgeStep, Modification, Observed, Plan, PortColumns, SwitchState};
+
+/// A plan of a first look as news: what it puts right.
+#[derive(Debug)]
+pub struct Drift<'a> {
+    state: &'a SwitchState,
+    observed: &'a Observed,
+    plan: &'a Plan,
+    added: BTreeSet<&'a str>,
+    modified: BTreeMap<&'a str, &'a Modification>,
+}
+
+impl<'a> Drift<'a> {
+    /// Of a plan and what it was made from.
+    #[must_use]
+    pub fn new(state: &'a SwitchState, observed: &'a Observed, plan: &'a Plan) -> Self {
+        Self {
+            state,
+            observed,
+            plan,
+            added: plan.add.iter().map(|add| &*add.name).collect(),
+            modified: plan.modify.iter().map(|m| (&*m.name, m)).collect(),
+        }
+    }
+
+    /// True when a port was not there and is made.
+    #[must_use]
+    pub fn is_gone(&self, name: &str) -> bool {
+        self.added.contains(name) && self.observed.port(name).is_none_or(|port| port.bridge.is_none())
+    }
+
+    /// An access port.
+    #[must_use]
+    pub fn port(&self, name: &str) -> Vec<String> {
+        if let Some(modified) = self.modified.get(name) {
+            return columns(modified, "switch port");
+        }
+        if !self.added.contains(name) {
+            return Vec::new();
+        }
+        let bridge = self.observed.port(name).and_then(|port| port.bridge.as_ref());
+        vec![match bridge {
+            None => "the switch port was gone".to_owned(),
+            Some((_, bridge)) if *bridge != self.state.bridge.name => format!("the switch port was on {bridge}"),
+            Some(_) => "the switch port held another device".to_owned(),
+        }]
+    }
+
+    /// The uplink, and the bridge as a whole, which has no resource of its own.
+    #[must_use]
+    pub fn trunk(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.bridge().into_iter().collect();
+        let Some(uplink) = &self.state.uplink else { return words };
+        let name = &*uplink.name;
+        if let Some(modified) = self.modified.get(name) {
+            words.extend(columns(modified, "uplink"));
+        } else if self.added.contains(name) {
+            words.push(format!("the uplink {name} was not on {}", self.state.bridge.name));
+        } else if self.plan.raise_uplink.is_some() {
+            let up = self.observed.devices.get(name).is_some_and(|device| device.link.up);
+            words.push(if up {
+                format!("the uplink {name} was not shielded from the host's own network stack")
+            } else {
+                format!("the uplink {name} was down")
+            });
+        }
+        words
+    }
+
+    fn bridge(&self) -> Option<String> {
+        let bridge = &self.state.bridge.name;
+        match &self.plan.bridge {
+            BridgeStep::Create { .. } => Some(format!("the bridge {bridge} was gone")),
+            BridgeStep::Update { fail_mode, .. } => {
+                let held = self.observed.bridges.get(bridge).map_or("", |held| &*held.fail_mode);
+                Some(if held == fail_mode {
+                    format!("the settings of the bridge {bridge} were changed")
+                } else {
+                    format!("the bridge {bridge} had fail_mode={held}, not {fail_mode}")
+                })
+            }
+            BridgeStep::Keep(_) => {
+                let up = self.plan.quiet_local.is_some();
+                up.then(|| format!("the bridge's own device {bridge} was up"))
+            }
+        }
+    }
+}
 
 /// One text for each thing that differs; `what` says what the row is: `switch port`, `uplink`. A number that ovs-vswitchd chose anew
 /// is none.
-#[must_use]
-pub fn drift(modification: &Modification, what: &str) -> Vec<String> {
+fn columns(modification: &Modification, what: &str) -> Vec<String> {
     let Modification { before, after, .. } = modification;
     let PortColumns {
         vlan_mode,
@@ -93,7 +179,7 @@ mod tests {
             before: before.clone(),
             after: after.clone(),
         };
-        drift(&modification, what)
+        columns(&modification, what)
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::path::Path;
 use trunkline_proto::resource::Port;
 use trunkline_proto::{Mac, VlanId};
 
-pub use drift::drift;
+pub use drift::Drift;
 pub use execute::{Error, execute, prove_alive, transaction};
 pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
 pub use observe::{

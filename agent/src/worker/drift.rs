@@ -7,7 +7,7 @@ use trunkline_proto::resource::{Key, Port};
 use crate::{
     node::{Desired, Repair},
     orphans::Thing,
-    switch::{self, BridgeStep, Modification, Observed, SwitchState},
+    switch::{self, Drift, Observed, SwitchState},
     tap,
 };
 
@@ -50,22 +50,43 @@ pub(super) fn repairs(
     plan: Option<&switch::Plan>,
 ) -> Vec<Repair> {
     let Some(plan) = plan else { return Vec::new() };
-    let changes = Changes {
-        observed,
-        created: taps.create.iter().map(|tap| &*tap.name).collect(),
-        corrected: taps.correct.iter().map(|c| &*c.tap.name).collect(),
-        added: plan.add.iter().map(|add| &*add.name).collect(),
-        removed: plan.remove.iter().map(|removal| &*removal.name).collect(),
-        modified: plan.modify.iter().map(|m| (&*m.name, m)).collect(),
+    let switch = Drift::new(state, observed, plan);
+    let created: BTreeSet<&str> = taps.create.iter().map(|tap| &*tap.name).collect();
+    let corrected: BTreeSet<&str> = taps.correct.iter().map(|c| &*c.tap.name).collect();
+    let port = |port: &Port| {
+        let name = port.tap.as_str();
+        let mut words = Vec::new();
+        if created.contains(name) {
+            words.push("the TAP was gone".to_owned());
+            // That its port then holds another device is no second matter.
+            if !switch.is_gone(name) {
+                return words;
+            }
+        } else if corrected.contains(name) {
+            words = amiss(port, observed);
+        }
+        words.extend(switch.port(name));
+        words
     };
-    let ports = desired
-        .ports()
-        .flat_map(|(key, _, port)| Repair::all(key, changes.port(port, state)));
+    let ports = desired.ports().flat_map(|(key, _, spec)| Repair::all(key, port(spec)));
     let mut repairs: Vec<Repair> = ports.collect();
     if let Some((key, _, _)) = desired.trunks().next() {
-        repairs.extend(Repair::all(key, changes.trunk(state, plan)));
+        repairs.extend(Repair::all(key, switch.trunk()));
     }
     repairs
+}
+
+fn amiss(port: &Port, observed: &Observed) -> Vec<String> {
+    let mut words = Vec::new();
+    if let Some(device) = observed.devices.get(port.tap.as_str()) {
+        if !device.link.up {
+            words.push("the TAP was down".to_owned());
+        }
+        if device.link.mtu != u32::from(port.mtu) {
+            words.push(format!("the TAP had an MTU of {}, not {}", device.link.mtu, port.mtu));
+        }
+    }
+    words
 }
 
 /// The flows of each VLAN.
@@ -108,88 +129,6 @@ impl Lost {
                 were(foreign)
             )),
         }
-    }
-}
-
-/// The plans of a first look, by name.
-struct Changes<'a> {
-    observed: &'a Observed,
-    created: BTreeSet<&'a str>,
-    corrected: BTreeSet<&'a str>,
-    added: BTreeSet<&'a str>,
-    removed: BTreeSet<&'a str>,
-    modified: BTreeMap<&'a str, &'a Modification>,
-}
-
-impl Changes<'_> {
-    fn port(&self, port: &Port, state: &SwitchState) -> Vec<String> {
-        let name = port.tap.as_str();
-        let mut words = Vec::new();
-        let link = self.observed.devices.get(name).map(|device| &device.link);
-        if self.created.contains(name) {
-            words.push("the TAP was gone".to_owned());
-        } else if let Some(link) = link.filter(|_| self.corrected.contains(name)) {
-            if !link.up {
-                words.push("the TAP was down".to_owned());
-            }
-            if link.mtu != u32::from(port.mtu) {
-                words.push(format!("the TAP had an MTU of {}, not {}", link.mtu, port.mtu));
-            }
-        }
-        words.extend(self.switch_port(name, state));
-        words
-    }
-
-    fn switch_port(&self, name: &str, state: &SwitchState) -> Vec<String> {
-        if let Some(modified) = self.modified.get(name) {
-            return switch::drift(modified, "switch port");
-        }
-        if !self.added.contains(name) {
-            return Vec::new();
-        }
-        let bridge = self.observed.port(name).and_then(|port| port.bridge.as_ref());
-        match bridge {
-            None if !self.removed.contains(name) => vec!["the switch port was gone".to_owned()],
-            Some((_, bridge)) if *bridge != state.bridge.name => vec![format!("the switch port was on {bridge}")],
-            // What became of its TAP says it all.
-            _ if self.created.contains(name) => Vec::new(),
-            _ => vec!["the switch port held another device".to_owned()],
-        }
-    }
-
-    fn trunk(&self, state: &SwitchState, plan: &switch::Plan) -> Vec<String> {
-        let bridge = &state.bridge.name;
-        let mut words = Vec::new();
-        match &plan.bridge {
-            BridgeStep::Create { .. } => words.push(format!("the bridge {bridge} was gone")),
-            BridgeStep::Update { fail_mode, .. } => {
-                let held = self.observed.bridges.get(bridge).map_or("", |held| &*held.fail_mode);
-                words.push(if held == fail_mode {
-                    format!("the settings of the bridge {bridge} were changed")
-                } else {
-                    format!("the bridge {bridge} had fail_mode={held}, not {fail_mode}")
-                });
-            }
-            BridgeStep::Keep(_) if plan.quiet_local.is_some() => {
-                words.push(format!("the bridge's own device {bridge} was up"));
-            }
-            BridgeStep::Keep(_) => {}
-        }
-        let Some(uplink) = &state.uplink else { return words };
-        let name = &*uplink.name;
-        if let Some(modified) = self.modified.get(name) {
-            words.extend(switch::drift(modified, "uplink"));
-        } else if self.added.contains(name) {
-            words.push(format!("the uplink {name} was not on {bridge}"));
-        } else if plan.raise_uplink.is_some() {
-            let up = self.observed.devices.get(name).is_some_and(|device| device.link.up);
-            words.push(if up {
-                format!("the uplink {name} was not shielded from the host's own network stack")
-            } else {
-                format!("the uplink {name} was down")
-            });
-        }
-        words
     }
 }
 

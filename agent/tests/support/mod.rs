@@ -245,7 +245,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, report: Report) {
+    pub fn take(&mut self, report: Report) {
         self.reports += 1;
         self.complete |= report.complete;
         self.clean_generation = self.clean_generation.max(report.clean_generation);

@@ -246,10 +246,21 @@ fn a_node_alone_repairs_drift_and_survives_its_own_reboot() {
 
         // What was done meanwhile is told once there is somebody to tell.
         let mut controller = Controller::start_on(&host.pki, address).await;
-        let mut session = controller.session().await;
-        session.hello().await;
-        session.welcome().await;
-        let seen = session.reports_until(|s| s.complete && !s.repairs.is_empty()).await;
+        let mut seen = Seen::default();
+        while !(seen.complete && seen.is_repaired("port tap_1001_eth1", "")) {
+            // A node that learns more of its switch begins a new session.
+            let mut session = controller.session().await;
+            session.hello().await;
+            session.welcome().await;
+            while let Some(message) = session.try_next().await {
+                if let trunkline_proto::wire::node_message::Message::Report(report) = message {
+                    seen.take(report);
+                }
+                if seen.complete && seen.is_repaired("port tap_1001_eth1", "") {
+                    break;
+                }
+            }
+        }
         assert!(
             seen.is_repaired("port tap_1001_eth1", "the TAP was gone"),
             "{:?}",

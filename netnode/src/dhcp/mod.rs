@@ -10,14 +10,16 @@
 //! On disk, in `dhcp/vlan{v}/` of the state directory: `dnsmasq.conf`, `hosts` (reservations), `leases` (dnsmasq's own; kept over
 //! its restarts), `server.json` (which process runs with what), `start.log` (what it said when it failed to start).
 
+mod drift;
 mod execute;
 mod leases;
 mod observe;
 mod plan;
 mod render;
 
+pub use drift::drift;
 pub use execute::{Error, Servers};
-pub use leases::{Lease, parse as parse_leases};
+pub use leases::{Lease, facts as lease_facts, parse as parse_leases};
 pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
 pub use plan::{Plan, Removal, Step, Wanted, has_leftovers, judge, plan};
 pub use render::{Place, config, hosts};

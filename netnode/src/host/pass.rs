@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
-use trunkline_agent::node::Desired;
+use trunkline_agent::node::{Desired, Repair};
+use trunkline_agent::orphans::Thing;
 use trunkline_agent::switch::{self, SwitchState};
 use trunkline_agent::{chain, netlink, ovsdb};
 use trunkline_proto::daemon::telemetry;
 use trunkline_proto::resource::{Gateway, Nat};
 use trunkline_proto::{PortName, VlanId};
 
-use super::{ALIVE_EVERY, NetworkNode};
+use super::{NetworkNode, drift};
 use crate::nat::{Filter, HostNetwork};
 use crate::{dhcp, gateway, nat, ports};
 
@@ -39,6 +40,8 @@ pub(super) struct Look {
     pub(super) nat: Result<nat::Observed, String>,
     /// Gateway ports that carry our mark.
     pub(super) gateway_ports: BTreeSet<PortName>,
+    /// Gateway ports whose device is gone though the switch has made one.
+    lost_gateways: BTreeSet<PortName>,
     /// Names of wanted ports that a device of somebody else has.
     pub(super) taken: BTreeSet<String>,
 }
@@ -56,6 +59,16 @@ pub(super) struct Acts {
     pub(super) acted: bool,
     /// ovs-vswitchd gives no sign of life.
     pub(super) silent: bool,
+    /// Leftovers that may not go yet.
+    kept: BTreeSet<Thing>,
+    /// What the first look found other than it should be.
+    pub(super) repairs: Vec<Repair>,
+}
+
+impl Acts {
+    fn keeps(&self, kind: &'static str, name: &str) -> bool {
+        !self.kept.is_empty() && self.kept.contains(&Thing::new(kind, name))
+    }
 }
 
 /// Why nothing is known.
@@ -100,7 +113,13 @@ impl NetworkNode {
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
         let taken = ports::taken(&wanted.switch, &ours, &devices);
+        let lost_gateways = if switch.behind {
+            BTreeSet::new()
+        } else {
+            ports::lost_gateways(&ours, &host.links)
+        };
         Ok(Look {
+            lost_gateways,
             gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
@@ -134,10 +153,15 @@ impl NetworkNode {
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.
-    pub(super) async fn realise(&mut self, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
+    pub(super) async fn realise(&mut self, desired: &Desired, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
         self.ovs.ready(OVS_WAIT).await?;
-        let mut acts = Acts::default();
         let mut look = self.look(wanted).await?;
+        let (unwanted, now) = (drift::unwanted(wanted, &look), tokio::time::Instant::now());
+        let mut acts = Acts {
+            kept: self.orphans.look(drift::wanted(wanted), unwanted, now),
+            repairs: drift::repairs(desired, wanted, &look),
+            ..Acts::default()
+        };
         if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
             // Without the bridge nothing can work, so nothing is begun.
             acts.refused = Some(reason);
@@ -148,10 +172,11 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        let lost = look.servers.lost();
+        let mut lost = look.servers.lost();
+        lost.extend(look.lost_gateways.iter().cloned());
         if !lost.is_empty() {
             // Taken off the switch and put back, so that it makes their devices anew.
-            tracing::warn!(ports = ?lost, "devices went with their namespaces; they are made again");
+            tracing::warn!(ports = ?lost, "devices are gone, perhaps with their namespaces; they are made again");
             let mut without = wanted.switch.clone();
             without
                 .ports
@@ -174,6 +199,7 @@ impl NetworkNode {
                 look = self.look(wanted).await?;
             }
         }
+        self.left = self.orphans.list(&drift::unwanted(wanted, &look));
         Ok((look, acts))
     }
 
@@ -201,14 +227,17 @@ impl NetworkNode {
 
     /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
     async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
-        let plan = dhcp::plan(&wanted.servers, &look.servers);
+        let mut plan = dhcp::plan(&wanted.servers, &look.servers);
+        plan.remove
+            .retain(|vlan, _| !drift::server(*vlan).iter().any(|thing| acts.kept.contains(thing)));
         for (vlan, error) in self.servers.remove(&plan).await {
             tracing::warn!(%vlan, error = chain(&error), "a DHCP server could not be removed");
         }
-        let orphans = gateway::Plan {
+        let mut orphans = gateway::Plan {
             orphans: look.gateways.orphans.clone(),
             ..gateway::Plan::default()
         };
+        orphans.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
@@ -227,7 +256,11 @@ impl NetworkNode {
         };
         acts.troubles.extend(look.taken.iter().map(theirs));
         let plan = match switch::plan(&state, &look.switch) {
-            Ok(plan) => plan,
+            Ok(mut plan) => {
+                plan.remove
+                    .retain(|removal| !acts.keeps(drift::SWITCH_PORT, &removal.name));
+                plan
+            }
             Err(reason) => {
                 acts.refused = Some(reason);
                 return false;
@@ -268,7 +301,8 @@ impl NetworkNode {
 
     /// Gateways and DHCP servers. A gateway gets no address while nothing filters it.
     async fn set_up(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
-        let gateways = gateway::plan(&wanted.gateways, &look.gateways);
+        let mut gateways = gateway::plan(&wanted.gateways, &look.gateways);
+        gateways.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         let servers = dhcp::plan(&wanted.servers, &look.servers);
         if acts.filter.is_none() && !gateways.is_empty() {
             acts.acted = true;
@@ -290,7 +324,7 @@ impl NetworkNode {
     }
 
     async fn prove_alive(&mut self, acts: &mut Acts) {
-        if self.alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+        if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
