@@ -60,3 +60,37 @@ impl Alone {
 fn unix(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_without_its_controller_says_so_until_it_is_over() {
+        let (metrics, mut registry) = (NodeMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let shown = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let since = "trunkline_node_alone_since_timestamp_seconds ";
+            let since: u64 = text
+                .lines()
+                .find_map(|line| line.strip_prefix(since))
+                .unwrap()
+                .parse()
+                .unwrap();
+            (text.contains("trunkline_node_alone 1\n"), since)
+        };
+        let mut alone = Alone::new("w1".to_owned(), metrics);
+        assert_eq!(shown(), (false, 0));
+        alone.ended("https://c", "refused");
+        let (is_alone, since) = shown();
+        assert!(is_alone && since > 1_700_000_000);
+        alone.ended("https://c", "no route");
+        assert_eq!(shown(), (true, since), "since when does not move");
+        alone.over();
+        assert_eq!(shown(), (false, 0));
+    }
+}

@@ -125,6 +125,8 @@ impl Ovs {
     }
 
     /// The database as on the day of its making; ovs-vswitchd, if it runs, finds itself without any configuration.
+    // Not every test program that has this module needs it.
+    #[allow(dead_code)]
     pub(crate) async fn wipe(&mut self) {
         self.stop_server();
         let path = self.path("conf.db");

@@ -151,13 +151,10 @@ fn steps(gateway: &Gateway, device: &Device) -> Vec<Step> {
 
 /// What was changed of a gateway's device behind our back, in words.
 pub fn drift(gateway: &Gateway, observed: &Observed) -> Vec<String> {
-    let Some(device) = observed.devices.get(&gateway.port()) else {
-        return vec!["its device was gone".to_owned()];
-    };
-    if blocked(gateway, observed).is_err() {
-        // Not put right, so no news.
+    let Ok(device) = blocked(gateway, observed) else {
+        // Not put right here, so no news.
         return Vec::new();
-    }
+    };
     let word = |step: &Step| match step {
         Step::DisableIpv6 => "IPv6 was on".to_owned(),
         Step::IgnoreForeignArp => "arp_ignore was not 1".to_owned(),

@@ -10,11 +10,13 @@ use trunkline_proto::VlanId;
 use trunkline_proto::resource::{Dhcp, Key, Spec};
 
 use super::pass::{Look, Wanted};
+use crate::dhcp::NamespaceState;
 use crate::nat::Table;
 use crate::{dhcp, gateway, nat};
 
 pub(super) const SWITCH_PORT: &str = "switch port";
 pub(super) const GATEWAY: &str = "gateway";
+const GONE: &str = "its device was gone";
 const NAMESPACE: &str = "namespace";
 const DNSMASQ: &str = "dnsmasq";
 
@@ -78,6 +80,10 @@ pub(super) fn repairs(desired: &Desired, wanted: &Wanted, look: &Look) -> Vec<Re
     for (key, item) in &desired.items {
         let words = match &item.spec {
             Spec::Trunk(_) => switch.trunk(),
+            Spec::Gateway(gateway) if look.lost.contains(&gateway.port()) => vec![GONE.to_owned()],
+            Spec::Dhcp(dhcp) if look.lost.contains(&dhcp.port()) && is_in_place(look, dhcp.vlan) => {
+                vec![GONE.to_owned()]
+            }
             Spec::Gateway(gateway) => behind_port(gateway.port().as_str(), gateway::drift(gateway, &look.gateways)),
             Spec::Dhcp(dhcp) => {
                 let site = look.servers.sites.get(&dhcp.vlan);
@@ -93,6 +99,12 @@ pub(super) fn repairs(desired: &Desired, wanted: &Wanted, look: &Look) -> Vec<Re
         repairs.extend(Repair::all(key, filter(nat, desired.nats().next().is_some())));
     }
     repairs
+}
+
+/// Without the namespace everything in it is gone as well, and that is another matter.
+fn is_in_place(look: &Look, vlan: VlanId) -> bool {
+    let site = look.servers.sites.get(&vlan);
+    site.is_some_and(|site| site.namespace == NamespaceState::Ours)
 }
 
 /// The table is all gateways': told of once, by the NAT if there is one.

@@ -40,8 +40,8 @@ pub(super) struct Look {
     pub(super) nat: Result<nat::Observed, String>,
     /// Gateway ports that carry our mark.
     pub(super) gateway_ports: BTreeSet<PortName>,
-    /// Gateway ports whose device is gone though the switch has made one.
-    lost_gateways: BTreeSet<PortName>,
+    /// Ports whose device is gone though the switch has made one: it does not make another by itself.
+    pub(super) lost: BTreeSet<PortName>,
     /// Names of wanted ports that a device of somebody else has.
     pub(super) taken: BTreeSet<String>,
 }
@@ -113,22 +113,24 @@ impl NetworkNode {
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
         let taken = ports::taken(&wanted.switch, &ours, &devices);
-        let lost_gateways = if switch.behind {
-            BTreeSet::new()
-        } else {
-            ports::lost_gateways(&ours, &host.links)
-        };
+        let servers = self
+            .servers
+            .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
+            .await?;
+        let mut lost = servers.lost();
+        lost.extend(ports::lost_gateways(&ours, &host.links));
+        if switch.behind {
+            // It may be about to make them.
+            lost.clear();
+        }
         Ok(Look {
-            lost_gateways,
+            lost,
             gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
                 .cloned()
                 .collect(),
-            servers: self
-                .servers
-                .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
-                .await?,
+            servers,
             nat: self.nats.observe(&host).await.map_err(|error| chain(&error)),
             gateways,
             taken,
@@ -172,8 +174,7 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        let mut lost = look.servers.lost();
-        lost.extend(look.lost_gateways.iter().cloned());
+        let lost = &look.lost;
         if !lost.is_empty() {
             // Taken off the switch and put back, so that it makes their devices anew.
             tracing::warn!(ports = ?lost, "devices are gone, perhaps with their namespaces; they are made again");
