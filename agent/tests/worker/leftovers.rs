@@ -103,13 +103,12 @@ fn what_does_not_carry_our_mark_is_never_touched_whatever_its_name() {
         // A TAP and ports with names of ours, wanted and not wanted; one with another node's mark.
         run("ip", &["tuntap", "add", "tap_1001_eth1", "mode", "tap"]);
         run("ip", &["tuntap", "add", "tap_1002_eth1", "mode", "tap"]);
-        for (name, mark) in [("tap_1003_eth1", ""), ("tap_1004_eth1", ""), ("tap_1005_eth1", "w2")] {
-            let ids = format!("external_ids:trunkline-old=x");
-            let ids = if mark.is_empty() {
-                ids
-            } else {
-                format!("external_ids:trunkline={mark}")
-            };
+        for (name, mark) in [
+            ("tap_1003_eth1", "theirs=x"),
+            ("tap_1004_eth1", "trunkline-old=w1"),
+            ("tap_1005_eth1", "trunkline=w2"),
+        ] {
+            let ids = format!("external_ids:{mark}");
             let internal = ["--", "set", "interface", name, "type=internal"];
             let set = ["--", "set", "port", name, &ids];
             host.ovs
