@@ -85,6 +85,17 @@ fn dnsmasqs() -> usize {
     process::find(is_it).unwrap().len()
 }
 
+/// What a program says, if only that it cannot.
+fn said(argv: &[&str]) -> String {
+    let output = std::process::Command::new(argv[0]).args(&argv[1..]).output().unwrap();
+    let said = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    String::from_utf8_lossy(&said).into_owned()
+}
+
 /// Everything that a pass leaves behind, but for numbers that the kernel chose.
 fn picture(lab: &Lab) -> String {
     let without_index = |text: String| {
@@ -97,11 +108,12 @@ fn picture(lab: &Lab) -> String {
         lines.sort();
         lines.join("\n")
     };
-    let mut text = without_index(run(&["ip", "-br", "addr"]));
+    let db = format!("--db=unix:{}", lab.file("db.sock"));
+    let mut text = without_index(said(&["ip", "-br", "addr"]));
     for vlan in [110, 400] {
         let name = format!("ns-dhcp-vlan{vlan}");
         if succeeds(&["ip", "-n", &name, "link"]) {
-            text += &without_index(run(&["ip", "-n", &name, "-br", "addr"]));
+            text += &without_index(said(&["ip", "-n", &name, "-br", "addr"]));
         }
         for file in ["dnsmasq.conf", "hosts"] {
             let path = lab.state_dir().join(format!("dhcp/vlan{vlan}/{file}"));
@@ -124,7 +136,7 @@ fn picture(lab: &Lab) -> String {
         text += &rows.join("\n");
     }
     if succeeds(&["nft", "list", "table", "inet", "trunkline"]) {
-        text += &run(&["nft", "-s", "list", "table", "inet", "trunkline"]);
+        text += &said(&["nft", "-s", "list", "table", "inet", "trunkline"]);
     }
     format!(
         "{text}\n{} dnsmasq, ip_forward {}",
@@ -290,6 +302,15 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
                     Box::new(|| lab.wipe_database()),
                     server,
                     "the switch port was gone",
+                ),
+                (
+                    "ovs-vswitchd",
+                    Box::new(|| {
+                        lab.kill_vswitchd();
+                        lab.start_vswitchd();
+                    }),
+                    server,
+                    "its device was not in its namespace",
                 ),
                 (
                     "database while ovs-vswitchd is dead",

@@ -13,9 +13,22 @@ fn all() -> [Envelope; 5] {
     ]
 }
 
+/// What a program says; an error while what it asks is not there.
+fn said(program: &str, args: &[&str]) -> Result<String, String> {
+    let output = std::process::Command::new(program).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
+}
+
 /// Everything that a pass leaves behind, but for numbers that the switch chose.
-fn picture(host: &Host) -> String {
-    let text = run("ip", &["-br", "link", "show"]);
+fn picture(host: &Host) -> Result<String, String> {
+    let db = format!("--db=unix:{}", host.ovs.socket().display());
+    let vsctl = |args: &[&str]| said("ovs-vsctl", &[&[db.as_str(), "--timeout=20"], args].concat());
+    let text = said("ip", &["-br", "link", "show"])?;
     let links = text.lines().map(|line| {
         let mut words = line.split_whitespace();
         let name = words.next().unwrap_or_default().split('@').next().unwrap_or_default();
@@ -23,20 +36,33 @@ fn picture(host: &Host) -> String {
         format!("{name} {up}")
     });
     let mut lines: Vec<String> = links.collect();
-    for name in host.ports() {
-        let columns = ["tag", "trunks", "vlan_mode", "protected"].map(|column| host.port(&name, column));
-        let error = host.ovs.vsctl(&["get", "interface", &name, "error"]);
-        lines.push(format!("{name} {columns:?} {error}"));
+    for name in vsctl(&["list-ports", "br-int"])?.lines() {
+        for column in ["tag", "trunks", "vlan_mode", "protected"] {
+            lines.push(format!("{name} {column} {}", vsctl(&["get", "port", name, column])?));
+        }
+        lines.push(format!("{name} {}", vsctl(&["get", "interface", name, "error"])?));
     }
-    lines.push(host.ovs.vsctl(&["get", "bridge", "br-int", "fail_mode"]));
-    lines.push(format!("{} flows", host.flows().len()));
+    lines.push(vsctl(&["get", "bridge", "br-int", "fail_mode"])?);
+    let bridge = "unix:/run/openvswitch/br-int.mgmt";
+    let flows = said("ovs-ofctl", &["-O", "OpenFlow14", "dump-flows", bridge])?;
+    let flows = flows.lines().filter(|line| line.contains("actions=")).count();
+    lines.push(format!("{flows} flows"));
     lines.sort();
-    lines.join("\n")
+    Ok(lines.join("\n"))
+}
+
+/// Waits for everything to be as it was.
+async fn as_before(host: &Host, before: &str, what: &str) {
+    eventually(what, async || match picture(host) {
+        Ok(now) if now == before => Ok(()),
+        now => Err(format!("{}\nbefore:\n{before}", now.unwrap_or_else(|error| error))),
+    })
+    .await;
 }
 
 /// Breaks things one after the other, and waits for each to be right again and told of.
 async fn each_is_repaired(host: &mut Host, session: &mut Session, table: &[(&[&str], &str, &str)]) {
-    let before = picture(host);
+    let before = picture(host).unwrap();
     for (break_it, key, words) in table {
         match break_it {
             ["ovs-vsctl", args @ ..] => drop(host.ovs.vsctl(args)),
@@ -47,11 +73,7 @@ async fn each_is_repaired(host: &mut Host, session: &mut Session, table: &[(&[&s
         println!("{break_it:?}");
         let seen = session.reports_until(|s| s.is_repaired(key, words)).await;
         println!("  {:?}", seen.repairs);
-        eventually("everything as before", async || match picture(host) {
-            now if now == before => Ok(()),
-            now => Err(format!("after {break_it:?}:\n{now}\nbefore:\n{before}")),
-        })
-        .await;
+        as_before(host, &before, &format!("everything as before, after {break_it:?}")).await;
     }
 }
 
@@ -137,7 +159,7 @@ fn a_switch_that_lost_its_rows_or_its_database_is_rebuilt_without_ghosts() {
         host.alive_every = Duration::from_secs(600);
         let (agent, mut session) = host.with(&all()).await;
         let gone = "the switch port was gone";
-        let before = picture(&host);
+        let before = picture(&host).unwrap();
         each_is_repaired(
             &mut host,
             &mut session,
@@ -156,12 +178,15 @@ fn a_switch_that_lost_its_rows_or_its_database_is_rebuilt_without_ghosts() {
             session
                 .reports_until(|s| s.is_repaired("port tap_1002_eth1", gone))
                 .await;
-            eventually(what, async || match picture(host) {
-                now if now == before => Ok(()),
-                now => Err(format!("{now}\nbefore:\n{before}")),
-            })
-            .await;
+            as_before(host, &before, what).await;
         };
+        host.ovs.kill_vswitchd();
+        host.ovs.start_vswitchd();
+        session
+            .reports_until(|s| s.is_repaired("flows flows_vlan110", "flows were missing"))
+            .await;
+        as_before(&host, &before, "rebuilt after ovs-vswitchd was killed").await;
+
         host.ovs.wipe().await;
         back(&host, &mut session, "rebuilt after the database was wiped").await;
         // Devices outlive a dead ovs-vswitchd; with the database gone nothing names them any more.
@@ -208,18 +233,14 @@ fn a_node_alone_repairs_drift_and_survives_its_own_reboot() {
     alone(async || {
         let mut host = Host::new().await;
         let (agent, session) = host.with(&all()).await;
-        let before = picture(&host);
+        let before = picture(&host).unwrap();
         drop(session);
         let address = std::mem::replace(&mut host.controller, Controller::start(&host.pki).await)
             .kill()
             .await;
 
         let right = async |host: &Host, what: &str| {
-            eventually(what, async || match picture(host) {
-                now if now == before => Ok(()),
-                now => Err(format!("{now}\nbefore:\n{before}")),
-            })
-            .await;
+            as_before(host, &before, what).await;
         };
         run("ip", &["link", "del", "tap_1001_eth1"]);
         host.ovs.vsctl(&["del-port", "br-int", "tap_1002_eth1"]);
