@@ -127,11 +127,8 @@ fn picture(lab: &Lab) -> String {
         "br-int",
     ]) {
         let columns = ["--columns=name,tag,trunks,vlan_mode", "list", "port"];
-        let mut rows: Vec<String> = lab
-            .vsctl(&columns)
-            .split("\n\n")
-            .map(|row| row.trim().to_owned())
-            .collect();
+        let rows = said(&[&["ovs-vsctl", &db], &columns[..]].concat());
+        let mut rows: Vec<String> = rows.split("\n\n").map(|row| row.trim().to_owned()).collect();
         rows.sort();
         text += &rows.join("\n");
     }
