@@ -344,6 +344,42 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
 }
 
 #[test]
+fn a_change_that_was_asked_for_and_a_restart_are_no_repair() {
+    on_private_host(
+        "a_change_that_was_asked_for_and_a_restart_are_no_repair",
+        |lab| async move {
+            let mut stand = Stand::new(lab).await;
+            let (node, mut session) = stand.with(&all()).await;
+            let guests = [reservation("52:54:00:03:ea:01", "10.64.110.11", "web", false)];
+            let specs = [
+                trunk(&[110, 111]),
+                gateway(110),
+                dhcp(110, &guests),
+                gateway(111),
+                dhcp(111, &[]),
+            ];
+            let more: Vec<_> = specs.iter().map(|spec| Envelope::seal(spec, "")).collect();
+            for (base, from, to) in [(1, all(), &more), (2, more.clone(), &all())] {
+                session.update(update(base, base + 1, &from, to)).await;
+                let seen = session.reports_until(|s| s.clean_generation == base + 1).await;
+                assert!(seen.repairs.is_empty(), "{:?}", seen.repairs);
+            }
+            drop(session);
+            node.kill().await;
+            let node = stand.node();
+            let mut session = stand.controller.session().await;
+            session.hello().await;
+            session.welcome().await;
+            let seen = session
+                .reports_until(|s| s.complete && all().iter().all(|e| s.is_ready(e)))
+                .await;
+            assert!(seen.repairs.is_empty(), "{:?}", seen.repairs);
+            node.stop().await;
+        },
+    );
+}
+
+#[test]
 fn what_an_earlier_life_of_the_network_node_left_is_told_of_and_goes_at_a_second_look() {
     on_private_host(
         "what_an_earlier_life_of_the_network_node_left_is_told_of_and_goes_at_a_second_look",
