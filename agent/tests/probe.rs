@@ -454,7 +454,11 @@ fn the_port_carries_what_the_uplink_does_and_goes_with_the_last_probe() {
         let get =
             |table: &'static str, column: &'static str| w1.on(move |ovs| ovs.vsctl(&["get", table, PORT, column]));
         assert_eq!(get("port", "vlan_mode"), "trunk");
-        assert_eq!(get("port", "trunks"), "[4095]", "flows lead past it, NORMAL floods nothing there");
+        assert_eq!(
+            get("port", "trunks"),
+            "[4095]",
+            "flows lead past it, NORMAL floods nothing there"
+        );
         assert_eq!(get("interface", "mac_in_use"), format!("\"{mac}\""));
         assert_eq!(get("interface", "mtu_request"), "1500");
         assert_eq!(get("interface", "ofport"), get("interface", "ofport_request"));

@@ -1,10 +1,12 @@
 //! One pass over everything that the network node does.
 
+mod drift;
 mod judge;
 mod pass;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +14,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::SwitchSection;
+use trunkline_agent::directories::Directories;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
+use trunkline_agent::orphans::{Orphan, Orphans};
 use trunkline_agent::probe::Prober;
 use trunkline_agent::report::Board;
 use trunkline_agent::switch::FailMode;
@@ -21,7 +25,7 @@ use trunkline_agent::{chain, netlink, netns, ovsdb};
 use trunkline_certs::Role;
 use trunkline_proto::daemon::Metrics;
 use trunkline_proto::resource::{Facts, Key, Kind, Observation, Spec, State};
-use trunkline_proto::{Name, PortName};
+use trunkline_proto::{Name, PortName, VlanId};
 
 use crate::config::{DhcpSection, NatSection};
 use crate::nat::Nats;
@@ -51,6 +55,11 @@ pub struct NetworkNode {
     counts: Counts,
     alive: Option<Instant>,
     last: BTreeMap<Key, Observation>,
+    alive_every: Duration,
+    orphans: Orphans,
+    /// Those that the last pass has left.
+    left: Vec<Orphan>,
+    directories: Directories,
 }
 
 /// What it is made of.
@@ -138,6 +147,14 @@ impl NetworkNode {
         let namespaces = netns::Namespaces::new(setup::marks(&state_dir, &boot)?)?;
         let user = setup::dhcp_user(&state_dir, dhcp.user.as_deref())?;
         let files = state_dir.join("dhcp");
+        let matters = |name: &OsStr| {
+            dhcp::Servers::is_ours_to_write(name) || name.to_str().is_some_and(|name| name.starts_with("ns-dhcp-vlan"))
+        };
+        let (mut directories, notices) = Directories::watch(matters, cancel.clone())?;
+        // Whoever comes first makes it; it is the same for all.
+        std::fs::create_dir_all(netns::NETNS_DIR)?;
+        directories.add(netns::NETNS_DIR.as_ref())?;
+        wake.follow(notices);
         Ok(Self {
             base: Base::new(node.as_str(), &switch, FailMode::Standalone),
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
@@ -149,7 +166,37 @@ impl NetworkNode {
             netlink,
             alive: None,
             last: BTreeMap::new(),
+            alive_every: ALIVE_EVERY,
+            orphans: Orphans::default(),
+            left: Vec::new(),
+            directories,
         })
+    }
+
+    /// Looks, and asks ovs-vswitchd for a sign of life, more or less often when nothing happens.
+    #[must_use]
+    pub fn alive_every(mut self, every: Duration) -> Self {
+        self.alive_every = every;
+        self
+    }
+
+    /// Removes leftovers sooner or later than [`trunkline_agent::orphans::SECOND_LOOK`].
+    #[must_use]
+    pub fn orphans_after(mut self, wait: Duration) -> Self {
+        self.orphans = Orphans::new(wait);
+        self
+    }
+
+    /// A directory that was made anew has to be looked after anew.
+    fn look_after(&mut self, vlans: impl Iterator<Item = VlanId>) {
+        for vlan in vlans {
+            let home = self.servers.home(vlan);
+            if let Err(error) = self.directories.add(&home)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%vlan, %error, "changes of a DHCP server's files are noticed late");
+            }
+        }
     }
 }
 
@@ -160,10 +207,13 @@ impl Host for NetworkNode {
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
         let wanted = self.wanted(desired);
-        let retry_after = Some(ALIVE_EVERY);
-        match self.realise(&wanted).await {
+        let realised = self.realise(desired, &wanted).await;
+        let orphan = self.orphans.next(tokio::time::Instant::now());
+        let retry_after = Some(orphan.map_or(self.alive_every, |orphan| orphan.min(self.alive_every)));
+        match realised {
             Ok((look, acts)) => {
                 self.probe(desired, &wanted, &look, &acts).await;
+                self.look_after(wanted.servers.keys().copied());
                 let observations = self.judge(desired, &wanted, &look, &acts);
                 self.watch
                     .set(look.servers.sites.values().flat_map(dhcp::Site::processes));
@@ -173,6 +223,8 @@ impl Host for NetworkNode {
                     observations,
                     clean: self.is_clean(&wanted, &look, &acts),
                     retry_after,
+                    repairs: acts.repairs,
+                    orphans: self.left.clone(),
                 }
             }
             Err(error) => {
@@ -181,8 +233,9 @@ impl Host for NetworkNode {
                 self.prober.blind(&text);
                 Pass {
                     observations: desired.all(State::Unknown, &text),
-                    clean: false,
                     retry_after,
+                    orphans: self.left.clone(),
+                    ..Pass::default()
                 }
             }
         }
@@ -203,7 +256,8 @@ impl Host for NetworkNode {
             match (&item.spec, &mut seen.facts) {
                 (Spec::Dhcp(dhcp), Some(Facts::Dhcp(facts))) => {
                     if let Ok(leases) = self.servers.leases(dhcp.vlan) {
-                        facts.leases = u32::try_from(leases).unwrap_or(u32::MAX);
+                        facts.leases = u32::try_from(leases.len()).unwrap_or(u32::MAX);
+                        facts.held = dhcp::lease_facts(&leases);
                     }
                 }
                 (Spec::Nat(nat), Some(Facts::Nat(facts))) => {

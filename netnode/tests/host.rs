@@ -249,6 +249,52 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
     });
 }
 
+/// Nobody tells of these; the slow look finds them.
+#[test]
+fn what_changes_inside_a_dhcp_namespace_is_found_by_the_next_look() {
+    on_private_host(
+        "what_changes_inside_a_dhcp_namespace_is_found_by_the_next_look",
+        |lab| async move {
+            let wanted = desired([trunk(&[110]), gateway(110), dhcp(110, &link_reservations())]);
+            let mut node = lab.node().await;
+            node.until_ready(&wanted).await;
+            let guest = Guest::plug(&lab, "guest", 110, WEB_ETH1);
+            let inside = ["ip", "-n", "ns-dhcp-vlan110"];
+            let sysctl = ["ip", "netns", "exec", "ns-dhcp-vlan110", "sysctl", "-qw"];
+            for (command, words) in [
+                (
+                    [&inside[..], &["addr", "flush", "dev", "dhcp_v110"]].concat(),
+                    "its address was gone",
+                ),
+                (
+                    [&inside[..], &["link", "set", "dhcp_v110", "down"]].concat(),
+                    "its device was down",
+                ),
+                (
+                    [&inside[..], &["link", "set", "lo", "down"]].concat(),
+                    "lo was down in its namespace",
+                ),
+                (
+                    [&inside[..], &["link", "del", "dhcp_v110"]].concat(),
+                    "its device was gone",
+                ),
+                (
+                    [&sysctl[..], &["net.ipv4.ip_forward=1"]].concat(),
+                    "IPv6, forwarding or ARP settings of its namespace were changed",
+                ),
+            ] {
+                run(&command);
+                let seen = node.pass(&wanted).await;
+                let told = |(of, what): &(String, String)| of == "dhcp_v110" && what == words;
+                assert!(seen.repairs.iter().any(told), "{command:?}: {:?}", seen.repairs);
+                node.until_ready(&wanted).await;
+                guest.lease().await.expect("a lease");
+                assert!(node.pass(&wanted).await.repairs.is_empty(), "told once: {command:?}");
+            }
+        },
+    );
+}
+
 #[test]
 fn a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk() {
     on_private_host(

@@ -26,7 +26,7 @@ use trunkline_proto::{
 pub use run::{NodeError, run, serve};
 pub use wake::Wake;
 
-use crate::{config::NodeConfig, netlink, ovsdb, report::Board};
+use crate::{config::NodeConfig, netlink, orphans::Orphan, ovsdb, report::Board};
 
 /// An error of any kind, for a host that cannot be built.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -92,6 +92,26 @@ pub struct Pass {
     pub clean: bool,
     /// Look again at the latest after this. What is not ready is looked at again anyway.
     pub retry_after: Option<Duration>,
+    /// What was found other than it should be, and what was done about it. Which of it is news is for the runtime to say.
+    pub repairs: Vec<Repair>,
+    /// Leftovers that are still there.
+    pub orphans: Vec<Orphan>,
+}
+
+/// Something about a resource that was not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// Which resource.
+    pub key: Key,
+    /// What was wrong, in words that also say how it is now: `switch port had tag 120, not 110`.
+    pub what: String,
+}
+
+impl Repair {
+    /// One for each thing that was wrong.
+    pub fn all<'a>(key: &'a Key, what: impl IntoIterator<Item = String> + 'a) -> impl Iterator<Item = Self> + 'a {
+        what.into_iter().map(|what| Self { key: key.clone(), what })
+    }
 }
 
 impl Item {

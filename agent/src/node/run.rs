@@ -111,7 +111,8 @@ pub async fn serve<H: Host>(
     ready: impl FnOnce() + Send,
 ) -> Result<(), NodeError> {
     let expiry = check_identity(&program, &config)?;
-    let instance = Instance::take(&config.node.state_dir, program.service)?;
+    let switch = &config.switch;
+    let instance = Instance::take(&config.node.state_dir, &switch.socket, &switch.bridge, program.service)?;
     let judge = Judge {
         kinds: program.kinds,
         validate,

@@ -47,6 +47,7 @@ impl Host for Fake {
             observations: desired.all(if broken { State::Failed } else { State::Ready }, ""),
             clean: true,
             retry_after: None,
+            ..Pass::default()
         }
     }
 
@@ -128,6 +129,7 @@ fn held(generation: u64, vlan: u32, trace: &str) -> Held {
         digest: Digest::of([(&envelope.key, envelope.hash)]),
         upserts: vec![envelope],
         removals: vec![],
+        intended: true,
     };
     let judge = Judge {
         kinds: &[Kind::Trunk],
@@ -150,6 +152,7 @@ fn refused(before: &Held) -> Held {
         digest: Digest::of([(&envelope.key, envelope.hash)]),
         upserts: vec![envelope],
         removals: vec![],
+        intended: true,
     };
     let judge = Judge {
         kinds: &[Kind::Trunk],

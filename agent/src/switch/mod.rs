@@ -10,6 +10,7 @@
 //! Rows that carry our mark in `external_ids` are ours; no other row is changed or deleted. The one exception is what an operator
 //! hands over by `adopt`: the bridge, and the configured uplink on it.
 
+mod drift;
 mod execute;
 mod judge;
 mod observe;
@@ -21,6 +22,7 @@ use std::path::Path;
 use trunkline_proto::resource::Port;
 use trunkline_proto::{Mac, VlanId};
 
+pub use drift::Drift;
 pub use execute::{Error, execute, prove_alive, transaction};
 pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
 pub use observe::{
@@ -229,7 +231,10 @@ impl SwitchState {
             Access::Isolated => ("access", Some(0), BTreeSet::new(), true),
             Access::Uplink => {
                 // Where flows rule they lead frames past the list, and NORMAL is not to flood guests' frames to a device of the host.
-                let uplink = self.uplink.as_ref().filter(|_| self.bridge.fail_mode == FailMode::Standalone);
+                let uplink = self
+                    .uplink
+                    .as_ref()
+                    .filter(|_| self.bridge.fail_mode == FailMode::Standalone);
                 let vlans = uplink.map(|uplink| uplink.vlans.clone());
                 ("trunk", None, trunks(&vlans.unwrap_or_default()), false)
             }

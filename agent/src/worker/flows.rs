@@ -13,7 +13,7 @@ use trunkline_proto::{
     wire,
 };
 
-use super::{Acts, Seen, Worker};
+use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
@@ -52,30 +52,96 @@ impl Guarded {
         self.rest.remove.is_empty() && self.rest.remove_meters.is_empty()
     }
 
+    /// What the next pass compares with: only what has changed since then was changed by somebody else.
+    pub(super) fn settled(self) -> Settled {
+        Settled {
+            network: self.network,
+            there: self.there,
+        }
+    }
+
     /// Why a port is not held to what it may.
     pub(super) fn port_problem(&self, number: u32) -> Option<String> {
         flows::port_problem(number, &self.wanted, &self.there)
     }
 }
 
+/// The flows as a pass has left them.
+#[derive(Debug)]
+pub(super) struct Settled {
+    network: Network,
+    there: FlowSet,
+}
+
+/// What setting the flows has found.
+pub(super) struct Set {
+    /// Those that were there.
+    pub(super) before: FlowSet,
+    /// Limits that the switch refused, by the meter's number.
+    unmetered: Unmetered,
+}
+
+/// What became of each VLAN's flows since `settled`. Without an earlier look only VLANs count that have none at all: another version of
+/// this program may have made others.
+pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet) -> BTreeMap<VlanId, Lost> {
+    let Some(Settled { network, there }) = settled else {
+        let standings = flows::standings(network, &compile(network), found);
+        let gone = standings.into_iter().filter(|(_, standing)| standing.there == 0);
+        let lost = |(vlan, standing): (VlanId, Standing)| {
+            let missing = standing.missing;
+            (vlan, Lost { missing, foreign: 0 })
+        };
+        return gone.map(lost).collect();
+    };
+    let ours = |(_, (cookie, _)): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| cookie.is_ours();
+    let with = |flows: BTreeMap<_, _>| FlowSet {
+        flows,
+        meters: BTreeMap::new(),
+    };
+    // One that a stranger's stands in the place of is not put right.
+    let replaced = |rule: &openflow::Rule| found.flows.get(rule).is_some_and(|(cookie, _)| !cookie.is_ours());
+    let before = there.flows.iter().filter(ours).filter(|(rule, _)| !replaced(rule));
+    let before = with(before.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let new = found
+        .flows
+        .iter()
+        .filter(ours)
+        .filter(|(rule, _)| !there.flows.contains_key(*rule));
+    let new = with(new.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let mut lost: BTreeMap<VlanId, Lost> = BTreeMap::new();
+    for (vlan, standing) in flows::standings(network, &before, found) {
+        lost.entry(vlan).or_default().missing = standing.missing;
+    }
+    // Those that belong to no VLAN are counted for the first one.
+    for (at, (vlan, standing)) in flows::standings(network, &new, found).into_iter().enumerate() {
+        let shared = if at == 0 { flows::shared(network, &new) } else { 0 };
+        lost.entry(vlan).or_default().foreign = standing.there + shared;
+    }
+    lost
+}
+
 impl Worker {
-    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it; what it refused is returned,
-    /// by the meter's number.
-    pub(super) async fn set_flows(&self, network: &Network) -> Result<Unmetered, openflow::Error> {
+    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it.
+    pub(super) async fn set_flows(&mut self, network: &Network) -> Result<Set, openflow::Error> {
         self.openflow.ready(WAIT).await?;
         let mut wanted = compile(network);
         match self.set(&wanted).await {
             Err(openflow::Error::Unmetered { refused }) => {
-                let there = self.openflow.table().await?.set;
-                wanted.do_without(refused.keys(), &there);
+                let before = self.openflow.table().await?.set;
+                wanted.do_without(refused.keys(), &before);
                 self.set(&wanted).await?;
-                Ok(refused)
+                let unmetered = refused;
+                Ok(Set { before, unmetered })
             }
-            done => done.map(|()| Unmetered::new()),
+            done => done.map(|before| Set {
+                before,
+                unmetered: Unmetered::new(),
+            }),
         }
     }
 
-    async fn set(&self, wanted: &FlowSet) -> Result<(), openflow::Error> {
+    /// Answers the flows that were there before.
+    async fn set(&mut self, wanted: &FlowSet) -> Result<FlowSet, openflow::Error> {
         let table = self.openflow.table().await?;
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
@@ -84,13 +150,15 @@ impl Worker {
         }
         let plan = openflow::plan(wanted, &table.set);
         if plan.is_empty() {
-            return Ok(());
+            return Ok(table.set);
         }
         let (add, remove) = (plan.add.len(), plan.remove.len());
         let span = tracing::info_span!("flows", add, remove);
+        // Whoever fails from here on has changed what the next pass would compare with.
+        self.settled = None;
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
-        Ok(())
+        Ok(table.set)
     }
 
     /// A switch that cannot is no reason to go without flows: they stop what they can, and the look that follows sees how it stands.
@@ -130,7 +198,7 @@ impl Worker {
         // A bridge that is not ours has no flows of ours.
         if acts.refused.is_none() {
             match self.set_flows(&network).await {
-                Ok(refused) => unmetered = refused,
+                Ok(set) => unmetered = set.unmetered,
                 Err(error) => {
                     let text = crate::chain(&error);
                     if !error.is_answer() {

@@ -54,6 +54,9 @@ fn parts(judgement: Judgement) -> (State, String, Option<Facts>) {
 /// A port that is in the switch is only half of it: without its flows the guest is shut, or not held to what it may.
 fn judge_port(port: &Port, seen: &Seen) -> Judgement {
     let mut judgement = switch::judge_port(port, &seen.state, &seen.observed, &seen.acts.troubles);
+    if let Facts::Port(facts) = &mut judgement.facts {
+        facts.received = seen.received.get(port.tap.as_str()).copied().unwrap_or_default();
+    }
     if judgement.state == State::Ready
         && let Some((state, reason)) = unguarded(port, seen)
     {

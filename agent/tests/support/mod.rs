@@ -40,7 +40,8 @@ use trunkline_proto::{
     daemon::TelemetryConfig,
     resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Probe, ProbeKey, Spec, State, Trunk},
     wire::{
-        Ack, ControllerMessage, Hello, InventoryRequest, NodeMessage, Report, ResourceKey, Update, Welcome,
+        Ack, Confirm, ControllerMessage, HeldRemovals, Hello, InventoryRequest, NodeMessage, Orphans, Report,
+        ResourceKey, Update, Welcome,
         controller_message::Message as ToNode,
         node_message::Message as FromNode,
         node_service_server::{NodeService, NodeServiceServer},

@@ -81,22 +81,7 @@ impl Lab {
         };
         std::fs::create_dir_all(&lab.directory).unwrap();
         run(&["ip", "link", "set", "lo", "up"]);
-        run(&[
-            "ovsdb-tool",
-            "create",
-            &lab.file("conf.db"),
-            "/usr/share/openvswitch/vswitch.ovsschema",
-        ]);
-        run(&[
-            "ovsdb-server",
-            &lab.file("conf.db"),
-            &format!("--remote=punix:{}", lab.file("db.sock")),
-            &format!("--pidfile={}", lab.file("db.pid")),
-            &format!("--log-file={}", lab.file("db.log")),
-            &format!("--unixctl={}", lab.file("db.ctl")),
-            "--detach",
-        ]);
-        lab.vsctl(&["--no-wait", "init"]);
+        lab.start_database();
         lab.start_vswitchd();
         run(&[
             "ip",
@@ -150,6 +135,39 @@ impl Lab {
         wait("ovs-vswitchd to end", || {
             trunkline_agent::process::Identity::of(pid.trim().parse().unwrap()).is_none()
         });
+    }
+
+    /// Kills ovsdb-server the hard way and starts it with a database as on the day of its making.
+    pub fn wipe_database(&self) {
+        let pid = std::fs::read_to_string(self.file("db.pid")).unwrap();
+        run(&["kill", "-9", pid.trim()]);
+        wait("ovsdb-server to end", || {
+            trunkline_agent::process::Identity::of(pid.trim().parse().unwrap()).is_none()
+        });
+        for file in ["conf.db", "db.sock", "db.pid"] {
+            let _ = std::fs::remove_file(self.file(file));
+        }
+        let _ = std::fs::remove_file(self.file(".conf.db.~lock~"));
+        self.start_database();
+    }
+
+    fn start_database(&self) {
+        run(&[
+            "ovsdb-tool",
+            "create",
+            &self.file("conf.db"),
+            "/usr/share/openvswitch/vswitch.ovsschema",
+        ]);
+        run(&[
+            "ovsdb-server",
+            &self.file("conf.db"),
+            &format!("--remote=punix:{}", self.file("db.sock")),
+            &format!("--pidfile={}", self.file("db.pid")),
+            &format!("--log-file={}", self.file("db.log")),
+            &format!("--unixctl={}", self.file("db.ctl")),
+            "--detach",
+        ]);
+        self.vsctl(&["--no-wait", "init"]);
     }
 
     pub fn vsctl(&self, args: &[&str]) -> String {
@@ -238,11 +256,19 @@ impl Node {
 /// What a pass reported.
 pub struct Seen {
     pub clean: bool,
+    pub repairs: Vec<(String, String)>,
+    pub orphans: Vec<String>,
     by_name: BTreeMap<String, Observation>,
 }
 
 impl Seen {
     fn new(pass: Pass) -> Self {
+        let repairs = pass.repairs.iter().map(|r| (r.key.name.to_string(), r.what.clone()));
+        let orphans = pass
+            .orphans
+            .iter()
+            .map(|o| format!("{} {}", o.thing.kind, o.thing.name));
+        let (repairs, orphans) = (repairs.collect(), orphans.collect());
         let by_name = pass
             .observations
             .into_iter()
@@ -250,6 +276,8 @@ impl Seen {
             .collect();
         Self {
             clean: pass.clean,
+            repairs,
+            orphans,
             by_name,
         }
     }
