@@ -74,7 +74,7 @@ impl Reader<'_> {
         };
         let view = match self.views.get(node) {
             Some(view) if view.connected && view.complete => view,
-            other => return (Health::Unknown, silence(node, other), None),
+            other => return (Health::Unknown, self.silence(node, other), None),
         };
         if let Some(refusal) = view.refused.get(key).filter(|r| r.hash == envelope.hash) {
             return (
@@ -100,18 +100,24 @@ impl Reader<'_> {
         };
         (Health::Pending, reason, None)
     }
-}
 
-fn silence(node: &Name, view: Option<&NodeView>) -> String {
-    match view {
-        Some(view) if view.connected => format!("{node} has connected; its full report has not come yet"),
-        Some(NodeView {
-            last_seen: Some(seen), ..
-        }) => {
-            format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller")
+    fn silence(&self, node: &Name, view: Option<&NodeView>) -> String {
+        let record = self.state.cluster.nodes.get(node);
+        if let Some(gone) = record.and_then(|record| record.gone) {
+            return format!(
+                "{node} was declared gone at {gone}; start it again, or move its VMs away with `trunkctl node drain {node}`"
+            );
         }
-        _ => format!(
-            "{node} has not connected since the controller started; start its agent or mend its way to the controller"
-        ),
+        match view {
+            Some(view) if view.connected => format!("{node} has connected; its full report has not come yet"),
+            Some(NodeView {
+                last_seen: Some(seen), ..
+            }) => {
+                format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller")
+            }
+            _ => format!(
+                "{node} has not connected since the controller started; start its agent or mend its way to the controller"
+            ),
+        }
     }
 }

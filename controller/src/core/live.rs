@@ -2,20 +2,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use prost::Message;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     Digest, Name,
-    resource::{Envelope, Key, Observation, Spec, State as ResourceState},
+    PortName, VlanId,
+    resource::{Envelope, Key, Kind, Observation, Probe, Spec, State as ResourceState},
     wire,
 };
 
+use super::quota::{Quotas, Story};
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Refusal, Views},
+    leftovers::{HeldBack, Orphan},
     model::{Position, Timestamp},
     transition::{NewEvent, State},
 };
@@ -23,8 +28,11 @@ use crate::{
 /// Largest encoded facts of one observation that are kept; a list of all VLANs is about 8 KB.
 const FACTS_BYTES: usize = 32 << 10;
 
-/// Most journal entries that one report may cause: a node that fails altogether is one story, not a thousand.
-const EVENTS_PER_REPORT: usize = 20;
+/// The same for what is about VLAN 400, which the whole fleet shares: thousands of leases, hundreds of peers.
+const SHARED_FACTS_BYTES: usize = 512 << 10;
+
+/// After this long without another attempt the next one is news again.
+const SPELL: Duration = Duration::from_secs(600);
 
 /// One session among all since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +55,8 @@ pub struct NewSession {
     pub patience: Duration,
     /// Cancelled when a newer session takes over.
     pub cancel: CancellationToken,
+    /// Takes an operator's word for removals that the node holds back.
+    pub confirm: mpsc::Sender<Position>,
 }
 
 /// What people see of a session, also after it ended.
@@ -60,15 +70,37 @@ pub struct SessionInfo {
 
 /// Another process with the same certificate is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken;
+pub struct Taken {
+    /// It is the first such attempt for a while.
+    pub news: bool,
+}
+
+/// What a report says of leftovers; `None` where it says nothing.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// All of them.
+    pub orphans: Option<Vec<Orphan>>,
+    /// What is held back, which may be nothing.
+    pub held: Option<Option<HeldBack>>,
+}
+
+/// What was told of a node's leftovers last, in whatever session.
+#[derive(Debug, Default)]
+struct Told {
+    held: Position,
+    orphans: BTreeSet<(String, String)>,
+}
 
 #[derive(Debug)]
 struct Session {
     id: SessionId,
     instance: String,
     cancel: CancellationToken,
+    confirm: mpsc::Sender<Position>,
     heard: Instant,
     held: Digest,
+    /// When another process was turned away last.
+    duplicate: Option<Instant>,
 }
 
 /// What came of a report.
@@ -86,6 +118,8 @@ pub struct Live {
     views: Views,
     infos: BTreeMap<Name, SessionInfo>,
     sessions: BTreeMap<Name, Session>,
+    quotas: Quotas,
+    told: BTreeMap<Name, Told>,
     last_id: u64,
 }
 
@@ -103,10 +137,14 @@ impl Live {
             digest,
             patience,
             cancel,
+            confirm,
         } = new;
-        if let Some(other) = self.sessions.get(&node) {
+        if let Some(other) = self.sessions.get_mut(&node) {
             if other.instance != instance && other.heard.elapsed() < patience {
-                return Err(Taken);
+                let before = other.duplicate.replace(Instant::now());
+                return Err(Taken {
+                    news: before.is_none_or(|before| before.elapsed() >= SPELL),
+                });
             }
             other.cancel.cancel();
         }
@@ -118,8 +156,10 @@ impl Live {
                 id,
                 instance,
                 cancel,
+                confirm,
                 heard: Instant::now(),
                 held: digest,
+                duplicate: None,
             },
         );
         self.infos.insert(node.clone(), info);
@@ -207,14 +247,14 @@ impl Live {
                 facts: item.facts.clone(),
                 ..wire::Observation::default()
             };
-            if report.encoded_len() > FACTS_BYTES {
+            if report.encoded_len() > most_facts(&item.key) {
                 item.facts = None;
             }
-            if let Some(wanted) = wanted.filter(|wanted| wanted.hash == item.hash)
-                && observed.events.len() < EVENTS_PER_REPORT
-            {
+            if let Some(wanted) = wanted.filter(|wanted| wanted.hash == item.hash) {
                 let before = view.observations.get(&item.key).map(|before| before.state);
-                observed.events.extend(event(node, actor, before, &item, wanted));
+                if changed(before, item.state) && self.quotas.admits(node, Story::States, Instant::now()) {
+                    observed.events.extend(event(node, actor, before, &item, wanted));
+                }
             }
             view.observations.insert(item.key.clone(), item);
         }
@@ -248,6 +288,89 @@ impl Live {
         }
     }
 
+    /// What of this, said by a node, may go into the journal.
+    pub fn admits(&mut self, node: &Name, story: Story) -> bool {
+        self.quotas.admits(node, story, Instant::now())
+    }
+
+    /// More of it came than is looked at.
+    pub fn leave_out(&mut self, node: &Name, story: Story, count: u64) {
+        if count > 0 {
+            self.quotas.leave_out(node, story, count, Instant::now());
+        }
+    }
+
+    /// What was left out of the journal and is to be told now.
+    pub(super) fn left_out(&mut self) -> Vec<NewEvent> {
+        self.quotas.over(Instant::now())
+    }
+
+    /// True when the node should have this, or had it not long ago.
+    pub fn knows(&self, node: &Name, key: &Key, desired: &NodeDesired) -> bool {
+        let seen = |view: &NodeView| view.observations.contains_key(key);
+        desired.resources.contains_key(key) || self.views.get(node).is_some_and(seen)
+    }
+
+    /// What the node has and should not have. What is new of it is told, once in all its sessions.
+    pub fn leftovers(&mut self, node: &Name, id: SessionId, actor: &str, said: Leftovers) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        if !self.is_current(node, id) {
+            return events;
+        }
+        let Some(view) = self.views.get_mut(node) else {
+            return events;
+        };
+        let told = self.told.entry(node.clone()).or_default();
+        let mut tell = |kind, message| {
+            if self.quotas.admits(node, Story::Leftovers, Instant::now()) {
+                events.push(NewEvent {
+                    kind,
+                    actor: actor.to_owned(),
+                    slice: None,
+                    node: Some(node.clone()),
+                    vlan: None,
+                    revision: 0,
+                    message,
+                });
+            }
+        };
+        if let Some(orphans) = said.orphans {
+            let all: BTreeSet<(String, String)> = orphans.iter().map(|o| (o.kind.clone(), o.name.clone())).collect();
+            let new: Vec<String> = all.difference(&told.orphans).map(|(kind, name)| format!("{kind} {name}")).collect();
+            if !new.is_empty() {
+                let text = format!("{node} found leftovers that nobody wants and removes them when it sees them again: {}", some(&new));
+                tell("node.orphans", text);
+            }
+            told.orphans = all;
+            view.orphans = orphans;
+        }
+        if let Some(held) = said.held {
+            if let Some(held) = held.as_ref().filter(|held| held.at != told.held) {
+                let text = format!(
+                    "{node} holds back {} until an operator confirms: {}; see `trunkctl node show {node}`",
+                    held.count_words(),
+                    held.some()
+                );
+                tell("removals.held", text);
+                told.held = held.at;
+            }
+            view.held = held.map(Arc::new);
+        }
+        events
+    }
+
+    /// What connected nodes hold back, as far as it belongs to what they have.
+    pub fn held(&self) -> BTreeMap<Name, Arc<HeldBack>> {
+        let views = self.views.iter().filter(|(node, _)| self.sessions.contains_key(*node));
+        views.filter_map(|(node, view)| Some((node.clone(), view.held.clone()?))).collect()
+    }
+
+    /// Tells the node's session that removals are confirmed. False when there is none, or it does not listen.
+    pub fn confirm(&self, node: &Name, at: Position) -> bool {
+        let session = self.sessions.get(node);
+        session.is_some_and(|session| session.confirm.try_send(at).is_ok())
+    }
+
     /// A commit changed what these nodes should hold.
     pub(super) fn follow(&mut self, state: &State, touched: &BTreeSet<Name>) {
         for node in touched {
@@ -259,6 +382,7 @@ impl Live {
         let known = |node: &Name| state.cluster.nodes.contains_key(node) || self.sessions.contains_key(node);
         self.views.retain(|node, _| known(node));
         self.infos.retain(|node, _| known(node));
+        self.told.retain(|node, _| known(node));
     }
 
     /// What nodes report.
@@ -292,6 +416,37 @@ fn settle(view: &mut NodeView, held: Digest, desired: &NodeDesired) {
     });
 }
 
+/// The slice that a resource says it is of. What serves a whole VLAN does not say.
+pub fn owner(spec: &Spec) -> Option<Name> {
+    match spec {
+        Spec::Port(port) => port.owner.slice.parse().ok(),
+        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) | Spec::Probe(_) => None,
+    }
+}
+
+fn most_facts(key: &Key) -> usize {
+    let shared = [
+        (Kind::Dhcp, PortName::dhcp(VlanId::INTERNET).to_string()),
+        (Kind::Probe, Probe::name_of(VlanId::INTERNET)),
+    ];
+    let is_shared = shared.iter().any(|(kind, name)| key.kind == *kind && key.name.as_str() == name);
+    if is_shared { SHARED_FACTS_BYTES } else { FACTS_BYTES }
+}
+
+/// The first few of a list, in words.
+fn some(names: &[String]) -> String {
+    let named = &names[..names.len().min(5)];
+    match names.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// It failed, or it no longer fails.
+fn changed(before: Option<ResourceState>, now: ResourceState) -> bool {
+    (before == Some(ResourceState::Failed)) != (now == ResourceState::Failed)
+}
+
 fn event(
     node: &Name,
     actor: &str,
@@ -309,10 +464,7 @@ fn event(
         (true, true) | (false, false) => return None,
     };
     let spec = wanted.open().ok();
-    let slice = spec.as_ref().and_then(|spec| match spec {
-        Spec::Port(port) => port.owner.slice.parse().ok(),
-        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) | Spec::Probe(_) => None,
-    });
+    let slice = spec.as_ref().and_then(owner);
     let vlan = spec.and_then(|spec| spec.vlan());
     Some(NewEvent {
         kind,

@@ -183,12 +183,16 @@ impl Core {
         let span = info_span!("transition", actor);
         // Resources carry the context of the call that changed them, not of this span: the push is its sibling.
         let traceparent = telemetry::current_traceparent();
-        let connected: BTreeSet<Name> = self.live().connected();
+        let (connected, held): (BTreeSet<Name>, _) = {
+            let live = self.live();
+            (live.connected(), live.held())
+        };
         let cx = Context {
             now: now(),
             actor,
             settings: &self.settings,
             connected: &connected,
+            held: &held,
             traceparent: &traceparent,
         };
         span.in_scope(|| Ok(state.step(intent, &cx)?))

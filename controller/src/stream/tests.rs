@@ -45,10 +45,11 @@ fn greeting(position: Position, digest: Digest) -> Greeting {
     }
 }
 
-fn target(desired: &Arc<NodeDesired>, position: Position) -> Target {
+fn target(desired: &Arc<NodeDesired>, position: Position) -> Target<'static> {
     Target {
         desired: desired.clone(),
         position,
+        record: None,
     }
 }
 
