@@ -5,6 +5,8 @@
 mod api;
 mod backup;
 mod common;
+mod guards;
+mod life;
 mod program;
 mod retry;
 mod session;
