@@ -300,13 +300,17 @@ impl Config {
             ("state.requests_kept", self.state.requests_kept),
             ("state.watch_history", self.state.watch_history),
         ];
-        match kept.into_iter().find(|(_, count)| !(1..=1_000_000).contains(count)) {
-            Some((key, count)) => return Err(wrong(key, count.to_string(), "a count", "write 1 to 1000000")),
-            None => {}
+        if let Some((key, count)) = kept.into_iter().find(|(_, count)| !(1..=1_000_000).contains(count)) {
+            return Err(wrong(key, count.to_string(), "a count", "write 1 to 1000000"));
         }
         match self.events.keep_days {
             1..=3650 => Ok(()),
-            days => Err(wrong("events.keep_days", days.to_string(), "a number of days", "write 1 to 3650")),
+            days => Err(wrong(
+                "events.keep_days",
+                days.to_string(),
+                "a number of days",
+                "write 1 to 3650",
+            )),
         }
     }
 }

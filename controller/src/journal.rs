@@ -202,8 +202,15 @@ impl Journal {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let over = (entries.len() + new.len()).saturating_sub(self.bounds.entries);
         let oldest = now.before(self.bounds.age);
-        let last = if new.is_empty() { entries.len().saturating_sub(1) } else { entries.len() };
-        let old = entries.iter().take(last.min(EXPIRE)).take_while(|entry| entry.at < oldest);
+        let last = if new.is_empty() {
+            entries.len().saturating_sub(1)
+        } else {
+            entries.len()
+        };
+        let old = entries
+            .iter()
+            .take(last.min(EXPIRE))
+            .take_while(|entry| entry.at < oldest);
         let gone = over.min(entries.len()).max(old.count());
         batch
             .deletes
@@ -305,10 +312,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
 
     fn bounds(entries: usize) -> Bounds {
-        Bounds {
-            entries,
-            age: 30 * DAY,
-        }
+        Bounds { entries, age: 30 * DAY }
     }
 
     fn record(journal: &Journal, rows: &mut Rows, events: Vec<NewEvent>) {

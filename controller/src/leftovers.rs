@@ -194,6 +194,10 @@ mod tests {
         let kept = kept.unwrap();
         assert_eq!(kept.keys.len(), HELD - 1);
         assert_eq!(left, [("too_many", 2), ("invalid", 1)]);
-        assert!(kept.some().ends_with(&format!(" and {} more", HELD - 6)), "{}", kept.some());
+        assert!(
+            kept.some().ends_with(&format!(" and {} more", HELD - 6)),
+            "{}",
+            kept.some()
+        );
     }
 }

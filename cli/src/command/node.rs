@@ -82,7 +82,9 @@ async fn drain(session: &Session, node: &str, onto: &str) -> Result<(), Failure>
     };
     let drained = call!(session, fleet.drain_node(request))?;
     let view = DrainView::from(&drained);
-    session.console.show(&view, || drain_text(&session.console, node, &view))
+    session
+        .console
+        .show(&view, || drain_text(&session.console, node, &view))
 }
 
 async fn gone(session: &Session, node: &str, yes: bool) -> Result<(), Failure> {
@@ -119,5 +121,7 @@ async fn confirm(session: &Session, node: &str) -> Result<(), Failure> {
     };
     let wire::ConfirmRemovalsResponse { confirmed } = call!(session, fleet.confirm_removals(request))?;
     let view = serde_json::json!({ "confirmed": confirmed });
-    session.console.show(&view, || format!("{node} carries out {confirmed} removals that it held back\n"))
+    session.console.show(&view, || {
+        format!("{node} carries out {confirmed} removals that it held back\n")
+    })
 }

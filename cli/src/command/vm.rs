@@ -97,7 +97,10 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
             if *deploy {
                 deploy_move(session, slice, moved.revision, &way, *wait).await
             } else {
-                let next = format!("{way}, in the draft; to carry it out: trunkctl slice deploy {}", slice.name);
+                let next = format!(
+                    "{way}, in the draft; to carry it out: trunkctl slice deploy {}",
+                    slice.name
+                );
                 done(session, moved.revision, &next)
             }
         }

@@ -212,7 +212,11 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
     let node = &detail.node;
     let (connected, tone) = connected(node, now);
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let closed = if node.cordoned { ", cordoned: takes no new VMs" } else { "" };
+    let closed = if node.cordoned {
+        ", cordoned: takes no new VMs"
+    } else {
+        ""
+    };
     let mut out = format!("node         {} ({}{closed})\n", node.name, node.role);
     out += &format!("connected    {}\n", console.paint.tone(tone, connected));
     if let Some(gone) = node.gone_since {

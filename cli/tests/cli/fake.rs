@@ -239,7 +239,10 @@ impl SliceService for Controller {
 
     async fn move_vm(&self, request: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
         let m = request.get_ref();
-        let what = format!("move vm {}/{} to {} at {}", m.slice, m.name, m.worker, m.expected_revision);
+        let what = format!(
+            "move vm {}/{} to {} at {}",
+            m.slice, m.name, m.worker, m.expected_revision
+        );
         self.mutate(&request, what, &m.request_id, |_| wire::MoveVmResponse {
             revision: 9,
             vm: None,
@@ -276,13 +279,11 @@ impl SliceService for Controller {
             0 => format!("deploy {}", m.name),
             at => format!("deploy {} at {at}", m.name),
         };
-        self.mutate(&request, what, &m.request_id, |_| {
-            wire::DeploySliceResponse {
-                revision: 9,
-                number: 3,
-                term: 1,
-                generation: 5,
-            }
+        self.mutate(&request, what, &m.request_id, |_| wire::DeploySliceResponse {
+            revision: 9,
+            number: 3,
+            term: 1,
+            generation: 5,
         })
     }
 
@@ -332,7 +333,9 @@ impl FleetService for Controller {
     async fn cordon_node(&self, request: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
         let m = request.get_ref();
         let what = format!("cordon {} {}", m.name, m.cordoned);
-        self.mutate(&request, what, &m.request_id, |_| wire::CordonNodeResponse { revision: 9 })
+        self.mutate(&request, what, &m.request_id, |_| wire::CordonNodeResponse {
+            revision: 9,
+        })
     }
 
     async fn drain_node(&self, request: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
@@ -344,9 +347,11 @@ impl FleetService for Controller {
             from: m.name,
             to: if m.onto.is_empty() { "w3".to_owned() } else { m.onto },
         };
-        self.mutate(&request, what, &request.get_ref().request_id, |_| wire::DrainNodeResponse {
-            revision: 9,
-            moved: vec![moved],
+        self.mutate(&request, what, &request.get_ref().request_id, |_| {
+            wire::DrainNodeResponse {
+                revision: 9,
+                moved: vec![moved],
+            }
         })
     }
 
@@ -367,7 +372,10 @@ impl FleetService for Controller {
         let m = request.get_ref();
         let what = format!("confirm {} at {}/{}", m.name, m.term, m.generation);
         self.mutate(&request, what, &m.request_id, |s| wire::ConfirmRemovalsResponse {
-            confirmed: s.held.as_ref().map_or(0, |held| u32::try_from(held.keys.len()).unwrap()),
+            confirmed: s
+                .held
+                .as_ref()
+                .map_or(0, |held| u32::try_from(held.keys.len()).unwrap()),
         })
     }
 

@@ -74,7 +74,10 @@ async fn mutations_say_what_they_did() {
         ("link-remove", &["link", "remove", "web-eth1--db-eth1"]),
         ("node-remove", &["node", "remove", "w2"]),
         ("vm-move", &["vm", "move", "shop/web", "--to", "w3"]),
-        ("vm-move-deployed", &["vm", "move", "web", "--slice", "shop", "--to", "w3", "--deploy"]),
+        (
+            "vm-move-deployed",
+            &["vm", "move", "web", "--slice", "shop", "--to", "w3", "--deploy"],
+        ),
         ("node-cordon", &["node", "cordon", "w1"]),
         ("node-uncordon", &["node", "uncordon", "w1", "-o", "json"]),
         ("node-drain", &["node", "drain", "w1"]),

@@ -46,7 +46,10 @@ impl<'a> Placement<'a> {
 
     /// Places one VM: on the worker with the fewest, on one that is connected for choice, on none that takes no new ones.
     pub(crate) fn place(&mut self, not_on: Option<&Name>) -> Option<Name> {
-        let open = self.workers.iter().filter(|(name, (record, _))| record.takes_vms() && Some(*name) != not_on);
+        let open = self
+            .workers
+            .iter()
+            .filter(|(name, (record, _))| record.takes_vms() && Some(*name) != not_on);
         let best = open.min_by_key(|(name, (_, vms))| (!self.connected.contains(*name), *vms));
         let name = best.map(|(name, _)| name.clone())?;
         self.count(&name);
@@ -68,7 +71,10 @@ impl<'a> Placement<'a> {
         if self.workers.is_empty() {
             return "no worker has joined yet, so there is nowhere to place it; start one, then try again".to_owned();
         }
-        let closed = self.workers.iter().filter_map(|(name, (record, _))| Some(format!("{name} {}", closed(record)?)));
+        let closed = self
+            .workers
+            .iter()
+            .filter_map(|(name, (record, _))| Some(format!("{name} {}", closed(record)?)));
         let closed: Vec<String> = closed.take(8).collect();
         format!(
             "no worker takes new VMs: {}; start another worker, or open one again with `trunkctl node uncordon`",
@@ -93,7 +99,9 @@ pub(crate) fn refused(name: &Name, record: &NodeRecord) -> Option<String> {
     } else {
         format!("open it again with `trunkctl node uncordon {name}`")
     };
-    Some(format!("worker {name} {closed} and takes no new VMs; name another, or {open}"))
+    Some(format!(
+        "worker {name} {closed} and takes no new VMs; name another, or {open}"
+    ))
 }
 
 #[cfg(test)]
@@ -105,7 +113,12 @@ mod tests {
     fn cluster(workers: &[(&str, bool, bool)]) -> Cluster {
         let mut cluster = Cluster::new("c");
         for (worker, cordoned, gone) in workers {
-            let mut record = NodeRecord::new(NodeRole::Worker, Timestamp::default(), Default::default(), String::new());
+            let mut record = NodeRecord::new(
+                NodeRole::Worker,
+                Timestamp::default(),
+                Default::default(),
+                String::new(),
+            );
             record.cordoned = *cordoned;
             record.gone = gone.then(Timestamp::default);
             cluster.nodes.insert(name(worker), record);
@@ -118,7 +131,11 @@ mod tests {
         let cluster = cluster(&[("w1", true, false), ("w2", false, true), ("w3", false, false)]);
         let connected = [name("w1"), name("w2")].into();
         let mut placement = Placement::of(&cluster, &connected, |_| true);
-        assert_eq!(placement.place(None), Some(name("w3")), "the only one, be it not connected");
+        assert_eq!(
+            placement.place(None),
+            Some(name("w3")),
+            "the only one, be it not connected"
+        );
         assert_eq!(placement.place(Some(&name("w3"))), None);
         let why = placement.full();
         assert!(why.contains("w1 is cordoned, w2 was declared gone at 1970"), "{why}");

@@ -71,7 +71,11 @@ impl FleetService for Fleet {
                 node: Some(self.node(&state, &views, &name)),
                 resources: converge::node_resources(&state, &views, &name),
                 refused: refused.collect(),
-                orphans: view.into_iter().flat_map(|view| &view.orphans).map(Into::into).collect(),
+                orphans: view
+                    .into_iter()
+                    .flat_map(|view| &view.orphans)
+                    .map(Into::into)
+                    .collect(),
                 held_removals: view.and_then(|view| view.held.as_deref()).map(Into::into),
             })
         })
@@ -123,7 +127,15 @@ impl FleetService for Fleet {
         let answer = |step: &Step, _: &Settings| wire::DeclareNodeGoneResponse {
             revision: step.state.cluster.meta.revision,
         };
-        mutate(&self.core, "DeclareNodeGone", request, |r| &r.request_id, intent, answer).await
+        mutate(
+            &self.core,
+            "DeclareNodeGone",
+            request,
+            |r| &r.request_id,
+            intent,
+            answer,
+        )
+        .await
     }
 
     async fn confirm_removals(
@@ -138,7 +150,15 @@ impl FleetService for Fleet {
         let answer = |step: &Step, _: &Settings| wire::ConfirmRemovalsResponse {
             confirmed: step.outcome.confirmed,
         };
-        let done = mutate(&self.core, "ConfirmRemovals", request, |r| &r.request_id, intent, answer).await?;
+        let done = mutate(
+            &self.core,
+            "ConfirmRemovals",
+            request,
+            |r| &r.request_id,
+            intent,
+            answer,
+        )
+        .await?;
         // It is recorded; now the node hears it. A call that is sent again tells it again, which does no harm: the node takes it only
         // for that very state.
         let told = name.parse().is_ok_and(|name: Name| self.core.live().confirm(&name, at));

@@ -113,7 +113,9 @@ impl Reader<'_> {
             Some(NodeView {
                 last_seen: Some(seen), ..
             }) => {
-                format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller")
+                format!(
+                    "{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller"
+                )
             }
             _ => format!(
                 "{node} has not connected since the controller started; start its agent or mend its way to the controller"

@@ -10,8 +10,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
-    Digest, Name,
-    PortName, VlanId,
+    Digest, Name, PortName, VlanId,
     resource::{Envelope, Key, Kind, Observation, Probe, Spec, State as ResourceState},
     wire,
 };
@@ -336,9 +335,15 @@ impl Live {
         };
         if let Some(orphans) = said.orphans {
             let all: BTreeSet<(String, String)> = orphans.iter().map(|o| (o.kind.clone(), o.name.clone())).collect();
-            let new: Vec<String> = all.difference(&told.orphans).map(|(kind, name)| format!("{kind} {name}")).collect();
+            let new: Vec<String> = all
+                .difference(&told.orphans)
+                .map(|(kind, name)| format!("{kind} {name}"))
+                .collect();
             if !new.is_empty() {
-                let text = format!("{node} found leftovers that nobody wants and removes them when it sees them again: {}", some(&new));
+                let text = format!(
+                    "{node} found leftovers that nobody wants and removes them when it sees them again: {}",
+                    some(&new)
+                );
                 tell("node.orphans", text);
             }
             told.orphans = all;
@@ -362,7 +367,9 @@ impl Live {
     /// What connected nodes hold back, as far as it belongs to what they have.
     pub fn held(&self) -> BTreeMap<Name, Arc<HeldBack>> {
         let views = self.views.iter().filter(|(node, _)| self.sessions.contains_key(*node));
-        views.filter_map(|(node, view)| Some((node.clone(), view.held.clone()?))).collect()
+        views
+            .filter_map(|(node, view)| Some((node.clone(), view.held.clone()?)))
+            .collect()
     }
 
     /// Tells the node's session that removals are confirmed. False when there is none, or it does not listen.
@@ -429,7 +436,9 @@ fn most_facts(key: &Key) -> usize {
         (Kind::Dhcp, PortName::dhcp(VlanId::INTERNET).to_string()),
         (Kind::Probe, Probe::name_of(VlanId::INTERNET)),
     ];
-    let is_shared = shared.iter().any(|(kind, name)| key.kind == *kind && key.name.as_str() == name);
+    let is_shared = shared
+        .iter()
+        .any(|(kind, name)| key.kind == *kind && key.name.as_str() == name);
     if is_shared { SHARED_FACTS_BYTES } else { FACTS_BYTES }
 }
 

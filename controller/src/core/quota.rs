@@ -118,7 +118,8 @@ mod tests {
     fn a_node_in_a_loop_gets_its_share_and_one_word_of_what_was_left_out() {
         let (w1, w2): (Name, Name) = ("w1".parse().unwrap(), "w2".parse().unwrap());
         let (mut quotas, start) = (Quotas::default(), Instant::now());
-        let tries = |quotas: &mut Quotas, node, at| (0..1000).filter(|_| quotas.admits(node, Story::Repairs, at)).count();
+        let tries =
+            |quotas: &mut Quotas, node, at| (0..1000).filter(|_| quotas.admits(node, Story::Repairs, at)).count();
         assert_eq!(tries(&mut quotas, &w1, start), 30);
         assert_eq!(tries(&mut quotas, &w2, start), 30, "each has its own");
         assert!(quotas.admits(&w1, Story::Sessions, start), "and each sort");
@@ -126,10 +127,23 @@ mod tests {
         quotas.leave_out(&w1, Story::Repairs, 5, start);
         // Nobody looked in time: what was left out is told before the next window begins.
         assert_eq!(tries(&mut quotas, &w1, start + WINDOW), 0);
-        let told: Vec<String> = quotas.over(start + WINDOW).into_iter().map(|event| event.message).collect();
-        assert_eq!(told, ["1975 more repairs of w1 were left out", "970 more repairs of w2 were left out"]);
+        let told: Vec<String> = quotas
+            .over(start + WINDOW)
+            .into_iter()
+            .map(|event| event.message)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "1975 more repairs of w1 were left out",
+                "970 more repairs of w2 were left out"
+            ]
+        );
         assert!(quotas.over(start + WINDOW).is_empty(), "once");
         assert_eq!(tries(&mut quotas, &w1, start + WINDOW), 30);
-        assert!(quotas.over(start + 3 * WINDOW).len() == 1 && quotas.0.is_empty(), "nothing is kept of who is quiet");
+        assert!(
+            quotas.over(start + 3 * WINDOW).len() == 1 && quotas.0.is_empty(),
+            "nothing is kept of who is quiet"
+        );
     }
 }

@@ -119,7 +119,12 @@ mod tests {
 
     #[test]
     fn what_a_node_was_given_is_known_for_a_while_back_and_not_before_its_record() {
-        let mut record = NodeRecord::new(NodeRole::Worker, Timestamp::default(), Position::default(), "nothing".into());
+        let mut record = NodeRecord::new(
+            NodeRole::Worker,
+            Timestamp::default(),
+            Position::default(),
+            "nothing".into(),
+        );
         assert_eq!(record.given_at(at(7)), None);
         record.change(at(10), "ten".into());
         record.change(at(20), "twenty".into());

@@ -66,7 +66,9 @@ impl TryFrom<prost_types::Timestamp> for Timestamp {
             return Err(OutOfRange);
         }
         let millis = time.seconds.checked_mul(1000).ok_or(OutOfRange)?;
-        let millis = millis.checked_add(i64::from(time.nanos) / 1_000_000).ok_or(OutOfRange)?;
+        let millis = millis
+            .checked_add(i64::from(time.nanos) / 1_000_000)
+            .ok_or(OutOfRange)?;
         Ok(Self(millis))
     }
 }

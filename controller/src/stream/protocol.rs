@@ -9,7 +9,11 @@ use trunkline_proto::{
 };
 
 use super::{difference, hello::Greeting};
-use crate::{compile::NodeDesired, converge::Refusal, model::{NodeRecord, Position}};
+use crate::{
+    compile::NodeDesired,
+    converge::Refusal,
+    model::{NodeRecord, Position},
+};
 
 /// Most entries of an inventory. The largest node has some thousands of resources.
 const INVENTORY: usize = 200_000;
@@ -61,6 +65,8 @@ pub(super) struct Taken {
     pub(super) position: Position,
     pub(super) digest: Digest,
     pub(super) refused: Vec<(Key, Refusal)>,
+    /// Removals that it holds back until an operator confirms them.
+    pub(super) held_removals: u32,
     /// Refusals of what was never sent.
     pub(super) unknown: u64,
 }
@@ -176,7 +182,9 @@ impl Protocol {
         let old = |key: &Key| target.desired.since(key) <= self.position;
         let resources = &target.desired.resources;
         let same = same && self.digest == self.greeted;
-        same && resources.iter().all(|(key, envelope)| !old(key) || held.get(key) == Some(&envelope.hash))
+        same && resources
+            .iter()
+            .all(|(key, envelope)| !old(key) || held.get(key) == Some(&envelope.hash))
     }
 
     /// Where the desired state last changed; after a restore, or for a new node, where the cluster is.
@@ -218,7 +226,7 @@ impl Protocol {
             term,
             generation,
             refused,
-            held_removals: _,
+            held_removals,
         } = ack;
         let broken = Broken::Ack { term, generation };
         let Phase::Taking { target, position } = &self.phase else {
@@ -241,6 +249,7 @@ impl Protocol {
         self.phase = Phase::Known(difference::held(&target));
         let unknown = u64::try_from(sent - refused.len()).unwrap_or(u64::MAX);
         Ok(Taken {
+            held_removals,
             position,
             digest: target.digest,
             refused,

@@ -109,12 +109,7 @@ impl Reporter<'_> {
     }
 
     /// What the node put right, for the journal.
-    fn repairs(
-        &self,
-        live: &mut Live,
-        desired: &NodeDesired,
-        mut repairs: Vec<wire::Repair>,
-    ) -> Vec<NewEvent> {
+    fn repairs(&self, live: &mut Live, desired: &NodeDesired, mut repairs: Vec<wire::Repair>) -> Vec<NewEvent> {
         let over = count(repairs.len().saturating_sub(REPAIRS));
         live.leave_out(self.node, Story::Repairs, over);
         repairs.truncate(REPAIRS);

@@ -101,7 +101,11 @@ mod tests {
             repair(&wire::Repair { key: None, what, at }, NOW)
         };
         assert_eq!(said("tag", None), Some(NOW));
-        assert_eq!(said("tag", at(1_700_086_400)), Some(Timestamp::from_millis(1_700_086_400_000)), "a clock a day ahead");
+        assert_eq!(
+            said("tag", at(1_700_086_400)),
+            Some(Timestamp::from_millis(1_700_086_400_000)),
+            "a clock a day ahead"
+        );
         assert_eq!(said("tag", at(9_999_999_999)), None);
         assert_eq!(said("tag", at(i64::MAX)), None);
         assert_eq!(said("", None), None);

@@ -220,7 +220,8 @@ impl Session {
     fn confirm(&mut self, at: Position) {
         tracing::info!(node = %self.node, generation = at.generation, "removals confirmed");
         let Position { term, generation } = at;
-        self.queue.push_back(message(ToNode::Confirm(wire::Confirm { term, generation })));
+        self.queue
+            .push_back(message(ToNode::Confirm(wire::Confirm { term, generation })));
     }
 
     fn heartbeat(&mut self) {
@@ -284,6 +285,10 @@ impl Session {
         self.core.metrics().drop_items("refusal", taken.unknown);
         for (key, refusal) in &taken.refused {
             tracing::warn!(node = %self.node, %key, reason = refusal.reason, "resource refused");
+        }
+        if taken.held_removals > 0 {
+            let (count, generation) = (taken.held_removals, taken.position.generation);
+            tracing::warn!(node = %self.node, count, generation, "the node holds removals back");
         }
         let mut live = self.core.live();
         let desired = self.core.state().node_desired(&self.node);

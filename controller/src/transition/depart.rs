@@ -29,7 +29,10 @@ pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, touch
         }
         // One that was declared gone is cut off: so an operator has vouched.
         let alive = |node: &Name| cluster.nodes.get(node).is_some_and(|record| record.gone.is_none());
-        let told = gone.nodes.into_iter().filter(|node| touched.contains(node) && alive(node));
+        let told = gone
+            .nodes
+            .into_iter()
+            .filter(|node| touched.contains(node) && alive(node));
         let waiting: BTreeMap<Name, _> = told.map(|node| (node, position)).collect();
         let free_at = waiting.is_empty().then(|| cx.now.after(cx.settings.quarantine));
         let departure = departure(slice, gone.links, gone.addresses, waiting, free_at);

@@ -74,7 +74,12 @@ pub(super) fn drain(cluster: &mut Cluster, name: &str, onto: &str, cx: &Context)
     }
     if !draft.outcome.moved.is_empty() {
         let count = draft.outcome.moved.len();
-        let mut event = event("node.drained", cx, None, format!("node {name} was drained: {count} VM(s) move away"));
+        let mut event = event(
+            "node.drained",
+            cx,
+            None,
+            format!("node {name} was drained: {count} VM(s) move away"),
+        );
         event.node = Some(name);
         draft.events.push(event);
     }
@@ -145,7 +150,11 @@ pub(super) fn confirm(cluster: &Cluster, name: &str, at: Position, cx: &Context)
         return Err(refuse("NOT_CONNECTED", &name, text));
     }
     let Some(held) = cx.held.get(&name) else {
-        return Err(refuse("NOTHING_HELD", &name, format!("node {name} holds no removals back")));
+        return Err(refuse(
+            "NOTHING_HELD",
+            &name,
+            format!("node {name} holds no removals back"),
+        ));
     };
     if at != held.at {
         let text = format!(
@@ -157,7 +166,12 @@ pub(super) fn confirm(cluster: &Cluster, name: &str, at: Position, cx: &Context)
     }
     let mut draft = Draft::default();
     draft.outcome.confirmed = held.count();
-    let mut event = event("removals.confirmed", cx, None, format!("{} on node {name}: {}", held.count_words(), held.some()));
+    let mut event = event(
+        "removals.confirmed",
+        cx,
+        None,
+        format!("{} on node {name}: {}", held.count_words(), held.some()),
+    );
     event.node = Some(name);
     draft.events.push(event);
     Ok(draft)
@@ -201,7 +215,9 @@ fn target(cluster: &Cluster, from: &Name, onto: &str, cx: &Context) -> Result<Na
         Rejection::Invalid(mistakes.into_list())
     };
     if onto == *from {
-        return Err(wrong(format!("{onto} is the node that is to be emptied; name another worker, or none")));
+        return Err(wrong(format!(
+            "{onto} is the node that is to be emptied; name another worker, or none"
+        )));
     }
     let Some(record) = placement.worker(&onto) else {
         return Err(wrong(format!("there is no worker {onto}; {}", placement.known(""))));
@@ -210,7 +226,8 @@ fn target(cluster: &Cluster, from: &Name, onto: &str, cx: &Context) -> Result<Na
         return Err(closed(&onto, record, why));
     }
     if !cx.connected.contains(&onto) {
-        let text = format!("worker {onto} is not connected, so nothing would run there; start it first, or name another");
+        let text =
+            format!("worker {onto} is not connected, so nothing would run there; start it first, or name another");
         return Err(refuse("NOT_CONNECTED", &onto, text));
     }
     Ok(onto)
@@ -273,7 +290,12 @@ impl Way<'_> {
             return Ok(there.clone());
         }
         self.placement.place(Some(self.from)).ok_or_else(|| {
-            let text = format!("vm {} of slice {} has nowhere to go: {}", vm.name, slice.name, self.placement.full());
+            let text = format!(
+                "vm {} of slice {} has nowhere to go: {}",
+                vm.name,
+                slice.name,
+                self.placement.full()
+            );
             refuse("NO_WORKER", self.from, text)
         })
     }
@@ -300,17 +322,28 @@ fn carry_out(slice: &mut Slice, from: &Name, plan: &Plan, cx: &Context, draft: &
         let vms = relocate(&frozen.vms, &plan.deployed, &mut note);
         deploy::push(slice, vms, frozen.links.clone(), cx)
     });
-    let named: Vec<String> = moved.values().take(TOLD).map(|m| format!("{} to {}", m.vm, m.to)).collect();
+    let named: Vec<String> = moved
+        .values()
+        .take(TOLD)
+        .map(|m| format!("{} to {}", m.vm, m.to))
+        .collect();
     let more = match moved.len() - named.len() {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    let text = format!("slice {}: away from {from} move vm {}{more}", slice.name, named.join(", "));
+    let text = format!(
+        "slice {}: away from {from} move vm {}{more}",
+        slice.name,
+        named.join(", ")
+    );
     let mut told = event("vm.moved", cx, Some(&slice.name), text);
     told.node = Some(from.clone());
     draft.events.push(told);
     if let Some(number) = number {
-        let text = format!("slice {} was deployed as revision {number}, which is as before but for the moves", slice.name);
+        let text = format!(
+            "slice {} was deployed as revision {number}, which is as before but for the moves",
+            slice.name
+        );
         draft.events.push(event("slice.deployed", cx, Some(&slice.name), text));
     }
     draft.outcome.moved.extend(moved.into_values());

@@ -36,7 +36,11 @@ pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Con
         cluster.meta.netnode = Some(name.clone());
     }
     // One that the export does not know may have been given anything since.
-    let changed = cluster.meta.hold.as_ref().map_or(Position::default(), |_| cluster.position());
+    let changed = cluster
+        .meta
+        .hold
+        .as_ref()
+        .map_or(Position::default(), |_| cluster.position());
     let digest = hex::encode(Digest::default().to_vec());
     let record = NodeRecord::new(role, cx.now, changed, digest);
     if let Some(hold) = &mut cluster.meta.hold {
@@ -60,7 +64,9 @@ fn returned(cluster: &mut Cluster, name: &Name, cx: &Context) -> Draft {
     let Some(gone) = record.gone.take() else { return draft };
     let changed = record.changed;
     await_again(cluster, name, changed);
-    let text = format!("node {name}, which was declared gone at {gone}, has connected again; it removes what it should no longer have");
+    let text = format!(
+        "node {name}, which was declared gone at {gone}, has connected again; it removes what it should no longer have"
+    );
     let mut event = event("node.returned", cx, None, text);
     event.node = Some(name.clone());
     draft.events.push(event);
@@ -78,7 +84,9 @@ pub(super) fn remove(cluster: &mut Cluster, name: &str, cx: &Context) -> Result<
     }
     let vms = cluster.vms_on(&name);
     if vms > 0 {
-        let text = format!("{vms} VM(s) are placed on node {name}; move them away with `trunkctl node drain {name}`, then try again");
+        let text = format!(
+            "{vms} VM(s) are placed on node {name}; move them away with `trunkctl node drain {name}`, then try again"
+        );
         return Err(refuse("IN_USE", &name, text));
     }
     cluster.nodes.remove(&name);

@@ -83,8 +83,14 @@ fn workers(cluster: &Cluster, slice: &Slice, wanted: &Frozen) -> Result<(), Reje
 fn moves(slice: &Slice, wanted: &Frozen) -> impl Iterator<Item = String> {
     let now = slice.deployed();
     wanted.vms.values().filter_map(move |vm| {
-        let now = now?.vms.get(&vm.name).filter(|now| now.id == vm.id && now.worker != vm.worker)?;
-        Some(format!("vm {}: worker {} -> {}, as it was", vm.name, now.worker, vm.worker))
+        let now = now?
+            .vms
+            .get(&vm.name)
+            .filter(|now| now.id == vm.id && now.worker != vm.worker)?;
+        Some(format!(
+            "vm {}: worker {} -> {}, as it was",
+            vm.name, now.worker, vm.worker
+        ))
     })
 }
 

@@ -26,7 +26,13 @@ async fn events(operator: &Client, kind: &str) -> Vec<wire::Event> {
         page_size: 1000,
         ..wire::ListEventsRequest::default()
     };
-    let all = operator.events().list_events(request).await.unwrap().into_inner().events;
+    let all = operator
+        .events()
+        .list_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
     all.into_iter().filter(|event| event.r#type == kind).collect()
 }
 
@@ -37,14 +43,21 @@ async fn node(operator: &Client, name: &str) -> wire::GetNodeResponse {
 
 /// w1, w2 and n1, with slice `shop` on them, taken and reported.
 async fn shop() -> (Controller, Client, [Node; 3]) {
-    let controller = Controller::start().await;
+    shop_on(Controller::start().await).await
+}
+
+async fn shop_on(controller: Controller) -> (Controller, Client, [Node; 3]) {
     let mut nodes = [
         Node::up(&controller, Disk::worker("w1")).await,
         Node::up(&controller, Disk::worker("w2")).await,
         Node::up(&controller, Disk::netnode("n1")).await,
     ];
     let operator = controller.operator().await;
-    operator.slices().apply_slices(apply(vec![pair("shop")], true)).await.unwrap();
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("shop")], true))
+        .await
+        .unwrap();
     for node in &mut nodes {
         node.take().await;
         node.report_ready().await;
@@ -58,7 +71,9 @@ fn key(node: &Node, name: &str) -> wire::ResourceKey {
 }
 
 fn seconds_from_now(seconds: i64) -> Option<prost_types::Timestamp> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     Some(prost_types::Timestamp {
         seconds: i64::try_from(now.as_secs()).unwrap() + seconds,
         nanos: 0,
@@ -90,22 +105,41 @@ async fn what_a_node_put_right_is_told_with_its_slice_and_vlan() {
         })
     };
     let port = key(&w1, "tap_1000_eth1");
-    w1.send(report(vec![repair(port, "switch port had\ttag 120, not 100")])).await;
+    w1.send(report(vec![repair(port, "switch port had\ttag 120, not 100")]))
+        .await;
     let gateway = key(&n1, "gw_vlan100");
     let late = wire::Repair {
         at: seconds_from_now(-86_400),
         ..repair(gateway, "its address was gone")
     };
-    n1.send(report(vec![late, repair(key(&n1, "uplink"), "trunks was empty")])).await;
+    n1.send(report(vec![late, repair(key(&n1, "uplink"), "trunks was empty")]))
+        .await;
     let look = || events(&operator, "drift.repaired");
     let mut told = eventually("told", look, |events| events.len() == 3).await;
     told.sort_by_key(|event| event.message.clone());
     let said = |event: &wire::Event| (event.actor.clone(), event.slice.clone(), event.node.clone(), event.vlan);
-    let [gateway, trunk, port] = &told[..] else { panic!("{told:?}") };
+    let [gateway, trunk, port] = &told[..] else {
+        panic!("{told:?}")
+    };
     assert_eq!(said(port), ("worker/w1".into(), "shop".into(), "w1".into(), 100));
-    assert_eq!(port.message, "w1 put right port tap_1000_eth1: switch port had tag 120, not 100");
+    assert_eq!(
+        port.message,
+        "w1 put right port tap_1000_eth1: switch port had tag 120, not 100"
+    );
     assert_eq!(said(gateway), ("netnode/n1".into(), "shop".into(), "n1".into(), 100));
     assert!(gateway.message.contains("by its own clock"), "{}", gateway.message);
+    let filter = wire::EventFilter {
+        slice: "shop".into(),
+        node: "n1".into(),
+        vlan: 100,
+        since: seconds_from_now(-600),
+    };
+    let request = wire::FollowEventsRequest {
+        filter: Some(filter),
+        after_sequence: 0,
+    };
+    let mut followed = operator.events().follow_events(request).await.unwrap().into_inner();
+    assert_eq!(followed.message().await.unwrap().as_ref(), Some(gateway));
     assert_eq!(said(trunk), ("netnode/n1".into(), String::new(), "n1".into(), 0));
 }
 
@@ -126,7 +160,12 @@ async fn a_node_that_repairs_in_a_loop_does_not_flush_the_journal() {
         repairs: one,
         ..wire::Report::default()
     };
-    eventually("all of it came", || async { dropped(&controller, "too_many") }, |n| *n == 50_000).await;
+    eventually(
+        "all of it came",
+        || async { dropped(&controller, "too_many") },
+        |n| *n == 50_000,
+    )
+    .await;
     w2.send(Up::Report(report)).await;
     let look = || events(&operator, "drift.repaired");
     let told = eventually("the other one's", look, |told| told.iter().any(|e| e.node == "w2")).await;
@@ -155,7 +194,14 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
             ..repair(port.clone(), "nothing")
         },
     ];
-    let hash = w1.disk.held.values().find(|r| r.name == port.name).unwrap().hash.clone();
+    let hash = w1
+        .disk
+        .held
+        .values()
+        .find(|r| r.name == port.name)
+        .unwrap()
+        .hash
+        .clone();
     let path = |largest, last_seen_ms| {
         let path = wire::ProbePath {
             peer: "w2".into(),
@@ -212,21 +258,31 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
     ] {
         assert_eq!(dropped(&controller, reason), count, "{reason}");
     }
-    assert!(seen.resources.iter().all(|r| r.state() == wire::State::Ready), "{:?}", seen.resources);
+    assert!(
+        seen.resources.iter().all(|r| r.state() == wire::State::Ready),
+        "{:?}",
+        seen.resources
+    );
     assert!(events(&operator, "drift.repaired").await.is_empty());
     w1.expect_nothing().await;
 }
 
 #[tokio::test]
 async fn a_million_items_are_bounded_and_a_message_without_bound_ends_the_session() {
-    let (controller, operator, [mut w1, mut w2, _n1]) = shop().await;
+    // Both ends share this process: making such a message takes longer than a heartbeat.
+    let controller = Controller::start_with(|config| {
+        config.nodes.heartbeat = trunkline_proto::daemon::DurationText(std::time::Duration::from_secs(60));
+    });
+    let (controller, operator, [w1, mut w2, _n1]) = shop_on(controller.await).await;
     let report = wire::Report {
         items: vec![wire::Observation::default(); 1_000_000],
         ..wire::Report::default()
     };
     w1.send(Up::Report(report)).await;
-    eventually("counted", || async { dropped(&controller, "too_many") }, |n| *n == 980_000).await;
-    w1.expect_nothing().await;
+    let counted = || async { dropped(&controller, "too_many") };
+    eventually("counted", counted, |n| *n == 980_000).await;
+    w1.report_ready().await;
+    assert!(node(&operator, "w1").await.node.unwrap().connected);
     let huge = wire::Repair {
         what: "x".repeat(10 << 20),
         ..wire::Repair::default()
@@ -237,10 +293,13 @@ async fn a_million_items_are_bounded_and_a_message_without_bound_ends_the_sessio
     };
     w2.send(Up::Report(report)).await;
     let ended = w2.next().await.unwrap_err();
-    assert!(matches!(ended.code(), Code::OutOfRange | Code::ResourceExhausted), "{ended}");
+    assert!(
+        matches!(ended.code(), Code::OutOfRange | Code::ResourceExhausted),
+        "{ended}"
+    );
     let look = || node(&operator, "w2");
     eventually("w2 is gone", look, |node| !node.node.as_ref().unwrap().connected).await;
-    Node::connect(&controller, w2.disk.clone()).await.unwrap().expect_nothing().await;
+    Node::connect(&controller, w2.disk.clone()).await.unwrap();
 }
 
 #[tokio::test]
@@ -269,9 +328,16 @@ async fn leftovers_are_shown_and_told_once_however_often_the_node_says_them() {
     w1.send(report(vec![orphan("tap_2"), orphan("tap_3")])).await;
     w1.send(report(vec![])).await;
     eventually("none", look, Vec::is_empty).await;
-    let told: Vec<String> = events(&operator, "node.orphans").await.into_iter().map(|e| e.message).collect();
+    let told: Vec<String> = events(&operator, "node.orphans")
+        .await
+        .into_iter()
+        .map(|e| e.message)
+        .collect();
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].ends_with("tap tap_1, tap tap_2") && told[1].ends_with("tap tap_3"), "{told:?}");
+    assert!(
+        told[0].ends_with("tap tap_1, tap tap_2") && told[1].ends_with("tap tap_3"),
+        "{told:?}"
+    );
 }
 
 /// Ten VMs on w1, so that losing them is a lot.
@@ -304,7 +370,12 @@ async fn removals_that_operators_asked_for_are_marked_so_and_those_of_a_restore_
     drop(w1);
     // A node that holds what it was never given at its generation.
     let mut strange = disk.clone();
-    let lost = strange.held.keys().find(|key| key.name.as_str() == "tap_1000_eth1").unwrap().clone();
+    let lost = strange
+        .held
+        .keys()
+        .find(|key| key.name.as_str() == "tap_1000_eth1")
+        .unwrap()
+        .clone();
     strange.held.remove(&lost);
     let mut w1 = Node::connect(&controller, strange).await.unwrap();
     assert!(!w1.update().await.removals_intended);
@@ -351,7 +422,13 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
         term,
         generation,
     };
-    let ask = |request| async { operator.fleet().confirm_removals(request).await.map(tonic::Response::into_inner) };
+    let ask = |request| async {
+        operator
+            .fleet()
+            .confirm_removals(request)
+            .await
+            .map(tonic::Response::into_inner)
+    };
     let refused = ask(confirm(generation)).await.unwrap_err();
     assert_eq!(reason(refused), (Code::FailedPrecondition, "NOTHING_HELD".into()));
     let keys: Vec<wire::ResourceKey> = w1.disk.held.keys().map(Into::into).collect();
@@ -365,7 +442,10 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
     w1.send(report(keys.clone())).await;
     let look = || async { node(&operator, "w1").await.held_removals };
     let held = eventually("held", look, Option::is_some).await.unwrap();
-    assert_eq!((held.term, held.generation, held.keys.len()), (term, generation, keys.len()));
+    assert_eq!(
+        (held.term, held.generation, held.keys.len()),
+        (term, generation, keys.len())
+    );
     let refused = ask(confirm(generation - 1)).await.unwrap_err();
     assert!(refused.message().contains("trunkctl node show w1"), "{refused}");
     assert_eq!(reason(refused), (Code::FailedPrecondition, "OTHER_GENERATION".into()));
@@ -376,9 +456,16 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
     assert_eq!(heard, Some(Down::Confirm(wire::Confirm { term, generation })));
     w1.send(report(vec![])).await;
     eventually("none", look, Option::is_none).await;
-    assert_eq!(ask(request).await.unwrap(), answer, "a call sent twice is answered alike");
+    assert_eq!(
+        ask(request).await.unwrap(),
+        answer,
+        "a call sent twice is answered alike"
+    );
     let told = events(&operator, "removals.held").await;
-    assert_eq!((told.len(), told[0].node.as_str(), told[0].actor.as_str()), (1, "w1", "worker/w1"));
+    assert_eq!(
+        (told.len(), told[0].node.as_str(), told[0].actor.as_str()),
+        (1, "w1", "worker/w1")
+    );
     let told = events(&operator, "removals.confirmed").await;
     assert_eq!((told.len(), told[0].actor.as_str()), (1, "operator/alice"), "{told:?}");
     assert!(told[0].revision > 0);
@@ -406,10 +493,21 @@ async fn a_second_process_of_a_node_is_told_once_for_each_spell() {
         assert_eq!(reason(refused), (Code::AlreadyExists, "IDENTITY_IN_USE".into()));
     }
     let told = events(&operator, "node.duplicate").await;
-    assert_eq!((told.len(), told[0].node.as_str(), told[0].actor.as_str()), (1, "w1", "worker/w1"));
-    assert!(node(&operator, "w1").await.node.unwrap().connected, "the first one is not disturbed");
+    assert_eq!(
+        (told.len(), told[0].node.as_str(), told[0].actor.as_str()),
+        (1, "w1", "worker/w1")
+    );
+    assert!(
+        node(&operator, "w1").await.node.unwrap().connected,
+        "the first one is not disturbed"
+    );
     drop(first);
-    let again = || async { Node::connect(&controller, other.clone()).await.map_err(reason).map(|_| ()) };
+    let again = || async {
+        Node::connect(&controller, other.clone())
+            .await
+            .map_err(reason)
+            .map(|_| ())
+    };
     eventually("its place is free", again, Result::is_ok).await.unwrap();
 }
 
@@ -425,5 +523,8 @@ async fn a_node_that_connects_in_a_loop_is_told_of_a_few_times() {
     for kind in ["node.connected", "node.disconnected"] {
         count.insert(kind, events(&operator, kind).await.len());
     }
-    assert!(count.values().sum::<usize>() <= 10 && count["node.connected"] > 0, "{count:?}");
+    assert!(
+        count.values().sum::<usize>() <= 10 && count["node.connected"] > 0,
+        "{count:?}"
+    );
 }

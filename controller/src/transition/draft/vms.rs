@@ -116,7 +116,10 @@ impl<'a> Planner<'a> {
         let path = || format!("{}.worker", vm.intent.path);
         match self.placement.worker(worker) {
             None => {
-                let text = format!("there is no worker {worker}; {}", self.placement.known(", or leave it out"));
+                let text = format!(
+                    "there is no worker {worker}; {}",
+                    self.placement.known(", or leave it out")
+                );
                 self.mistakes.add(path(), text);
             }
             // One that was declared gone may come back: what names it waits.
@@ -131,7 +134,9 @@ impl<'a> Planner<'a> {
     fn place(&mut self, vm: &mut VmWork) {
         match self.placement.place(None) {
             Some(worker) => vm.vm.worker = worker,
-            None => self.mistakes.add(format!("{}.worker", vm.intent.path), self.placement.full()),
+            None => self
+                .mistakes
+                .add(format!("{}.worker", vm.intent.path), self.placement.full()),
         }
     }
 
