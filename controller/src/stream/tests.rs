@@ -136,8 +136,14 @@ fn removals_are_intended_when_nothing_but_intents_lies_between_what_the_node_hol
     let mut record = NodeRecord::new(NodeRole::Worker, Timestamp::default(), given.changed, hex(&given));
     record.change(wanted.changed, hex(&wanted));
     assert!(intended(at(2, 5), &given, &wanted, &record));
-    assert!(intended(at(2, 8), &given, &wanted, &record), "nothing changed for it meanwhile");
-    assert!(intended(at(2, 3), &given, &wanted, &record), "what it had then is no longer known");
+    assert!(
+        intended(at(2, 8), &given, &wanted, &record),
+        "nothing changed for it meanwhile"
+    );
+    assert!(
+        intended(at(2, 3), &given, &wanted, &record),
+        "what it had then is no longer known"
+    );
     assert!(!intended(at(1, 99), &given, &wanted, &record), "before a restore");
     let stray = desired(at(2, 5), &[110, 130]);
     assert!(!intended(at(2, 5), &stray, &wanted, &record), "it was never given that");
