@@ -315,6 +315,9 @@ pub(crate) enum LinkCommand {
 pub(crate) struct Status {
     /// Slices to look at [default: all that are deployed or going away]
     pub(crate) slices: Vec<String>,
+    /// Show every direction between two nodes, with what its probe measured
+    #[arg(long)]
+    pub(crate) paths: bool,
     /// Wait until all of it is ready
     #[arg(long, conflicts_with = "watch")]
     pub(crate) wait: bool,

@@ -163,10 +163,14 @@ pub fn write(file: &Path, text: &[u8]) -> Result<(), BackupError> {
     };
     let mut new = file.as_os_str().to_owned();
     new.push(".new");
+    // There is a secret in it. One that was left half written, whoever may read it, is not written over.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
     let mut handle = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&new)
         .map_err(failed)?;

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     session::{Session, call},
     view::{
-        node::{NodeDetailView, NodeView, RefusalView, node_text, nodes_table},
+        node::{NodeDetailView, NodeView, ProbesView, RefusalView, node_text, nodes_table},
         status::ResourceView,
     },
 };
@@ -25,9 +25,11 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
         }
         NodeCommand::Show { node } => {
             let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.clone() }))?;
+            let holds: Vec<ResourceView> = detail.resources.iter().map(ResourceView::from).collect();
             let view = NodeDetailView {
                 node: NodeView::from(&detail.node.unwrap_or_default()),
-                holds: detail.resources.iter().map(ResourceView::from).collect(),
+                probes: ProbesView::of(&holds),
+                holds,
                 refused: detail.refused.iter().map(RefusalView::from).collect(),
             };
             session

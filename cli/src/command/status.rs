@@ -7,7 +7,7 @@ use crate::{
     console::Format,
     failure::Failure,
     session::{Session, call},
-    view::status::{StatusView, status_text},
+    view::status::{Shown, StatusView, status_text},
     wait::{Goal, Next, Until, follow, wait},
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, args: &Status) -> Result<(), Failure>
     let view = StatusView::from(&status);
     session
         .console
-        .show(&view, || status_text(&session.console, &view, !args.slices.is_empty()))?;
+        .show(&view, || status_text(&session.console, &view, shown(args)))?;
     if session.console.format == Format::Table {
         say_drafts(session, &view).await?;
     }
@@ -49,6 +49,13 @@ async fn say_drafts(session: &Session, status: &StatusView) -> Result<(), Failur
         }
     }
     Ok(())
+}
+
+fn shown(args: &Status) -> Shown {
+    Shown {
+        parts: !args.slices.is_empty(),
+        paths: args.paths,
+    }
 }
 
 fn goal(args: &Status) -> Goal {
@@ -78,7 +85,7 @@ async fn watch(session: &Session, args: &Status) -> Result<(), Failure> {
                 console.show_next(&StatusView::from(&status), String::new)
             }
             Next::Status(status) if console.terminal => {
-                let text = status_text(console, &StatusView::from(&status), !args.slices.is_empty());
+                let text = status_text(console, &StatusView::from(&status), shown(args));
                 console.print(&format!("{CLEAR}{text}"))
             }
             Next::Status(status) => {

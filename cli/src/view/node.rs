@@ -4,7 +4,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trunkline_proto::wire;
 
-use super::{ago, given, key, shown, status::ResourceView, time};
+use super::{
+    ago, given, key, nonzero,
+    path::seconds,
+    shown,
+    status::{FactsView, ResourceView, count},
+    time,
+};
 use crate::{
     console::{Console, Tone},
     table::{Table, or_dash, plain, state},
@@ -36,8 +42,47 @@ pub(crate) struct NodeView {
 pub(crate) struct NodeDetailView {
     #[serde(flatten)]
     pub(crate) node: NodeView,
+    pub(crate) probes: ProbesView,
     pub(crate) holds: Vec<ResourceView>,
     pub(crate) refused: Vec<RefusalView>,
+}
+
+/// How much a node has to prove, and how often it can.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProbesView {
+    /// Of a VLAN and another node on it.
+    pub(crate) pairs: u64,
+    /// It follows from the number of pairs; none while there are none.
+    pub(crate) period_ms: Option<u32>,
+}
+
+impl ProbesView {
+    /// From what it says of everything that it holds.
+    pub(crate) fn of(holds: &[ResourceView]) -> Self {
+        let (mut pairs, mut period_ms) = (0, None);
+        for resource in holds {
+            if let Some(FactsView::Probe {
+                period_ms: every,
+                paths,
+            }) = &resource.observed
+            {
+                pairs += u64::try_from(paths.len()).unwrap_or(0);
+                period_ms = period_ms.max(nonzero(*every));
+            }
+        }
+        Self { pairs, period_ms }
+    }
+
+    fn text(&self) -> String {
+        match self.period_ms {
+            Some(period) => format!(
+                "{} of VLAN and node, each every {}",
+                count(self.pairs, "pair"),
+                seconds(period.into())
+            ),
+            None => "-".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -153,6 +198,7 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
     out += &format!("datapath     {}\n", dash(&node.datapath));
     out += &format!("uplink       {}\n", dash(&node.uplink));
     out += &format!("VMs          {}\n", node.vms);
+    out += &format!("probes       {}\n", detail.probes.text());
     let expires = shown(node.certificate_expires);
     out += &format!(
         "certificate  {}\n",

@@ -3,7 +3,13 @@
 use serde::Serialize;
 use trunkline_proto::wire::{self, observation::Facts};
 
-use super::{key, node::in_step, nonzero, state as state_name};
+use super::{
+    key,
+    node::in_step,
+    nonzero,
+    path::{PathStatusView, paths_text},
+    state as state_name,
+};
 use crate::{
     console::{Console, Tone},
     table::{Table, or_dash, plain, state},
@@ -41,6 +47,8 @@ pub(crate) struct LinkStatusView {
     pub(crate) state: String,
     pub(crate) reason: String,
     pub(crate) resources: Vec<ResourceView>,
+    /// Each direction between two of its nodes.
+    pub(crate) paths: Vec<PathStatusView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -252,7 +260,7 @@ impl ResourceView {
 }
 
 /// `1 lease`, `2 leases`.
-fn count(number: impl Into<u64>, what: &str) -> String {
+pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
     let number = number.into();
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
@@ -285,6 +293,7 @@ impl From<&wire::SliceStatus> for SliceStatusView {
             state: state_name(l.state),
             reason: l.reason.clone(),
             resources: resources(&l.resources),
+            paths: l.paths.iter().map(PathStatusView::from).collect(),
         };
         let vm = |v: &wire::VmStatus| VmStatusView {
             name: v.name.clone(),
@@ -339,8 +348,17 @@ impl SliceStatusView {
     }
 }
 
-/// `status`: slices and nodes at a glance, then whatever is not ready; with `all`, every link and VM.
-pub(crate) fn status_text(console: &Console, status: &StatusView, all: bool) -> String {
+/// What is shown besides what is not ready.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    /// Every link and VM.
+    pub(crate) parts: bool,
+    /// Every direction between two nodes.
+    pub(crate) paths: bool,
+}
+
+/// `status`: slices and nodes at a glance, then whatever is not ready, or more of it.
+pub(crate) fn status_text(console: &Console, status: &StatusView, shown: Shown) -> String {
     let mut table = Table::new(console, &["SLICE", "STATE", "READY", "DEPLOYED", "REASON"]);
     for slice in &status.slices {
         table.row([
@@ -352,9 +370,12 @@ pub(crate) fn status_text(console: &Console, status: &StatusView, all: bool) -> 
         ]);
     }
     let mut out = table.render("nothing is deployed");
-    let parts = parts(console, status, all);
-    if !parts.is_empty() {
-        out += &format!("\n{parts}");
+    let details = [
+        parts(console, status, shown.parts),
+        paths_text(console, &status.slices, shown.paths),
+    ];
+    for part in details.iter().filter(|part| !part.is_empty()) {
+        out += &format!("\n{part}");
     }
     let mut table = Table::new(console, &["NODE", "CONNECTED", "IN STEP", "READY"]);
     for node in &status.nodes {

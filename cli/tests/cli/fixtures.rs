@@ -210,6 +210,63 @@ fn port(tag: i32, ofport: i32) -> Facts {
     })
 }
 
+/// The direction from a peer: the largest size that comes, and how much of the full one does not.
+fn probe_path(peer: &str, largest: u32, loss_permille: u32) -> wire::ProbePath {
+    wire::ProbePath {
+        peer: peer.to_owned(),
+        largest,
+        loss_permille,
+        round_trip_us: if largest == 0 { 0 } else { 345 },
+        last_seen_ms: 1_795_262_400_000 + 499_250,
+        largest_heard: 1500,
+    }
+}
+
+fn path(from: &str, to: &str, largest: u32) -> wire::PathStatus {
+    let mut path = wire::PathStatus {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        state: State::Ready.into(),
+        reason: String::new(),
+        seen: Some(probe_path(from, largest, if largest == 1500 { 0 } else { 1000 })),
+        period_ms: 1000,
+    };
+    if largest != 1500 {
+        path.set_state(State::Degraded);
+        path.reason = format!("vlan 110 does not pass {from} -> {to}");
+        if largest > 0 {
+            path.reason += &format!(" at 1500 bytes (passes at {largest})");
+        }
+    }
+    path
+}
+
+/// The slice shop, with directions on the wire that do not pass, and a node that is away.
+pub(crate) fn shop_unproved() -> wire::SliceStatus {
+    let mut shop = shop_status(true);
+    let link = &mut shop.links[0];
+    let away = wire::PathStatus {
+        from: "w3".to_owned(),
+        to: "w1".to_owned(),
+        state: State::Unknown.into(),
+        reason: "w3 has not connected since the controller started".to_owned(),
+        seen: None,
+        period_ms: 0,
+    };
+    link.paths = vec![
+        path("n1", "w1", 1500),
+        path("w1", "n1", 1400),
+        path("w1", "w2", 0),
+        path("w2", "w1", 1500),
+        away,
+    ];
+    link.set_state(State::Degraded);
+    link.reason = "vlan 110 does not pass w1 -> w2, and 1 direction more".to_owned();
+    shop.reason = format!("link web-eth1--db-eth1: {}", link.reason);
+    shop.set_state(State::Degraded);
+    shop
+}
+
 /// The slice shop: all ready, or with a port on w1 that is not.
 pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
     let state = if good { State::Ready } else { State::Failed };
@@ -251,6 +308,17 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
             }),
         ),
         resource(
+            "w1",
+            wire::Kind::Probe,
+            "probe_vlan110",
+            State::Ready,
+            "",
+            Facts::Probe(wire::ProbeFacts {
+                paths: vec![probe_path("n1", 1500, 0), probe_path("w2", 1500, 0)],
+                period_ms: 1000,
+            }),
+        ),
+        resource(
             "n1",
             wire::Kind::Dhcp,
             "dhcp_v110",
@@ -270,7 +338,7 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
         state: state.into(),
         reason: if good { String::new() } else { format!("w1: {reason}") },
         resources,
-        paths: Vec::new(),
+        paths: vec![path("n1", "w1", 1500), path("w1", "n1", 1500)],
     };
     let eth0 = resource("w1", wire::Kind::Port, "tap_1002_eth0", State::Ready, "", port(400, 1));
     wire::SliceStatus {
@@ -279,8 +347,8 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
         reason: link.reason.clone(),
         deployed_number: 3,
         generation: 43,
-        resources: 5,
-        resources_ready: if good { 5 } else { 4 },
+        resources: 6,
+        resources_ready: if good { 6 } else { 5 },
         links: vec![link],
         vms: vec![wire::VmStatus {
             name: "web".to_owned(),

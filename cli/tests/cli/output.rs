@@ -4,7 +4,7 @@ use trunkline_proto::wire;
 
 use crate::{
     fake::Fake,
-    fixtures::{cluster, shop_status, status},
+    fixtures::{cluster, shop_status, shop_unproved, status},
     run::{run, run_alone, run_as},
 };
 
@@ -29,6 +29,7 @@ async fn reads_are_tables_for_people() {
         ("node-show", &["node", "show", "w1"]),
         ("status", &["status"]),
         ("status-of-one", &["status", "shop"]),
+        ("status-paths", &["status", "--paths"]),
         ("events", &["events", "--since", "10m"]),
         ("vm-netdev-userspace", &["vm", "netdev", "shop/web"]),
         ("vm-netdev-qemu", &["vm", "netdev", "db", "--only", "qemu"]),
@@ -108,6 +109,26 @@ async fn status_names_what_is_not_ready() {
     };
     fake.script().status = status(43, vec![shop_status(false), leaving]);
     insta::assert_snapshot!("status-not-ready", run(&fake, &["status"]).await.whole());
+}
+
+#[tokio::test]
+async fn status_names_each_direction_that_is_not_proved() {
+    let fake = Fake::start(cluster()).await;
+    fake.script().status = status(43, vec![shop_unproved()]);
+    insta::assert_snapshot!("status-unproved", run(&fake, &["status"]).await.whole());
+    insta::assert_snapshot!(
+        "status-unproved-paths",
+        run(&fake, &["status", "shop", "--paths"]).await.whole()
+    );
+    let json = run(&fake, &["status", "-o", "json"]).await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let paths = json["slices"][0]["links"][0]["paths"].as_array().unwrap();
+    assert_eq!(paths.len(), 5, "ready ones too");
+    assert_eq!(paths[2]["last_seen"], "2026-11-21T12:08:19.25Z");
+    assert_eq!(
+        (&paths[1]["largest"], &paths[4]["largest"]),
+        (&1400.into(), &serde_json::Value::Null)
+    );
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn a_wait_shows_a_bar() {
         shown.contains("shop") && shown.contains("[========================]"),
         "{shown:?}"
     );
-    assert!(shown.contains("5/5"), "{shown:?}");
+    assert!(shown.contains("6/6"), "{shown:?}");
 }
 
 #[tokio::test]

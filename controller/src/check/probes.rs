@@ -144,3 +144,61 @@ fn peers(node: Option<&Arc<NodeDesired>>, key: &Key) -> BTreeSet<Name> {
         _ => BTreeSet::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{model::NodeRole, testing::*};
+
+    /// Whether what was compiled for `of` may be told for `cluster`.
+    fn fits(cluster: &Cluster, of: &World) -> bool {
+        let desired = &of.state.desired;
+        let all: Vec<&Name> = desired.nodes().map(|(name, _)| name).collect();
+        check(cluster, desired, &Desired::default(), all).is_ok()
+    }
+
+    fn three(workers: [&str; 3]) -> World {
+        let mut world = World::new();
+        world.join("w3", NodeRole::Worker);
+        let vms = ["a", "b", "c"].iter().zip(workers);
+        let vms = vms.map(|(vm, worker)| online(vm, worker, 1)).collect();
+        let link = link(&["a.eth1", "b.eth1", "c.eth1"]);
+        world.apply(vec![slice("s", vms, vec![link])], true).unwrap();
+        world
+    }
+
+    #[test]
+    fn probes_of_other_nodes_than_the_vlan_is_on_are_refused() {
+        let (two, all) = (three(["w1", "w2", "w2"]), three(["w1", "w2", "w3"]));
+        assert!(fits(&two.state.cluster, &two) && fits(&all.state.cluster, &all));
+        assert!(!fits(&all.state.cluster, &two), "w3 is missing");
+        assert!(!fits(&two.state.cluster, &all), "w3 is too many");
+    }
+
+    #[test]
+    fn probes_without_a_secret_or_a_secret_without_probes_are_refused() {
+        let with = three(["w1", "w2", "w3"]);
+        let mut without = with.clone();
+        without.state.cluster.meta.probe_secret = None;
+        assert!(!fits(&without.state.cluster, &with));
+        without.state.desired = Desired::compile(&without.state.cluster, &without.settings);
+        assert!(fits(&without.state.cluster, &without));
+        assert!(!fits(&with.state.cluster, &without));
+    }
+
+    #[test]
+    fn who_is_no_longer_to_be_heard_must_have_been_told() {
+        let (two, all) = (three(["w1", "w2", "w2"]), three(["w1", "w2", "w3"]));
+        let told = |nodes: &[&str]| {
+            let names: Vec<Name> = nodes.iter().copied().map(name).collect();
+            check(&two.state.cluster, &two.state.desired, &all.state.desired, &names).is_ok()
+        };
+        assert!(told(&["w1", "w2", "w3", "n1"]) && told(&["w3"]));
+        // The same as before for w1, which still hears w3.
+        let names = [name("w3")];
+        let stale = check(&two.state.cluster, &all.state.desired, &two.state.desired, &names);
+        assert!(stale.is_err());
+    }
+}

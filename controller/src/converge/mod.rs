@@ -130,7 +130,7 @@ fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen,
             .filter_map(|(node, key)| Some((node, key, reader.probe(node, key)?)))
             .collect();
         let paths = paths(&reader, &probes);
-        let reason = tell(parts.reason, &paths);
+        let reason = tell(parts.reason, &paths, state.cluster.meta.netnode.as_ref());
         whole.take(&parts.health, || format!("link {}: {reason}", link.name));
         status.links.push(wire::LinkStatus {
             name: link.name.to_string(),

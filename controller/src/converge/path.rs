@@ -149,23 +149,29 @@ impl<'a> Reader<'a> {
 /// What was observed, or why there is nothing that counts.
 pub(super) type Told<'a> = Result<&'a Observation, (Health, String)>;
 
-/// The reason of a link that a path is at fault for: both directions and how many more, where they fail alike.
-pub(super) fn tell(reason: String, paths: &[Path<'_>]) -> String {
-    let Some(path) = paths
+/// The reason of a link, told once for all of its paths where one of them is at fault: a direction between workers, if any is, whether
+/// the way back fails alike, and how many more do.
+pub(super) fn tell(reason: String, paths: &[Path<'_>], netnode: Option<&Name>) -> String {
+    let faults: Vec<&Path> = paths.iter().filter(|path| path.health == Health::Degraded).collect();
+    let of_workers = faults
         .iter()
-        .find(|path| path.health == Health::Degraded && path.reason == reason)
-    else {
+        .find(|path| ![Some(path.from), Some(path.to)].contains(&netnode));
+    let (true, Some(fault)) = (
+        faults.iter().any(|fault| fault.reason == reason),
+        of_workers.or(faults.first()),
+    ) else {
         return reason;
     };
-    let back = paths.iter().find(|back| (back.from, back.to) == (path.to, path.from));
-    let nor_back = path.is_cut() && back.is_some_and(Path::is_cut);
-    let all = paths.iter().filter(|path| path.health == Health::Degraded).count();
-    let more = all - 1 - usize::from(nor_back);
+    let back = faults
+        .iter()
+        .find(|back| (back.from, back.to) == (fault.to, fault.from));
+    let nor_back = fault.is_cut() && back.is_some_and(|back| back.is_cut());
     let back = if nor_back { ", nor back" } else { "" };
-    match more {
+    let reason = &fault.reason;
+    match faults.len() - 1 - usize::from(nor_back) {
         0 => format!("{reason}{back}"),
         1 => format!("{reason}{back}, and 1 direction more"),
-        _ => format!("{reason}{back}, and {more} directions more"),
+        more => format!("{reason}{back}, and {more} directions more"),
     }
 }
 

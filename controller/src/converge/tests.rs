@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod probes;
+
 use trunkline_proto::{Hash, resource::State as Health};
 
 use super::*;

@@ -12,7 +12,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -139,6 +139,14 @@ impl Directory {
             .mode(0o700)
             .create(&self.0)
             .map_err(self.io("", "create the directory"))
+    }
+
+    /// The database holds a secret; whatever the directory above lets others do, they do not read it.
+    pub(super) fn shut_database(&self) {
+        let private = fs::Permissions::from_mode(0o700);
+        if let Err(error) = fs::set_permissions(self.database(), private) {
+            tracing::warn!(%error, dir = %self.0.display(), "the database cannot be kept from other users");
+        }
     }
 
     /// The last step of making a directory.

@@ -113,6 +113,7 @@ impl SledStore {
     }
 
     fn assemble(dir: Directory, db: sled::Db, cluster_id: String, revision: u64) -> Result<Self, StoreError> {
+        dir.shut_database();
         let log = File::open(dir.log()).map_err(dir.io("db/db", "open the database's log"))?;
         let high_water = dir.high_water()?;
         Ok(Self {
