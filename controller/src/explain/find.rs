@@ -96,7 +96,9 @@ pub(super) fn end<'a>(cluster: &'a Cluster, field: &'static str, text: &str) -> 
         description: format!("there is no {kind} {name}; {there}"),
     };
     if text.len() > LONGEST {
-        return Err(unclear(format!("that is no interface: write at most {LONGEST} characters")));
+        return Err(unclear(format!(
+            "that is no interface: write at most {LONGEST} characters"
+        )));
     }
     if text == INTERNET {
         return Err(unclear(
@@ -116,10 +118,9 @@ pub(super) fn end<'a>(cluster: &'a Cluster, field: &'static str, text: &str) -> 
         None => cluster.slices.values().map(Arc::as_ref).collect(),
     };
     let endpoint: Endpoint = name.parse().map_err(|error: Invalid| {
-        let there = slices
-            .iter()
-            .find_map(|slice| Some(interfaces(slice, &name.parse().ok()?)));
-        unclear(match there.flatten() {
+        let vm: Option<Name> = name.parse().ok();
+        let there = vm.and_then(|vm| slices.iter().find_map(|slice| interfaces(slice, &vm)));
+        unclear(match there {
             Some(there) => format!("{name} is a vm: {there}"),
             None => format!("\"{text}\" is no interface: {}", error.instead()),
         })

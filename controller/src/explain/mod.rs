@@ -118,7 +118,12 @@ fn to_guest<'a>(state: &'a State, views: &'a Views, from: &'a End<'a>, to: &'a E
     }
     steps.extend(there.iter().flat_map(|there| site.guest(there).into_iter().rev()));
     if let (Some(link), Some(here), Some(there)) = (link, &here, &there) {
-        steps.extend(leases(&site, link, [here, there]));
+        let leases = leases(&site, link, [here, there]);
+        let told: Vec<Step> = leases
+            .into_iter()
+            .filter(|step| !steps.iter().any(|s| s.is_same(step)))
+            .collect();
+        steps.extend(told);
     }
     steps
 }

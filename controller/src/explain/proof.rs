@@ -42,7 +42,8 @@ impl Site<'_> {
         }
         match self.netnode_name() {
             Some(between) if ours.contains(between) && theirs.contains(between) => {
-                let mut steps = self.both_ways(one, between, vlan);
+                let mut steps = vec![self.trunk(between, vlan)];
+                steps.extend(self.both_ways(one, between, vlan));
                 steps.extend(self.both_ways(between, other, vlan));
                 steps
             }

@@ -93,6 +93,11 @@ impl Step {
         self
     }
 
+    /// True when both tell of the same thing.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.kind, &self.node, &self.what) == (other.kind, &other.node, &other.what)
+    }
+
     /// Beside the way: a frame is not stopped by it.
     pub(super) fn aside(mut self) -> Self {
         if self.effect == Effect::Stops {
