@@ -88,7 +88,7 @@ impl HopView {
 }
 
 /// A line for each step, from one end to the other. `|` is passed, `X` broken, `?` not known; what comes after the first break is
-/// dotted. Under a step that is not passed: what was seen there, what should be, what mends it.
+/// dotted. Under a step that is broken, or where there is something to do: what was seen there, what should be, what mends it.
 pub(crate) fn explain_text(console: &Console, view: &ExplainView) -> String {
     let paint = console.paint;
     let width = |of: fn(&HopView) -> &str| view.hops.iter().map(|hop| of(hop).chars().count()).max().unwrap_or(0);
@@ -101,7 +101,8 @@ pub(crate) fn explain_text(console: &Console, view: &ExplainView) -> String {
     for (index, hop) in view.hops.iter().enumerate() {
         let beyond = view.first_broken.is_some_and(|broken| index > broken);
         out += &step(paint, hop, widths, beyond);
-        if hop.mark() != Mark::Passes {
+        // Of a step that nobody has told of there is nothing to say but that.
+        if hop.mark() == Mark::Broken || hop.mend.is_some() {
             let stroke = if beyond || hop.mark() == Mark::Broken { '.' } else { '|' };
             out += &about(paint, hop, stroke);
         }
@@ -122,6 +123,9 @@ fn step(paint: Paint, hop: &HopView, [kind, node, what]: [usize; 3], beyond: boo
     };
     let said = match hop.mark() {
         Mark::Passes => clean(&hop.seen),
+        Mark::Unknown if hop.mend.is_none() => {
+            paint.tone(tone_of(&hop.state), clean(&format!("{}: {}", hop.state, hop.seen)))
+        }
         _ => paint.tone(tone_of(&hop.state), clean(&hop.state)),
     };
     let line = format!(

@@ -76,8 +76,9 @@ fn unknown() -> wire::ExplainResponse {
     for index in [7, 8, 9, 10, 11, 12, 13, 14] {
         let hop = &mut way.hops[index];
         hop.set_state(State::Unknown);
-        hop.seen = "its worker has not told".to_owned();
+        hop.seen = "w2 has not told".to_owned();
     }
+    way.hops[7].expected = "it is connected and has reported".to_owned();
     way.hops[7].seen = "is not connected, last heard at 2026-11-21T12:00:00Z".to_owned();
     way.hops[7].mend = "start the daemon of w2, or mend its way to the controller".to_owned();
     way.verdict =

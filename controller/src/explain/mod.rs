@@ -51,7 +51,10 @@ pub fn explain(state: &State, views: &Views, from: &str, to: &str) -> Result<wir
     let from = find::end(&state.cluster, "from", from)?;
     let to = find::target(&state.cluster, "to", to)?;
     let (steps, names) = match &to {
-        Target::Internet => (to_internet(state, views, &from), (from.short(), to.to_string())),
+        Target::Internet => (
+            to_internet(state, views, &from),
+            (from.short(), "the internet".to_owned()),
+        ),
         Target::Guest(end) if *end == from => {
             return Err(Unnamed {
                 field: "to",

@@ -91,11 +91,11 @@ impl Site<'_> {
                 vec![guest_step, tap_step.passes("right"), tag_step.passes("right")]
             }
             Told::Seen { health, reason, .. } | Told::Nothing { health, reason } => {
-                let unseen = "its worker has not told";
+                let unseen = format!("{node} has not told");
                 vec![
-                    guest_step.unknown(unseen, ""),
+                    guest_step.unknown(unseen.as_str(), ""),
                     untold(tap_step, node, health, reason),
-                    tag_step.unknown(unseen, ""),
+                    tag_step.unknown(unseen.as_str(), ""),
                 ]
             }
         };

@@ -108,7 +108,8 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
     );
     match way.health {
         Health::Ready => step.passes(passing(way, mtu)),
-        Health::Unknown => step.unknown(way.reason.clone(), ""),
+        // What to do about it is said where the node is told of.
+        Health::Unknown => step.unknown(way.reason.split(';').next().unwrap_or_default(), ""),
         Health::Pending => step.waits(way.reason.clone(), "wait a moment and ask again"),
         Health::Failed => step.stops(way.reason.clone(), again(to)),
         Health::Degraded => match way.largest() {

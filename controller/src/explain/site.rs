@@ -15,6 +15,9 @@ use crate::{
     transition::State,
 };
 
+/// Of a node that an operator declared gone.
+const GONE: &str = "was declared gone at ";
+
 /// An interface on a worker, as deployed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed<'a> {
@@ -75,13 +78,11 @@ impl<'a> Site<'a> {
     }
 
     pub(super) fn told(&self, node: &Name, kind: Kind, name: &str) -> Told<'_> {
-        let of_links = self.links.iter().flat_map(|link| &link.resources);
-        let mut all = self.resources.iter().chain(of_links);
         let is_it = |status: &&wire::ResourceStatus| {
             let key = status.key.as_ref();
             status.node == node.as_str() && key.is_some_and(|key| key.kind == kind.number() && key.name == name)
         };
-        let Some(status) = all.find(is_it) else {
+        let Some(status) = self.all().find(is_it) else {
             return Told::Nothing {
                 health: Health::Pending,
                 reason: "the node has not been told of it yet",
@@ -143,7 +144,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// A node, as far as it can be heard. One that is silent may still forward.
+    /// A node, as far as it can be heard. One that is silent may still forward; one that an operator declared gone does not.
     pub(super) fn node(&self, node: &Name) -> Step {
         let step = Step::new(
             hop::Kind::Node,
@@ -152,6 +153,10 @@ impl<'a> Site<'a> {
             "it is connected and has reported",
         );
         let mend = format!("start the daemon of {node}, or mend its way to the controller");
+        if let Some(gone) = self.gone(node) {
+            let mend = format!("start {node} again, or move its VMs away with `trunkctl node drain {node}`");
+            return step.stops(gone, mend);
+        }
         match self.views.get(node) {
             Some(view) if view.connected && view.complete => step.passes("connected"),
             Some(view) if view.connected => step.unknown(
@@ -163,6 +168,25 @@ impl<'a> Site<'a> {
             }) => step.unknown(format!("is not connected, last heard at {seen}"), mend),
             _ => step.unknown("has not connected since the controller started", mend),
         }
+    }
+
+    /// Since when an operator has declared a node gone, as the status says it of everything that the node has.
+    fn gone(&self, node: &Name) -> Option<String> {
+        let of_node = self
+            .all()
+            .filter(|status| status.node == node.as_str() && status.observation.is_none());
+        let gone = |status: &wire::ResourceStatus| {
+            let (_, gone) = status.reason.split_once(GONE)?;
+            Some(format!("{GONE}{}", gone.split(';').next().unwrap_or_default()))
+        };
+        of_node
+            .filter(|status| status.state() == wire::State::Unknown)
+            .find_map(gone)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &wire::ResourceStatus> {
+        let of_links = self.links.iter().flat_map(|link| &link.resources);
+        self.resources.iter().chain(of_links)
     }
 
     pub(super) fn trunk(&self, node: &Name, vlan: VlanId) -> Step {
@@ -207,8 +231,8 @@ impl<'a> Site<'a> {
 /// A step of which nothing was told: as that is.
 pub(super) fn untold(step: Step, node: &Name, health: Health, reason: &str) -> Step {
     match health {
-        // What to do about a silent node is said where the node is told of.
-        Health::Unknown => step.unknown(reason, ""),
+        // Why, and what to do about it, is said where the node is told of.
+        Health::Unknown => step.unknown(format!("{node} has not told"), ""),
         Health::Failed => step.stops(
             reason,
             format!("upgrade the daemon of {node} to the controller's version; `trunkctl node show {node}` lists what it refuses"),
@@ -231,4 +255,36 @@ pub(super) fn start_switch(node: &Name) -> String {
 /// The network node's port of a VLAN.
 pub(super) fn gateway_port(vlan: VlanId) -> String {
     PortName::gateway(vlan).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::testing::name;
+
+    #[test]
+    fn a_node_that_was_declared_gone_stops_what_comes_to_it() {
+        let (state, views) = (State::new("cluster"), Views::new());
+        let status = wire::ResourceStatus {
+            node: "w2".to_owned(),
+            state: wire::State::Unknown.into(),
+            reason: "w2 was declared gone at 2023-11-14T22:13:20Z; start it again, or move its VMs away".to_owned(),
+            ..wire::ResourceStatus::default()
+        };
+        let site = Site {
+            state: &state,
+            views: &views,
+            resources: vec![status],
+            links: Vec::new(),
+        };
+        let hop = wire::Hop::from(site.node(&name("w2")));
+        assert_eq!(
+            (hop.state(), hop.seen.as_str()),
+            (wire::State::Failed, "was declared gone at 2023-11-14T22:13:20Z")
+        );
+        assert!(hop.mend.contains("`trunkctl node drain w2`"), "{hop:?}");
+        assert_eq!(site.node(&name("w1")).effect, super::super::Effect::Unknown);
+    }
 }

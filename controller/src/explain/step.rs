@@ -109,7 +109,7 @@ impl Step {
     /// For a sentence: where, and what was seen.
     pub(super) fn found(&self) -> String {
         match (self.kind, self.node.as_str()) {
-            (Kind::Joined | Kind::Probe, _) => self.seen.clone(),
+            (Kind::Joined | Kind::Probe, _) | (Kind::Node, "") => self.seen.clone(),
             (Kind::Node, _) => format!("{} {}", self.what, self.seen),
             (_, "") => format!("{}: {}", self.what, self.seen),
             (_, node) => format!("{} on {node}: {}", self.what, self.seen),

@@ -217,7 +217,7 @@ fn a_guest_that_reaches_the_internet_passes_every_step_in_order() {
             "firewall n1 firewalls of others: ready",
         ]
     );
-    assert_eq!(explained.verdict, "web.eth0 reaches internet");
+    assert_eq!(explained.verdict, "web.eth0 reaches the internet");
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn without_a_network_node_the_lease_and_the_internet_wait() {
     let explained = fleet.explain("web.eth0", "internet");
     assert_eq!(
         explained.verdict,
-        "web.eth0 does not reach internet yet: network node no network node has joined yet"
+        "web.eth0 does not reach the internet yet: no network node has joined yet"
     );
     let explained = fleet.explain("web.eth1", "db.eth1");
     assert_eq!(

@@ -5,6 +5,7 @@
 mod api;
 mod backup;
 mod common;
+mod explain;
 mod probes;
 mod program;
 mod retry;
