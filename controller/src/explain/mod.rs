@@ -79,23 +79,34 @@ pub fn explain(state: &State, views: &Views, from: &str, to: &str) -> Result<wir
 
 /// One sentence.
 fn verdict(from: &str, to: &str, steps: &[Step], broken: Option<usize>) -> String {
-    if let Some((index, step)) = broken.and_then(|index| Some((index, steps.get(index)?))) {
-        let more = steps.iter().skip(index + 1).filter(|step| step.effect.is_broken());
-        let more = match more.count() {
-            0 => String::new(),
-            1 => "; 1 step more is broken".to_owned(),
-            more => format!("; {more} steps more are broken"),
+    let unknown = steps.iter().find(|step| step.effect == Effect::Unknown);
+    let passes = unknown.is_none_or(|step| step.aside);
+    let not_known = |step: &Step| format!("it is not known whether {from} reaches {to}: {}", step.found());
+    let Some((index, step)) = broken.and_then(|index| Some((index, steps.get(index)?))) else {
+        return match unknown {
+            None => format!("{from} reaches {to}"),
+            Some(step) if step.aside => {
+                format!(
+                    "{from} reaches {to} on the wire; what else they need is not known: {}",
+                    step.found()
+                )
+            }
+            Some(step) => not_known(step),
         };
-        let says = match step.effect {
-            Effect::Hinders => format!("{from} does not reach {to} as it should"),
-            Effect::Waits => format!("{from} does not reach {to} yet"),
-            _ => format!("{from} does not reach {to}"),
-        };
-        return format!("{says}: {}{more}", step.found());
-    }
-    match steps.iter().find(|step| step.effect == Effect::Unknown) {
-        Some(step) => format!("it is not known whether {from} reaches {to}: {}", step.found()),
-        None => format!("{from} reaches {to}"),
+    };
+    let more = steps.iter().skip(index + 1).filter(|step| step.effect.is_broken());
+    let more = match more.count() {
+        0 => String::new(),
+        1 => "; 1 step more is broken".to_owned(),
+        more => format!("; {more} steps more are broken"),
+    };
+    let found = step.found();
+    match (step.effect, unknown) {
+        _ if step.aside && passes => format!("{from} reaches {to} on the wire, but not as it should: {found}{more}"),
+        (_, Some(unknown)) if step.aside => format!("{}; besides, {found}{more}", not_known(unknown)),
+        (Effect::Hinders, _) => format!("{from} does not reach {to} as it should: {found}{more}"),
+        (Effect::Waits, _) => format!("{from} does not reach {to} yet: {found}{more}"),
+        _ => format!("{from} does not reach {to}: {found}{more}"),
     }
 }
 
@@ -121,22 +132,17 @@ fn to_guest<'a>(state: &'a State, views: &'a Views, from: &'a End<'a>, to: &'a E
     }
     steps.extend(there.iter().flat_map(|there| site.guest(there).into_iter().rev()));
     if let (Some(link), Some(here), Some(there)) = (link, &here, &there) {
-        let leases = leases(&site, link, [here, there]);
-        let told: Vec<Step> = leases
-            .into_iter()
-            .filter(|step| !steps.iter().any(|s| s.is_same(step)))
-            .collect();
+        let given = given(&site, link, [here, there]);
+        let is_new = |step: &Step| !steps.iter().any(|told| told.is_same(step));
+        let told: Vec<Step> = given.into_iter().filter(is_new).collect();
         steps.extend(told);
     }
     steps
 }
 
-/// What the network node has to do with two guests: it gives them their addresses. Its own trunk and what joins it to a guest's worker
-/// are told only where they are not right, for no frame between the guests comes there.
-fn leases(site: &Site, link: &Link, guests: [&Placed; 2]) -> Vec<Step> {
-    if !link.dhcp {
-        return Vec::new();
-    }
+/// What the network node gives two guests: their addresses, and a gateway. Its own trunk and what joins it to a guest's worker are told
+/// only where they are not right, for no frame between the guests comes there.
+fn given(site: &Site, link: &Link, guests: [&Placed; 2]) -> Vec<Step> {
     let mut steps = vec![site.netnode()];
     if let Some(netnode) = site.netnode_name() {
         let mut ways = vec![site.trunk(netnode, link.vlan)];
@@ -145,10 +151,13 @@ fn leases(site: &Site, link: &Link, guests: [&Placed; 2]) -> Vec<Step> {
         for worker in workers {
             ways.extend(site.proof(worker, netnode, link.vlan));
         }
-        steps.extend(ways.into_iter().filter(|step| step.effect.is_broken()).map(Step::aside));
+        steps.extend(ways.into_iter().filter(|step| step.effect.is_broken()));
+        if link.dhcp {
+            steps.extend(guests.map(|guest| site.lease(guest, link.vlan)));
+        }
+        steps.push(site.gateway(netnode, link.vlan));
     }
-    steps.extend(guests.map(|guest| site.lease(guest, link.vlan)));
-    steps
+    steps.into_iter().map(Step::aside).collect()
 }
 
 fn to_internet<'a>(state: &'a State, views: &'a Views, from: &'a End<'a>) -> Vec<Step> {

@@ -64,14 +64,14 @@ impl Site<'_> {
             return step.waits("no network node has joined yet", "");
         };
         let (health, reason, facts) = match self.told(node, Kind::Dhcp, PortName::dhcp(vlan).as_str()) {
-            Told::Nothing { health, reason } => return untold(step, node, health, reason).aside(),
+            Told::Nothing { health, reason } => return untold(step, node, health, reason).hindering(),
             Told::Seen { health, reason, facts } => (health, reason, facts),
         };
         let Some(Facts::Dhcp(facts)) = facts else {
             return match health {
                 Health::Ready => step.unknown("the node does not say who has a lease", ""),
                 Health::Unknown => step.unknown(reason, ""),
-                _ => step.broken(health, Effect::Hinders, reason, again(node)),
+                _ => step.broken(health, Effect::Hinders, reason, again(node, reason)),
             };
         };
         let held = lease(placed, facts);
@@ -83,7 +83,7 @@ impl Site<'_> {
                     Some(_) if facts.pid == 0 => format!("{reason}; the lease is good until it ends"),
                     _ => reason.to_owned(),
                 };
-                step.broken(health, Effect::Hinders, reason, again(node))
+                step.broken(health, Effect::Hinders, reason.as_str(), again(node, &reason))
             }
             _ if right => step.passes(address),
             (Health::Degraded, _) if reason.starts_with(&format!("{address} ")) => {
@@ -164,7 +164,7 @@ impl Site<'_> {
         steps
     }
 
-    fn gateway(&self, node: &Name, vlan: VlanId) -> Step {
+    pub(super) fn gateway(&self, node: &Name, vlan: VlanId) -> Step {
         let port = gateway_port(vlan);
         let address = self.address(node, &port);
         let expected = match &address {
@@ -180,7 +180,7 @@ impl Site<'_> {
             (Health::Ready, Some(Facts::Gateway(facts))) => step.passes(facts.addresses.join(" ")),
             (Health::Ready, _) => step.passes("right"),
             (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
-            (health, _) => step.broken(health, Effect::Stops, reason, again(node)),
+            (health, _) => step.broken(health, Effect::Stops, reason, again(node, reason)),
         }
     }
 
@@ -217,7 +217,7 @@ fn masquerade(step: Step, node: &Name, out: Out, health: Health, reason: &str) -
                     "{node} switches it on by itself; if it stays off, find what sets it there: `grep -r ip_forward /etc/sysctl.*`"
                 )
             } else {
-                again(node)
+                again(node, reason)
             };
             step.broken(health, Effect::Stops, reason, mend)
         }

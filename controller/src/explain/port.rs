@@ -158,8 +158,8 @@ impl Site<'_> {
         let strangers = reason.starts_with("flows of others");
         match (health, of_port) {
             (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
-            (Health::Failed | Health::Pending, _) => step.stops(reason, again(node)),
-            (_, Some(of_port)) => step.stops(of_port, again(node)),
+            (Health::Failed | Health::Pending, _) => step.stops(reason, again(node, reason)),
+            (_, Some(of_port)) => step.stops(of_port, again(node, of_port)),
             (Health::Degraded, _) if strangers => {
                 let mend =
                     format!("remove them on {node}: `ovs-ofctl del-flows --strict` with the match that is named");
@@ -182,7 +182,7 @@ impl Site<'_> {
             (Health::Degraded, _) if !facts.storms.is_empty() => {
                 step.passes(format!("{count}; the limit of another guest bites"))
             }
-            (Health::Degraded, _) => step.hinders(reason, again(node)),
+            (Health::Degraded, _) => step.hinders(reason, again(node, reason)),
             (Health::Ready, _) if facts.flows == 0 => step.passes("right"),
             (Health::Ready, _) => step.passes(count),
         }
@@ -198,14 +198,14 @@ fn device(step: Step, placed: &Placed, port: &Port) -> Step {
                 placed.interface.tap
             )
         } else {
-            again(node)
+            again(node, port.reason)
         };
         return step.broken(port.health, super::Effect::Stops, port.reason, mend);
     }
     match (port.facts.exists, port.facts.up) {
         (true, true) => step.passes("it exists and is up"),
-        (true, false) => step.stops("it is down", again(node)),
-        (false, _) => step.stops("it does not exist", again(node)),
+        (true, false) => step.stops("it is down", again(node, port.reason)),
+        (false, _) => step.stops("it does not exist", again(node, port.reason)),
     }
 }
 
@@ -216,7 +216,7 @@ fn switch_port(step: Step, placed: &Placed, port: &Port) -> Step {
         return step.unknown(port.reason, start_switch(node));
     }
     if port.fault == Some(Part::Tag) {
-        return step.broken(port.health, super::Effect::Stops, port.reason, again(node));
+        return step.broken(port.health, super::Effect::Stops, port.reason, again(node, port.reason));
     }
     if port.facts.tag == tag {
         return step.passes(match placed.interface.vlan {
@@ -228,5 +228,5 @@ fn switch_port(step: Step, placed: &Placed, port: &Port) -> Step {
         tag if tag < 0 => "no tag".to_owned(),
         tag => format!("tag {tag}"),
     };
-    step.stops(seen, again(node))
+    step.stops(seen, again(node, port.reason))
 }

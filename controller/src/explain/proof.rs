@@ -111,7 +111,7 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
         // What to do about it is said where the node is told of.
         Health::Unknown => step.unknown(way.reason.split(';').next().unwrap_or_default(), ""),
         Health::Pending => step.waits(way.reason.clone(), "wait a moment and ask again"),
-        Health::Failed => step.stops(way.reason.clone(), again(to)),
+        Health::Failed => step.stops(way.reason.clone(), again(to, &way.reason)),
         Health::Degraded => match way.largest() {
             0 => {
                 let seen = format!("vlan {vlan} does not pass {from} -> {to}");

@@ -200,7 +200,7 @@ impl<'a> Site<'a> {
             Told::Nothing { health, reason } => return untold(step, node, health, reason),
             Told::Seen { health, reason, facts } => (health, reason, facts),
         };
-        let again = again(node);
+        let again = again(node, reason);
         match (health, facts) {
             (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
             (_, Some(Facts::Trunk(facts))) if health != Health::Ready && facts.interface.is_empty() => step.stops(
@@ -242,7 +242,10 @@ pub(super) fn untold(step: Step, node: &Name, health: Health, reason: &str) -> S
 }
 
 /// What a node mends without being asked.
-pub(super) fn again(node: &Name) -> String {
+pub(super) fn again(node: &Name, reason: &str) -> String {
+    if reason.contains("not made by") {
+        return format!("do on {node} what is said there: it is somebody else's, and Trunkline does not change it");
+    }
     format!(
         "{node} puts that right by itself; if it stays, `trunkctl events --node {node}` and its log say what is in the way"
     )

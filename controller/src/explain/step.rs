@@ -38,6 +38,8 @@ pub(super) struct Step {
     what: String,
     state: Health,
     pub(super) effect: Effect,
+    /// No frame comes there.
+    pub(super) aside: bool,
     expected: String,
     seen: String,
     mend: String,
@@ -52,6 +54,7 @@ impl Step {
             what: what.into(),
             state: Health::Unknown,
             effect: Effect::Unknown,
+            aside: false,
             expected: expected.into(),
             seen: String::new(),
             mend: String::new(),
@@ -98,9 +101,15 @@ impl Step {
         (self.kind, &self.node, &self.what) == (other.kind, &other.node, &other.what)
     }
 
-    /// Beside the way: a frame is not stopped by it.
+    /// Beside the way: what is there stops no frame, but it is not as it should be without.
     pub(super) fn aside(mut self) -> Self {
-        if self.effect == Effect::Stops {
+        self.aside = true;
+        self.hindering()
+    }
+
+    /// It does not stop every frame, whatever it says.
+    pub(super) fn hindering(mut self) -> Self {
+        if self.effect.is_broken() {
             self.effect = Effect::Hinders;
         }
         self
@@ -125,6 +134,7 @@ impl From<Step> for wire::Hop {
             what,
             state,
             effect: _,
+            aside: _,
             expected,
             seen,
             mend,

@@ -177,6 +177,7 @@ fn a_guest_that_reaches_another_passes_every_step_in_order() {
             "node n1 n1: ready",
             "lease n1 web.eth1: ready",
             "lease n1 db.eth1: ready",
+            "gateway n1 gw_vlan100: ready",
         ]
     );
     assert_eq!(explained.first_broken, -1);
@@ -283,7 +284,7 @@ fn the_steps_after_the_first_break_are_told_and_counted() {
     fleet.says("w1", "flows_vlan100", Health::Failed, "3 flows are missing");
     fleet.says("w2", "flows_vlan100", Health::Failed, "2 flows are missing");
     let explained = fleet.explain("web.eth1", "db.eth1");
-    assert_eq!(explained.hops.len(), 18);
+    assert_eq!(explained.hops.len(), 19);
     assert_eq!(
         explained.verdict,
         "web.eth1 does not reach db.eth1: flows_vlan100 on w1: 3 flows are missing; 1 step more is broken"
@@ -368,17 +369,42 @@ fn without_a_network_node_the_lease_and_the_internet_wait() {
     );
     let explained = fleet.explain("web.eth1", "db.eth1");
     assert_eq!(
-        explained.hops[explained.first_broken as usize].kind(),
-        wire::hop::Kind::Node
+        explained.verdict,
+        "web.eth1 reaches db.eth1 on the wire, but not as it should: no network node has joined yet"
     );
 }
 
 #[test]
-fn a_link_without_dhcp_asks_nothing_of_the_network_node() {
+fn a_network_node_that_is_silent_does_not_make_the_wire_unknown() {
+    let mut fleet = Fleet::new();
+    fleet.views.get_mut(&name("n1")).unwrap().connected = false;
+    let away = "n1 is not connected, last heard at 2023-11-14T22:13:20Z";
+    let verdict = |fleet: &Fleet| fleet.explain("web.eth1", "db.eth1").verdict;
+    assert_eq!(
+        verdict(&fleet),
+        format!("web.eth1 reaches db.eth1 on the wire; what else they need is not known: {away}")
+    );
+    assert_eq!(
+        fleet.explain("web.eth0", "internet").verdict,
+        format!("it is not known whether web.eth0 reaches the internet: {away}")
+    );
+    // Half of the wire is not known, and beside it something is broken.
+    let mut fleet = Fleet::new();
+    fleet.views.get_mut(&name("w2")).unwrap().connected = false;
+    fleet.says("n1", "gw_vlan100", Health::Failed, "its device is down");
+    assert_eq!(
+        verdict(&fleet),
+        "it is not known whether web.eth1 reaches db.eth1: w2 is not connected, last heard at 2023-11-14T22:13:20Z; besides, \
+         gw_vlan100 on n1: its device is down"
+    );
+}
+
+#[test]
+fn a_link_without_dhcp_has_no_leases() {
     let mut spec = shop();
     spec.links[0].dhcp_off = true;
     let explained = Fleet::of(vec![spec]).explain("web.eth1", "db.eth1");
-    assert_eq!(explained.hops.iter().find(|hop| hop.node == "n1"), None);
+    assert!(!steps(&explained).iter().any(|step| step.starts_with("lease")));
     assert_eq!(explained.first_broken, -1);
 }
 

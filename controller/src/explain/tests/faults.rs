@@ -418,6 +418,28 @@ fn on_the_network_node() -> Vec<Case> {
             "`udhcpc -i eth0`",
         ),
         case(
+            "the address of the link's gateway is gone",
+            GUESTS,
+            |f| {
+                let reason = "its device does not have the address 10.64.100.1/24";
+                f.says("n1", "gw_vlan100", Health::Failed, reason);
+            },
+            (Kind::Gateway, "n1"),
+            "does not have the address 10.64.100.1/24",
+            itself,
+        ),
+        case(
+            "the gateway's port is a stranger's",
+            GUESTS,
+            |f| {
+                let reason = "a port gw_vlan100 that was not made by Trunkline is on br-int";
+                f.says("n1", "gw_vlan100", Health::Failed, reason);
+            },
+            (Kind::Gateway, "n1"),
+            "was not made by Trunkline",
+            "do on n1 what is said there",
+        ),
+        case(
             "the gateway's address is gone",
             INTERNET,
             |f| {
