@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use trunkline_proto::{Endpoint, InterfaceName, Name, wire::hop::Kind};
+use trunkline_proto::{Endpoint, InterfaceName, Name, VlanId, wire::hop::Kind};
 
 use super::{find::End, step::Step};
 use crate::model::{Interface, Link, Vm};
@@ -89,7 +89,10 @@ fn place(end: &End) -> String {
     let draft = || interface(end.draft?, end.endpoint.interface);
     let placed = end.placed().map(|placed| placed.interface).or_else(draft);
     match placed {
-        Some(interface) if interface.name == InterfaceName::MANAGEMENT => "for the internet only".to_owned(),
+        Some(Interface {
+            vlan: Some(VlanId::INTERNET),
+            ..
+        }) => "for the internet only".to_owned(),
         Some(Interface { vlan: Some(vlan), .. }) => format!("on vlan {vlan}"),
         _ => "in no link".to_owned(),
     }

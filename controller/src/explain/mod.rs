@@ -101,11 +101,13 @@ fn verdict(from: &str, to: &str, steps: &[Step], broken: Option<usize>) -> Strin
         more => format!("; {more} steps more are broken"),
     };
     let found = step.found();
-    match (step.effect, unknown) {
+    let on_the_way = steps.iter().filter(|step| !step.aside && step.effect.is_broken());
+    let worst = on_the_way.map(|step| step.effect).max();
+    match (worst, unknown) {
         _ if step.aside && passes => format!("{from} reaches {to} on the wire, but not as it should: {found}{more}"),
         (_, Some(unknown)) if step.aside => format!("{}; besides, {found}{more}", not_known(unknown)),
-        (Effect::Hinders, _) => format!("{from} does not reach {to} as it should: {found}{more}"),
-        (Effect::Waits, _) => format!("{from} does not reach {to} yet: {found}{more}"),
+        (Some(Effect::Hinders), _) => format!("{from} does not reach {to} as it should: {found}{more}"),
+        (Some(Effect::Waits), _) => format!("{from} does not reach {to} yet: {found}{more}"),
         _ => format!("{from} does not reach {to}: {found}{more}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use trunkline_proto::{
     Name, VlanId,
-    resource::{Facts, Kind, Probe, State as Health},
+    resource::{Facts, Kind, MTU_RANGE, Probe, State as Health},
     wire::{self, hop},
 };
 
@@ -121,15 +121,11 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
                 let seen = format!("vlan {vlan} does not pass {from} -> {to} at {mtu} bytes (passes at {largest})");
                 // On the wire it has an Ethernet header and a tag besides.
                 let frame = u32::from(mtu) + 18;
-                let mend = format!(
-                    "let every switch between {from} and {to} take frames of {frame} bytes, or give the link an `mtu` of {largest} or \
-                     less"
-                );
-                let mend = if vlan == VlanId::INTERNET {
-                    format!("let every switch between {from} and {to} take frames of {frame} bytes")
-                } else {
-                    mend
-                };
+                let mut mend = format!("let every switch between {from} and {to} take frames of {frame} bytes");
+                let could_be = u16::try_from(largest).is_ok_and(|largest| MTU_RANGE.contains(&largest));
+                if vlan != VlanId::INTERNET && could_be {
+                    mend += &format!(", or give the link an `mtu` of {largest} or less");
+                }
                 step.hinders(seen, mend)
             }
         },

@@ -6,8 +6,8 @@ use trunkline_proto::{
     wire::{self, hop::Kind},
 };
 
-/// What a step does to a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a step does to a frame; worse is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Effect {
     /// It lets it pass.
     Passes,

@@ -292,6 +292,23 @@ fn the_steps_after_the_first_break_are_told_and_counted() {
 }
 
 #[test]
+fn the_worst_on_the_way_gives_the_verdict_and_the_first_its_reason() {
+    let mut fleet = Fleet::new();
+    faults::cut(&mut fleet, "w1", "w2", 100, 1400);
+    let verdict = |fleet: &Fleet| fleet.explain("web.eth1", "db.eth1").verdict;
+    let small = "vlan 100 does not pass w1 -> w2 at 1500 bytes (passes at 1400)";
+    assert_eq!(
+        verdict(&fleet),
+        format!("web.eth1 does not reach db.eth1 as it should: {small}")
+    );
+    fleet.says("w2", "flows_vlan100", Health::Failed, "2 flows are missing");
+    assert_eq!(
+        verdict(&fleet),
+        format!("web.eth1 does not reach db.eth1: {small}; 1 step more is broken")
+    );
+}
+
+#[test]
 fn what_was_just_deployed_waits() {
     let mut fleet = Fleet::new();
     let view = fleet.views.get_mut(&name("w2")).unwrap();

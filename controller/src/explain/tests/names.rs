@@ -109,7 +109,7 @@ fn a_list_of_names_ends_somewhere() {
 fn two_interfaces_that_no_link_joins_are_told_where_each_is() {
     let spec = slice(
         "shop",
-        vec![vm("web", "w1", 2), vm("db", "w2", 3)],
+        vec![online("web", "w1", 2), vm("db", "w2", 3)],
         vec![link(&["web.eth1", "db.eth1"]), link(&["web.eth2", "db.eth2"])],
     );
     let fleet = Fleet::of(vec![spec]);
