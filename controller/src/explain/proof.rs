@@ -8,7 +8,7 @@ use trunkline_proto::{
 
 use super::{
     Effect,
-    site::{Site, Told, again},
+    site::{Site, Told, again, refused},
     step::Step,
 };
 
@@ -111,7 +111,14 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
         // What to do about it is said where the node is told of.
         Health::Unknown => step.unknown(way.reason.split(';').next().unwrap_or_default(), ""),
         Health::Pending => step.waits(way.reason.clone(), "wait a moment and ask again"),
-        Health::Failed => step.stops(way.reason.clone(), again(to, &way.reason)),
+        // Without a proof it is not known to pass, nor is it known not to.
+        Health::Failed => {
+            let mend = match way.reason.split_once(" refused ") {
+                Some((node, _)) => refused(node),
+                None => again(to, &way.reason),
+            };
+            step.broken(Health::Failed, Effect::Hinders, way.reason.clone(), mend)
+        }
         Health::Degraded => match way.largest() {
             0 => {
                 let seen = format!("vlan {vlan} does not pass {from} -> {to}");

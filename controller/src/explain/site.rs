@@ -233,12 +233,16 @@ pub(super) fn untold(step: Step, node: &Name, health: Health, reason: &str) -> S
     match health {
         // Why, and what to do about it, is said where the node is told of.
         Health::Unknown => step.unknown(format!("{node} has not told"), ""),
-        Health::Failed => step.stops(
-            reason,
-            format!("upgrade the daemon of {node} to the controller's version; `trunkctl node show {node}` lists what it refuses"),
-        ),
+        Health::Failed => step.stops(reason, refused(node.as_str())),
         _ => step.waits(reason, "wait a moment and ask again"),
     }
+}
+
+/// What helps against a refusal.
+pub(super) fn refused(node: &str) -> String {
+    format!(
+        "upgrade the daemon of {node} to the controller's version; `trunkctl node show {node}` lists what it refuses"
+    )
 }
 
 /// What a node mends without being asked.

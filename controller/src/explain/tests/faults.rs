@@ -356,6 +356,29 @@ fn on_the_wire() -> Vec<Case> {
             "take frames of 1518 bytes, or give the link an `mtu` of 1400",
         ),
         case(
+            "the peer refuses to probe",
+            GUESTS,
+            |f| refuse(f, "w2", "probe_vlan100"),
+            (Kind::Probe, "w2"),
+            "w2 refused probe probe_vlan100",
+            "upgrade the daemon of w2",
+        ),
+        case(
+            "the probe cannot be sent",
+            INTERNET,
+            |f| {
+                f.says(
+                    "n1",
+                    "probe_vlan400",
+                    Health::Failed,
+                    "there is no port tlprobe0 on br-int",
+                )
+            },
+            (Kind::Probe, "n1"),
+            "there is no port tlprobe0 on br-int",
+            "n1 puts that right by itself",
+        ),
+        case(
             "VLAN 400 does not pass",
             INTERNET,
             |f| {
