@@ -69,40 +69,37 @@ impl Site<'_> {
         );
         let tap_step = step(hop::Kind::Tap, tap, "the TAP exists and is up");
         let tag_step = step(hop::Kind::Tag, tap, &tag_expected);
-        let mut steps = match self.told(node, Kind::Port, tap) {
+        let flows = |of_port| placed.interface.vlan.map(|vlan| self.guard(placed, vlan, of_port));
+        let (steps, of_port) = match self.told(node, Kind::Port, tap) {
             Told::Seen {
                 health,
                 reason,
                 facts: Some(Facts::Port(facts)),
             } => {
                 let port = Port::new(health, reason, facts, tag);
-                let fault = |part| (port.fault == Some(part)).then_some(reason);
-                let steps = vec![
+                let steps = [
                     self.sender(guest_step, placed, facts),
                     device(tap_step, placed, &port),
                     switch_port(tag_step, placed, &port),
                 ];
-                let flows = |vlan| self.guard(placed, vlan, fault(Part::Flows));
-                steps.into_iter().chain(placed.interface.vlan.map(flows)).collect()
+                (steps, (port.fault == Some(Part::Flows)).then_some(reason))
             }
             // Without facts the whole port stands as it was told; what it is made of is not known.
-            Told::Seen { health, reason, .. } if health == Health::Ready => {
-                debug_assert!(reason.is_empty());
-                vec![guest_step, tap_step.passes("right"), tag_step.passes("right")]
-            }
             Told::Seen { health, reason, .. } | Told::Nothing { health, reason } => {
-                let unseen = format!("{node} has not told");
-                vec![
-                    guest_step.unknown(unseen.as_str(), ""),
-                    untold(tap_step, node, health, reason),
-                    tag_step.unknown(unseen.as_str(), ""),
-                ]
+                let not_told = format!("{node} has not told");
+                let tap = match health {
+                    Health::Ready => tap_step.passes("right"),
+                    _ => untold(tap_step, node, health, reason),
+                };
+                let steps = [
+                    guest_step.unknown(not_told.as_str(), ""),
+                    tap,
+                    tag_step.unknown(not_told.as_str(), ""),
+                ];
+                (steps, None)
             }
         };
-        if steps.len() == 3 {
-            steps.extend(placed.interface.vlan.map(|vlan| self.guard(placed, vlan, None)));
-        }
-        steps
+        steps.into_iter().chain(flows(of_port)).collect()
     }
 
     fn sender(&self, step: Step, placed: &Placed, facts: &wire::PortFacts) -> Step {
