@@ -10,7 +10,7 @@
 //!
 //! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link stands on the probes of its nodes as on everything
 //! else, and a VM with internet on what its worker and the network node prove to each other; what a probe says of each direction is
-//! in [`path`].
+//! in `path.rs`.
 
 mod path;
 mod resource;
