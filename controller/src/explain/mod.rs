@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It says nothing that `status` does not know: every step is one reported resource, or a part of one. A step stands as it was
-//! reported; what that means for a frame is the step's [`Effect`]. What nobody has told is unknown: neither broken nor
+//! reported; what that means for a frame is the step's effect. What nobody has told is unknown: neither broken nor
 //! fine.
 //!
 //! The order is that in which a frame meets the steps, but for one thing: both ends' trunks come before the probe, because the probe
