@@ -17,7 +17,7 @@ Exit codes:
   3  not found
   4  conflict: it exists already, somebody changed it meanwhile, or something else must be done first
   5  the controller is not reached, or does not accept who we are
-  6  waited in vain: the time was up, or it cannot become ready";
+  6  waited in vain: the time was up, or it cannot become ready; not reached, as explain finds";
 
 const EXAMPLES: &str = "\
 A first run:
@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Link(LinkCommand),
     /// How far what was deployed is true
     Status(Status),
+    /// Why a guest reaches another one, or does not: the way of a frame, step by step
+    Explain(Explain),
     /// Workers and the network node
     #[command(subcommand)]
     Node(NodeCommand),
@@ -342,6 +344,14 @@ pub(crate) struct Status {
     /// Show it again whenever it changes, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Where it begins: VM.INTERFACE, or SLICE/VM.INTERFACE
+    pub(crate) from: String,
+    /// Where it ends: the same, or `internet`
+    pub(crate) to: String,
 }
 
 #[derive(Debug, Subcommand)]

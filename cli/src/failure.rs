@@ -7,7 +7,7 @@
 //! | 3 | NOT_FOUND | a name that nothing has |
 //! | 4 | ABORTED, ALREADY_EXISTS, FAILED_PRECONDITION | |
 //! | 5 | UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED, DEADLINE_EXCEEDED, CANCELLED | no connection |
-//! | 6 | | waited in vain |
+//! | 6 | | waited in vain; not reached, as `explain` finds |
 
 use std::{error::Error, fmt::Write, io};
 

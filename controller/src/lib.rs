@@ -9,7 +9,7 @@
 //!    (one session per node; reports go into the views that converge reads)
 //! ```
 //!
-//! `model`, `intent`, `allocate`, `compile`, `check`, `converge` and `view` are pure: no clock, no network, no disk, no async. The
+//! `model`, `intent`, `allocate`, `compile`, `check`, `converge`, `explain` and `view` are pure: no clock, no network, no disk, no async. The
 //! rest is thin I/O around them.
 
 mod allocate;
@@ -22,6 +22,7 @@ pub mod config;
 pub mod converge;
 pub mod core;
 pub mod daemon;
+pub mod explain;
 mod intent;
 pub mod journal;
 pub mod leftovers;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod events;
+mod explain;
 mod link;
 mod netdev;
 mod node;
@@ -28,6 +29,7 @@ impl Command {
             Self::Vm(_) => "vm",
             Self::Link(_) => "link",
             Self::Status(_) => "status",
+            Self::Explain(_) => "explain",
             Self::Node(_) => "node",
             Self::Events(_) => "events",
             Self::Completions { .. } => "completions",
@@ -50,6 +52,7 @@ pub(crate) async fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Vm(command) => vm::run(&Session::open(&global, console).await?, &command).await,
         Command::Link(command) => link::run(&Session::open(&global, console).await?, &command).await,
         Command::Status(args) => status::run(&Session::open(&global, console).await?, &args).await,
+        Command::Explain(args) => explain::run(&Session::open(&global, console).await?, &args).await,
         Command::Node(command) => node::run(&Session::open(&global, console).await?, &command).await,
         Command::Events(args) => events::run(&Session::open(&global, console).await?, &args).await,
     }

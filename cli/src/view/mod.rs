@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 pub(crate) mod event;
+pub(crate) mod explain;
 pub(crate) mod node;
 pub(crate) mod path;
 pub(crate) mod slice;

@@ -17,8 +17,8 @@ use trunkline_certs::{
     server_config,
 };
 use trunkline_proto::wire::{
-    self, event_service_server::EventService, fleet_service_server::FleetService, slice_service_server::SliceService,
-    watch_service_server::WatchService,
+    self, event_service_server::EventService, explain_service_server::ExplainService,
+    fleet_service_server::FleetService, slice_service_server::SliceService, watch_service_server::WatchService,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) nodes: Vec<wire::Node>,
     pub(crate) status: wire::GetStatusResponse,
     pub(crate) events: Vec<wire::Event>,
+    /// What is between any two.
+    pub(crate) explained: wire::ExplainResponse,
     pub(crate) revisions: Vec<wire::Deployment>,
     pub(crate) apply: wire::ApplySlicesResponse,
     /// What every mutation fails with.
@@ -106,6 +108,9 @@ impl Fake {
             .add_service(wire::slice_service_server::SliceServiceServer::new(controller.clone()))
             .add_service(wire::fleet_service_server::FleetServiceServer::new(controller.clone()))
             .add_service(wire::watch_service_server::WatchServiceServer::new(controller.clone()))
+            .add_service(wire::explain_service_server::ExplainServiceServer::new(
+                controller.clone(),
+            ))
             .add_service(wire::event_service_server::EventServiceServer::new(controller))
             .serve_with_incoming(incoming(listener, acceptor));
         let server = tokio::spawn(async move { server.await.unwrap() });
@@ -444,6 +449,22 @@ impl WatchService for Controller {
         } else {
             Box::pin(said)
         }))
+    }
+}
+
+#[tonic::async_trait]
+impl ExplainService for Controller {
+    async fn explain(&self, request: Request<wire::ExplainRequest>) -> Answer<wire::ExplainResponse> {
+        let wire::ExplainRequest { from, to } = request.into_inner();
+        let script = self.script();
+        match &script.refuse {
+            Some(status) => Err(status.clone()),
+            None => Ok(Response::new(wire::ExplainResponse {
+                from: format!("shop/{from}"),
+                to: if to == "internet" { to } else { format!("shop/{to}") },
+                ..script.explained.clone()
+            })),
+        }
     }
 }
 

@@ -61,6 +61,12 @@ pub fn not_found(kind: &'static str, name: &str) -> Status {
     })
 }
 
+/// What is named does not exist; `message` says what does.
+pub fn not_found_among(kind: &'static str, name: String, message: String) -> Status {
+    let details = resource("NOT_FOUND", kind, name, &message);
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
 /// A slice of which nothing is on any host.
 pub fn not_deployed(slice: &Name) -> Status {
     of_rejection(Rejection::Precondition {

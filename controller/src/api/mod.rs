@@ -6,6 +6,7 @@
 mod call;
 pub mod errors;
 mod events;
+mod explain;
 mod fleet;
 mod page;
 mod slices;
@@ -19,9 +20,9 @@ use tonic_health::server::HealthReporter;
 use trunkline_proto::{
     daemon::Lifecycle,
     wire::{
-        FILE_DESCRIPTOR_SET, event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
-        node_service_server::NodeServiceServer, slice_service_server::SliceServiceServer,
-        watch_service_server::WatchServiceServer,
+        FILE_DESCRIPTOR_SET, event_service_server::EventServiceServer, explain_service_server::ExplainServiceServer,
+        fleet_service_server::FleetServiceServer, node_service_server::NodeServiceServer,
+        slice_service_server::SliceServiceServer, watch_service_server::WatchServiceServer,
     },
 };
 
@@ -73,12 +74,20 @@ pub async fn serve(core: Arc<Core>, timing: Timing, incoming: Incoming, life: Li
         core: core.clone(),
         life: life.clone(),
     });
+    let explain = ExplainServiceServer::new(explain::Explains { core: core.clone() });
     let nodes =
         NodeServiceServer::new(Nodes::new(core, timing, life.clone())).max_decoding_message_size(stream::MAX_MESSAGE);
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(
         &health,
-        [name(&slices), name(&fleet), name(&watch), name(&events), name(&nodes)],
+        [
+            name(&slices),
+            name(&fleet),
+            name(&watch),
+            name(&events),
+            name(&explain),
+            name(&nodes),
+        ],
     )
     .await;
     let reflection = || {
@@ -97,6 +106,7 @@ pub async fn serve(core: Arc<Core>, timing: Timing, incoming: Incoming, life: Li
         .add_service(fleet)
         .add_service(watch)
         .add_service(events)
+        .add_service(explain)
         .add_service(nodes)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -490,7 +490,7 @@ mod tests {
     #[test]
     fn facts_of_another_version_or_kind_are_kept_while_they_are_small() {
         let wanted = probe(2);
-        let (few, many) = (peers(&wanted), (0..2000).map(|i| format!("{i:032}")));
+        let (few, many) = (peers(&wanted), (0..20_000).map(|i| format!("{i:032}")));
         let mut small = says(&wanted, few);
         bound(&mut small, None);
         assert_eq!(heard(&small).len(), 2);

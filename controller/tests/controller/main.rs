@@ -5,6 +5,7 @@
 mod api;
 mod backup;
 mod common;
+mod explain;
 mod guards;
 mod life;
 mod probes;

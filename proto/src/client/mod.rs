@@ -47,6 +47,7 @@ pub use error::{ApiError, Violation};
 pub use retry::{new_request_id, retry};
 
 use crate::wire::event_service_client::EventServiceClient;
+use crate::wire::explain_service_client::ExplainServiceClient;
 use crate::wire::fleet_service_client::FleetServiceClient;
 use crate::wire::node_service_client::NodeServiceClient;
 use crate::wire::slice_service_client::SliceServiceClient;
@@ -132,6 +133,11 @@ impl Client {
     /// The journal.
     pub fn events(&self) -> EventServiceClient<Service> {
         EventServiceClient::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    /// Why a guest reaches another, or does not.
+    pub fn explain(&self) -> ExplainServiceClient<Service> {
+        ExplainServiceClient::new(self.service.clone()).max_decoding_message_size(MESSAGE_MAX)
     }
 
     /// The connection itself, for a service that is not ours: health, reflection.
