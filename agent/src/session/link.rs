@@ -8,7 +8,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use trunkline_proto::{
-    client::Client,
     daemon::telemetry,
     wire::{
         Ack, ControllerMessage, Heartbeat, Held as WireHeld, Hello, Inventory, NodeFacts, NodeMessage, NodeRole,
@@ -16,7 +15,7 @@ use trunkline_proto::{
     },
 };
 
-use super::{End, Session};
+use super::{Client, End, Session};
 use crate::{inbox::Collector, node::HostFacts, report::Due};
 
 /// How long the controller may take to open the stream, and then to say Welcome.
@@ -70,7 +69,7 @@ impl<'a> Link<'a> {
         self.session.board.begin();
         let hello = node_message(Message::Hello(self.hello()));
         sender.try_send(hello).map_err(|_| End::Closed)?;
-        let opening = client.node();
+        let opening = client.clone();
         let opened = timeout(ANSWER_WAIT, { opening }.sync(ReceiverStream::new(receiver))).await;
         let mut incoming = opened.map_err(|_| End::NoAnswer(ANSWER_WAIT))??.into_inner();
         self.heard = Instant::now();

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use prost::Message;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     Digest, Name,

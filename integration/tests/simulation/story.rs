@@ -1,0 +1,555 @@
+//! One seed's story: things are asked for and things break; then everything heals, and what must be true is looked up.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use trunkline_controller::{
+    backup,
+    converge,
+    core::Core,
+    model::{Cluster, Position, rows},
+    simulation::set_clock,
+    store::Rows,
+    transition::{Intent, State},
+};
+use trunkline_proto::{Name, resource::{Key, Spec}, wire};
+use turmoil::{Builder, Sim};
+
+use super::{
+    disk::{Disk, Fault},
+    machines::{BOUNDS, CONTROLLER, TIMING, clock, controller, node},
+    world::{Call, Figures, Shared},
+};
+
+const NODES: [&str; 4] = ["w1", "w2", "w3", "n1"];
+const SLICES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Time that passes in one step.
+const TICK: Duration = Duration::from_millis(5);
+/// How long things break.
+const BREAKING: Duration = Duration::from_secs(12);
+/// How long everything may take to be right again: the longest pauses between attempts of sessions and passes, twice.
+const HEALING: Duration = Duration::from_secs(90);
+/// A session is over this long after its node's last word, a word that was long on its way included.
+const PATIENCE: Duration = TIMING.heartbeat.saturating_mul(8);
+/// Most tasks on one machine: a few for each session and connection, some of which are about to end.
+const TASKS: usize = 60;
+
+/// How a story ended.
+pub(crate) struct Ended {
+    pub(crate) wrong: Vec<String>,
+    pub(crate) log: Vec<String>,
+    pub(crate) digest: u64,
+    pub(crate) figures: Figures,
+}
+
+impl Ended {
+    pub(crate) fn broken(why: String) -> Self {
+        Self {
+            wrong: vec![why],
+            log: Vec::new(),
+            digest: 0,
+            figures: Figures::default(),
+        }
+    }
+}
+
+/// An export, and what operators had been told when it was written.
+struct Export {
+    cluster: Cluster,
+    journal: Rows,
+}
+
+struct Story<'a> {
+    sim: Sim<'a>,
+    shared: Shared,
+    disk: Disk,
+    dir: &'a Path,
+    random: fastrand::Rng,
+    export: Option<Export>,
+    term: u64,
+    calls: u32,
+    /// Machines that were killed and not started again.
+    down: Vec<&'static str>,
+    looked: Duration,
+}
+
+/// Tells the story of a seed.
+pub(crate) fn tell(seed: u64) -> Ended {
+    fastrand::seed(seed);
+    set_clock(clock);
+    let dir = tempfile::Builder::new().prefix("simulation").tempdir_in(memory()).unwrap();
+    let shared = Shared::new(seed, &NODES);
+    let disk = Disk::new(Core::new_cluster("c0ffee"));
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .tick_duration(TICK)
+        .simulation_duration(Duration::from_secs(3600))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(20))
+        .tcp_capacity(4096)
+        .build();
+    {
+        let (shared, disk) = (shared.clone(), disk.clone());
+        sim.host(CONTROLLER, move || controller(shared.clone(), disk.clone()));
+    }
+    for name in NODES {
+        let (shared, dir) = (shared.clone(), dir.path().join(name));
+        std::fs::create_dir(&dir).unwrap();
+        sim.host(name, move || node(shared.clone(), name.parse().unwrap(), dir.clone()));
+    }
+    let mut story = Story {
+        sim,
+        shared: shared.clone(),
+        disk,
+        dir: dir.path(),
+        random: fastrand::Rng::with_seed(seed),
+        export: None,
+        term: 1,
+        calls: 0,
+        down: Vec::new(),
+        looked: Duration::ZERO,
+    };
+    if let Err(why) = story.whole() {
+        shared.lock().blame(why);
+    }
+    let elapsed = story.sim.elapsed();
+    drop(story);
+    let mut world = shared.lock();
+    world.figures.virtual_seconds = elapsed.as_secs();
+    Ended {
+        wrong: std::mem::take(&mut world.wrong),
+        log: world.log().to_vec(),
+        digest: world.digest(),
+        figures: world.figures,
+    }
+}
+
+/// Where a sync costs nothing, if there is such a place.
+fn memory() -> std::path::PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+impl Story<'_> {
+    fn whole(&mut self) -> Result<(), String> {
+        while self.sim.elapsed() < BREAKING {
+            self.event();
+            let until = self.sim.elapsed() + Duration::from_millis(self.random.u64(10..400));
+            while self.sim.elapsed() < until {
+                self.step()?;
+            }
+        }
+        self.heal();
+        self.until("everything to be as deployed", Self::settled)?;
+        self.bounded();
+        // The end of everything: what is freed is free.
+        for name in SLICES {
+            self.call(Intent::DeleteSlice { name: name.into(), expected: 0 }, &[name]);
+        }
+        self.until("everything to be gone", |story| {
+            story.settled()?;
+            let world = story.shared.lock();
+            let left = world.hosts.iter().find(|(_, host)| host.real.values().any(|real| matches!(real.spec, Spec::Port(_))));
+            left.map_or(Ok(()), |(node, _)| Err(format!("{node} still has ports")))
+        })
+    }
+
+    /// Time passes; what must always be true is looked at now and then.
+    fn step(&mut self) -> Result<(), String> {
+        self.sim.step().map_err(|error| format!("a machine failed: {error}"))?;
+        if self.sim.elapsed() >= self.looked + Duration::from_millis(100) {
+            self.looked = self.sim.elapsed();
+            self.look();
+            self.revive();
+        }
+        if self.shared.lock().wrong.is_empty() { Ok(()) } else { Err("see above".into()) }
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
+        let end = self.sim.elapsed() + HEALING;
+        loop {
+            self.step()?;
+            if self.sim.elapsed() != self.looked {
+                continue;
+            }
+            match done(self) {
+                Ok(()) => return Ok(()),
+                Err(why) if self.sim.elapsed() >= end => return Err(format!("{HEALING:?} were not enough for {what}: {why}")),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        self.shared.lock().say(self.sim.elapsed(), what);
+    }
+
+    fn any_node(&mut self) -> &'static str {
+        NODES[self.random.usize(..NODES.len())]
+    }
+
+    /// One thing is asked for, or breaks, or is mended.
+    fn event(&mut self) {
+        let node = self.any_node();
+        match self.random.u32(0..100) {
+            0..35 => self.ask(),
+            35..41 => self.cut(node),
+            41..50 => self.mend(node),
+            50..54 => {
+                self.say(format_args!("hold {node}"));
+                self.sim.hold(node, CONTROLLER);
+                self.shared.lock().figures.holds += 1;
+            }
+            54..60 => {
+                self.say(format_args!("release {node}"));
+                self.sim.release(node, CONTROLLER);
+            }
+            60..64 => {
+                let slow = Duration::from_millis([5, 20, 200, 700][self.random.usize(..4)]);
+                self.say(format_args!("up to {slow:?} to {node}"));
+                self.sim.set_link_max_message_latency(node, CONTROLLER, slow);
+            }
+            64..72 => self.kill(node),
+            72..80 => self.start(node),
+            80..84 => self.kill_controller(),
+            84..88 => self.start_controller(),
+            88..92 => {
+                let fault = [Fault::Before, Fault::After][self.random.usize(..2)];
+                self.say(format_args!("the next commit fails: {fault:?}"));
+                self.disk.fail_next(Some(fault));
+                self.shared.lock().figures.failed_commits += 1;
+            }
+            92..94 => self.write_export(),
+            94..95 => self.restore(),
+            _ => {
+                let trouble = [0, 0, 200, 600][self.random.usize(..4)];
+                self.say(format_args!("trouble {trouble} on {node}"));
+                self.shared.lock().host(&node.parse().unwrap()).trouble = trouble;
+            }
+        }
+    }
+
+    fn cut(&mut self, node: &str) {
+        self.shared.lock().figures.partitions += 1;
+        match self.random.u32(0..4) {
+            0 => {
+                self.say(format_args!("cut {node} -> controller"));
+                self.sim.partition_oneway(node, CONTROLLER);
+            }
+            1 => {
+                self.say(format_args!("cut controller -> {node}"));
+                self.sim.partition_oneway(CONTROLLER, node);
+            }
+            _ => {
+                self.say(format_args!("cut {node}"));
+                self.sim.partition(node, CONTROLLER);
+            }
+        }
+    }
+
+    fn mend(&mut self, node: &str) {
+        self.say(format_args!("mend {node}"));
+        self.sim.release(node, CONTROLLER);
+        self.sim.repair(node, CONTROLLER);
+    }
+
+    fn kill(&mut self, node: &'static str) {
+        let now = self.sim.elapsed();
+        let (reboot, wipe) = (self.random.u32(0..4) == 0, self.random.u32(0..8) == 0);
+        self.say(format_args!("kill {node}, reboot {reboot}, new disk {wipe}"));
+        self.sim.crash(node);
+        let name = node.parse().unwrap();
+        let mut world = self.shared.lock();
+        world.figures.kills += 1;
+        world.figures.reboots += u64::from(reboot);
+        world.figures.wipes += u64::from(wipe);
+        let host = world.host(&name);
+        (host.held, host.wake) = (None, None);
+        if reboot {
+            host.real.clear();
+            host.lost = Some(now);
+        }
+        if wipe {
+            host.at = Position::default();
+            host.lost = Some(now);
+            let _ = std::fs::remove_file(self.dir.join(node).join("inbox"));
+        }
+        drop(world);
+        if self.random.bool() {
+            self.sim.bounce(node);
+        } else if !self.down.contains(&node) {
+            self.down.push(node);
+        }
+    }
+
+    fn start(&mut self, node: &'static str) {
+        if let Some(at) = self.down.iter().position(|down| *down == node) {
+            self.down.remove(at);
+            self.sim.bounce(node);
+        }
+    }
+
+    fn kill_controller(&mut self) {
+        self.say(format_args!("kill controller"));
+        self.sim.crash(CONTROLLER);
+        let mut world = self.shared.lock();
+        world.figures.controller_kills += 1;
+        world.core = None;
+        drop(world);
+        if self.random.bool() {
+            self.sim.bounce(CONTROLLER);
+        } else if !self.down.contains(&CONTROLLER) {
+            self.down.push(CONTROLLER);
+        }
+    }
+
+    fn start_controller(&mut self) {
+        self.start(CONTROLLER);
+    }
+
+    /// A controller that ended by itself is started again, as systemd does.
+    fn revive(&mut self) {
+        if !self.down.contains(&CONTROLLER) && !self.sim.is_host_running(CONTROLLER) {
+            self.shared.lock().core = None;
+            self.sim.bounce(CONTROLLER);
+        }
+    }
+
+    fn write_export(&mut self) {
+        let (journal, cluster) = split(self.disk.rows());
+        self.say(format_args!("export at {:?}", cluster.position()));
+        // That it can be written as a file, too.
+        backup::render(&self.disk.rows(), clock().into()).unwrap();
+        self.export = Some(Export { cluster, journal });
+    }
+
+    /// The database is lost; an export takes its place.
+    fn restore(&mut self) {
+        let Some(Export { cluster, journal }) = &self.export else { return };
+        self.term += 1;
+        let cluster = cluster.clone().restored(self.term);
+        let mut rows: Rows = rows::all(&cluster).into_iter().collect();
+        rows.extend(journal.clone());
+        self.sim.crash(CONTROLLER);
+        self.say(format_args!("restore: {:?}", cluster.position()));
+        self.disk.replace(rows);
+        let mut world = self.shared.lock();
+        world.figures.restores += 1;
+        world.core = None;
+        world.calls.clear();
+        world.restored(&cluster);
+        drop(world);
+        self.down.retain(|down| *down != CONTROLLER);
+        self.sim.bounce(CONTROLLER);
+    }
+
+    fn heal(&mut self) {
+        self.say(format_args!("everything is mended"));
+        self.disk.fail_next(None);
+        for node in NODES {
+            self.mend(node);
+            self.sim.set_link_max_message_latency(node, CONTROLLER, Duration::from_millis(20));
+            self.shared.lock().host(&node.parse().unwrap()).trouble = 0;
+            self.start(node);
+        }
+        self.start_controller();
+    }
+
+    fn call(&mut self, intent: Intent, slices: &[&str]) {
+        self.calls += 1;
+        let call = Call {
+            id: format!("call-{}", self.calls),
+            intent,
+            slices: slices.iter().map(|slice| slice.parse().unwrap()).collect(),
+        };
+        self.say(format_args!("{}: {:?}", call.id, call.intent));
+        self.shared.lock().calls.push_back(call);
+    }
+
+    fn ask(&mut self) {
+        let waiting = self.shared.lock().calls.len();
+        if waiting > 3 {
+            return;
+        }
+        let slice = SLICES[self.random.usize(..SLICES.len())];
+        let name = slice.to_owned();
+        let intent = match self.random.u32(0..20) {
+            0..10 => Intent::Apply {
+                slices: vec![self.topology(slice)],
+                expected: BTreeMap::new(),
+                deploy: self.random.u32(0..4) > 0,
+            },
+            10..12 => Intent::Deploy { name, expected: 0 },
+            12..14 => Intent::Undeploy { name, expected: 0 },
+            14..16 => Intent::Rollback { name, number: self.random.u32(1..4), expected: 0 },
+            _ => Intent::DeleteSlice { name, expected: 0 },
+        };
+        self.call(intent, &[slice]);
+    }
+
+    fn topology(&mut self, slice: &str) -> wire::SliceSpec {
+        let count = self.random.u32(1..5);
+        let vms: Vec<_> = (0..count)
+            .map(|number| wire::VmSpec {
+                name: format!("vm{number}"),
+                worker: ["w1", "w2", "w3", ""][self.random.usize(..4)].into(),
+                data_interfaces_count: self.random.u32(1..3),
+                internet_enabled: self.random.u32(0..4) == 0,
+                ..wire::VmSpec::default()
+            })
+            .collect();
+        let pairs = (1..vms.len()).filter(|_| self.random.u32(0..3) > 0).collect::<Vec<_>>();
+        let mut used = BTreeMap::new();
+        let mut links = Vec::new();
+        for pair in pairs {
+            let mut end = |at: usize| {
+                let next = used.entry(at).or_insert(0);
+                *next += 1;
+                (*next <= vms[at].data_interfaces_count).then(|| format!("{}.eth{next}", vms[at].name))
+            };
+            if let (Some(one), Some(other)) = (end(pair - 1), end(pair)) {
+                links.push(wire::LinkSpec {
+                    ends: vec![one, other],
+                    ..wire::LinkSpec::default()
+                });
+            }
+        }
+        wire::SliceSpec {
+            name: slice.into(),
+            vms,
+            links,
+            vlan_pool_size: 0,
+        }
+    }
+
+    /// What must be true at any moment.
+    fn look(&self) {
+        let mut world = self.shared.lock();
+        let Some(core) = world.core.clone() else { return };
+        let (state, views, now) = (core.state(), core.views(), self.sim.elapsed());
+        let fresh = |lost: Option<Duration>| lost.is_some_and(|lost| now < lost + PATIENCE);
+        let mut wrong = Vec::new();
+        for (node, view) in &views {
+            let Some(host) = world.hosts.get(node) else { continue };
+            let Some(held) = host.held.as_ref().map(|held| held.borrow().position) else { continue };
+            let acked = view.acked;
+            if view.connected && !fresh(host.lost) && (held.term, held.generation) < (acked.term, acked.generation) {
+                wrong.push(format!("{node} acknowledged {acked:?} and holds {held}"));
+            }
+        }
+        for name in converge::slices_with_status(&state) {
+            let status = converge::slice_status(&state, &views, &name);
+            if status.state() != wire::State::Ready {
+                continue;
+            }
+            world.figures.ready_looks += 1;
+            for (node, key) in not_real(&state, &name, &world.hosts, fresh) {
+                wrong.push(format!("slice {name} is said to be ready, and {node} has no such {key}"));
+            }
+        }
+        wrong.into_iter().for_each(|wrong| world.blame(wrong));
+    }
+
+    /// Everything is as deployed, everywhere, and known to be.
+    fn settled(&self) -> Result<(), String> {
+        let mut world = self.shared.lock();
+        let Some(core) = world.core.clone() else { return Err("no controller".into()) };
+        if !world.calls.is_empty() {
+            return Err(format!("{} calls wait", world.calls.len()));
+        }
+        let (state, views) = (core.state(), core.views());
+        world.nothing_lost(&state.cluster);
+        for (node, host) in &world.hosts {
+            let desired = state.node_desired(node);
+            let held = host.held.as_ref().ok_or_else(|| format!("{node} does not run"))?.borrow().clone();
+            if !views.get(node).is_some_and(|view| view.connected) {
+                return Err(format!("{node} is not connected"));
+            }
+            if held.digest() != desired.digest {
+                return Err(format!("{node} holds {} and not what it should", held.position));
+            }
+            let real = host.real.iter().map(|(key, real)| (key, real.hash));
+            if !real.eq(desired.resources.iter().map(|(key, envelope)| (key, envelope.hash))) {
+                return Err(format!("{node} holds what it should and has not made it true"));
+            }
+        }
+        if let Some(((_, slice), departure)) = state.cluster.departures.first_key_value() {
+            return Err(format!("slice {slice} still departs: {departure:?}"));
+        }
+        if let Some(hold) = &state.cluster.meta.hold {
+            return Err(hold.reason());
+        }
+        for name in converge::slices_with_status(&state) {
+            let status = converge::slice_status(&state, &views, &name);
+            if status.deployed_number > 0 && status.state() != wire::State::Ready {
+                return Err(format!("slice {name} is {:?}: {}", status.state(), status.reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is kept in memory did not grow with what happened.
+    fn bounded(&self) {
+        let mut world = self.shared.lock();
+        let Some(core) = world.core.clone() else { return };
+        let mut wrong = Vec::new();
+        let events = core.journal().all().len();
+        if events > BOUNDS.events {
+            wrong.push(format!("the journal holds {events} entries"));
+        }
+        let requests = self.disk.rows().keys().filter(|key| key.starts_with("request/")).count();
+        if requests > BOUNDS.requests {
+            wrong.push(format!("{requests} answers are kept"));
+        }
+        let sessions = core.live().connected().len();
+        if sessions != NODES.len() {
+            wrong.push(format!("{sessions} sessions of {} nodes", NODES.len()));
+        }
+        let tasks = world.hosts.iter().map(|(name, host)| (name.to_string(), host.tasks));
+        for (machine, tasks) in tasks.chain([(CONTROLLER.to_owned(), world.controller_tasks)]) {
+            if tasks > TASKS {
+                wrong.push(format!("{tasks} tasks on {machine}"));
+            }
+        }
+        wrong.into_iter().for_each(|wrong| world.blame(wrong));
+    }
+}
+
+/// Resources of a slice that a node should have and has not.
+fn not_real(
+    state: &State,
+    slice: &Name,
+    hosts: &BTreeMap<Name, super::world::Host>,
+    fresh: impl Fn(Option<Duration>) -> bool,
+) -> Vec<(Name, Key)> {
+    let Some(frozen) = state.cluster.slices.get(slice).and_then(|slice| slice.deployed()) else {
+        return Vec::new();
+    };
+    let vlans: Vec<_> = frozen.links.values().map(|link| link.vlan).collect();
+    let mut missing = Vec::new();
+    for (node, host) in hosts.iter().filter(|(_, host)| !fresh(host.lost)) {
+        for (key, envelope) in &state.node_desired(node).resources {
+            let spec = envelope.open().unwrap();
+            let part = match &spec {
+                Spec::Port(port) => port.owner.slice == slice.as_str(),
+                spec => spec.vlan().is_some_and(|vlan| vlans.contains(&vlan)),
+            };
+            if part && host.real.get(key).map(|real| real.hash) != Some(envelope.hash) {
+                missing.push((node.clone(), key.clone()));
+            }
+        }
+    }
+    missing
+}
+
+fn split(rows: Rows) -> (Rows, Cluster) {
+    let (mut journal, mut cluster) = (Rows::new(), Rows::new());
+    for (key, value) in rows {
+        if key.starts_with("event/") {
+            journal.insert(key, value);
+        } else if !key.starts_with("request/") {
+            cluster.insert(key, value);
+        }
+    }
+    (journal, rows::load(cluster).unwrap())
+}
