@@ -76,9 +76,9 @@ const KINDS: &[Kind] = &[
 pub(crate) fn settings() -> Settings {
     Settings {
         vlan_first: VlanId::try_from(100).unwrap(),
-        vlan_last: VlanId::try_from(111).unwrap(),
-        vlan_pool_size: 3,
-        quarantine: Duration::from_secs(1),
+        vlan_last: VlanId::try_from(107).unwrap(),
+        vlan_pool_size: 2,
+        quarantine: Duration::from_millis(300),
         ..Settings::default()
     }
 }

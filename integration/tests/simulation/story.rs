@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use trunkline_controller::{
     backup,
     converge,
@@ -15,6 +16,7 @@ use trunkline_proto::{Name, resource::{Key, Spec}, wire};
 use turmoil::{Builder, Sim};
 
 use super::{
+    chance,
     disk::{Disk, Fault},
     machines::{BOUNDS, CONTROLLER, TIMING, clock, controller, node},
     world::{Call, Figures, Shared},
@@ -35,6 +37,7 @@ const PATIENCE: Duration = TIMING.heartbeat.saturating_mul(8);
 const TASKS: usize = 60;
 
 /// How a story ended.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) wrong: Vec<String>,
     pub(crate) log: Vec<String>,
@@ -73,11 +76,10 @@ struct Story<'a> {
     looked: Duration,
 }
 
-/// Tells the story of a seed.
-pub(crate) fn tell(seed: u64) -> Ended {
-    fastrand::seed(seed);
+/// Tells the story of a seed; the nodes keep their inboxes in `dir`.
+pub(crate) fn tell(seed: u64, dir: &Path) -> Ended {
+    chance::follows(seed);
     set_clock(clock);
-    let dir = tempfile::Builder::new().prefix("simulation").tempdir_in(memory()).unwrap();
     let shared = Shared::new(seed, &NODES);
     let disk = Disk::new(Core::new_cluster("c0ffee"));
     let mut sim = Builder::new()
@@ -93,7 +95,7 @@ pub(crate) fn tell(seed: u64) -> Ended {
         sim.host(CONTROLLER, move || controller(shared.clone(), disk.clone()));
     }
     for name in NODES {
-        let (shared, dir) = (shared.clone(), dir.path().join(name));
+        let (shared, dir) = (shared.clone(), dir.join(name));
         std::fs::create_dir(&dir).unwrap();
         sim.host(name, move || node(shared.clone(), name.parse().unwrap(), dir.clone()));
     }
@@ -101,7 +103,7 @@ pub(crate) fn tell(seed: u64) -> Ended {
         sim,
         shared: shared.clone(),
         disk,
-        dir: dir.path(),
+        dir,
         random: fastrand::Rng::with_seed(seed),
         export: None,
         term: 1,
@@ -125,7 +127,7 @@ pub(crate) fn tell(seed: u64) -> Ended {
 }
 
 /// Where a sync costs nothing, if there is such a place.
-fn memory() -> std::path::PathBuf {
+pub(crate) fn memory() -> std::path::PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
@@ -374,14 +376,14 @@ impl Story<'_> {
         let slice = SLICES[self.random.usize(..SLICES.len())];
         let name = slice.to_owned();
         let intent = match self.random.u32(0..20) {
-            0..10 => Intent::Apply {
+            0..12 => Intent::Apply {
                 slices: vec![self.topology(slice)],
                 expected: BTreeMap::new(),
                 deploy: self.random.u32(0..4) > 0,
             },
-            10..12 => Intent::Deploy { name, expected: 0 },
-            12..14 => Intent::Undeploy { name, expected: 0 },
-            14..16 => Intent::Rollback { name, number: self.random.u32(1..4), expected: 0 },
+            12 => Intent::Deploy { name, expected: 0 },
+            13..15 => Intent::Undeploy { name, expected: 0 },
+            15 => Intent::Rollback { name, number: self.random.u32(1..4), expected: 0 },
             _ => Intent::DeleteSlice { name, expected: 0 },
         };
         self.call(intent, &[slice]);

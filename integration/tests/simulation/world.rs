@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use trunkline_agent::{inbox::Held, node::Wake};
 use trunkline_controller::{
@@ -60,7 +61,7 @@ pub(crate) struct Call {
 }
 
 /// How much happened.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) passes: u64,
     pub(crate) calls: u64,
@@ -84,7 +85,9 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<Name, Host>,
     /// Whose each VLAN was, by position.
     pub(crate) owners: BTreeMap<Position, BTreeMap<VlanId, Owner>>,
-    /// The same, of the export that was restored last.
+    /// Who had each VLAN last.
+    last: BTreeMap<VlanId, Owner>,
+    /// Whose each VLAN was in the export that was restored last.
     back: Option<(Position, BTreeMap<VlanId, Owner>)>,
     /// The controller that runs.
     pub(crate) core: Option<Arc<Core>>,
@@ -109,6 +112,7 @@ impl Shared {
             random: fastrand::Rng::with_seed(seed ^ 0x5eed),
             hosts: hosts.collect(),
             owners: BTreeMap::new(),
+            last: BTreeMap::new(),
             back: None,
             core: None,
             controller_tasks: 0,
@@ -195,9 +199,9 @@ impl World {
             }
         }
         wrong.into_iter().for_each(|wrong| self.blame(wrong));
-        if let Some((_, before)) = self.owners.last_key_value() {
-            let moved = owners.iter().filter(|(vlan, owner)| before.get(vlan).is_some_and(|b| b != *owner));
-            self.figures.vlans_moved += moved.count() as u64;
+        for (vlan, owner) in &owners {
+            let before = self.last.insert(*vlan, owner.clone());
+            self.figures.vlans_moved += u64::from(before.is_some_and(|before| before != *owner));
         }
         self.owners.insert(cluster.position(), owners);
     }
