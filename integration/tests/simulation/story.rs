@@ -26,9 +26,9 @@ const NODES: [&str; 4] = ["w1", "w2", "w3", "n1"];
 const SLICES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Time that passes in one step.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 /// How long things break.
-const BREAKING: Duration = Duration::from_secs(12);
+const BREAKING: Duration = Duration::from_secs(10);
 /// How long everything may take to be right again: the longest pauses between attempts of sessions and passes, twice.
 const HEALING: Duration = Duration::from_secs(90);
 /// A session is over this long after its node's last word, a word that was long on its way included.
@@ -71,8 +71,8 @@ struct Story<'a> {
     export: Option<Export>,
     term: u64,
     calls: u32,
-    /// Machines that were killed and not started again.
-    down: Vec<&'static str>,
+    /// Machines that were killed, and when each is started again.
+    down: BTreeMap<&'static str, Duration>,
     looked: Duration,
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn tell(seed: u64, dir: &Path) -> Ended {
         export: None,
         term: 1,
         calls: 0,
-        down: Vec::new(),
+        down: BTreeMap::new(),
         looked: Duration::ZERO,
     };
     if let Err(why) = story.whole() {
@@ -136,7 +136,7 @@ impl Story<'_> {
     fn whole(&mut self) -> Result<(), String> {
         while self.sim.elapsed() < BREAKING {
             self.event();
-            let until = self.sim.elapsed() + Duration::from_millis(self.random.u64(10..400));
+            let until = self.sim.elapsed() + Duration::from_millis(self.random.u64(5..200));
             while self.sim.elapsed() < until {
                 self.step()?;
             }
@@ -194,35 +194,34 @@ impl Story<'_> {
     fn event(&mut self) {
         let node = self.any_node();
         match self.random.u32(0..100) {
-            0..35 => self.ask(),
-            35..41 => self.cut(node),
-            41..50 => self.mend(node),
-            50..54 => {
+            0..38 => self.ask(),
+            38..44 => self.cut(node),
+            44..56 => self.mend(node),
+            56..60 => {
                 self.say(format_args!("hold {node}"));
                 self.sim.hold(node, CONTROLLER);
                 self.shared.lock().figures.holds += 1;
             }
-            54..60 => {
+            60..68 => {
                 self.say(format_args!("release {node}"));
                 self.sim.release(node, CONTROLLER);
             }
-            60..64 => {
-                let slow = Duration::from_millis([5, 20, 200, 700][self.random.usize(..4)]);
+            68..72 => {
+                let slow = Duration::from_millis([10, 20, 200, 700][self.random.usize(..4)]);
                 self.say(format_args!("up to {slow:?} to {node}"));
                 self.sim.set_link_max_message_latency(node, CONTROLLER, slow);
             }
-            64..72 => self.kill(node),
-            72..80 => self.start(node),
-            80..84 => self.kill_controller(),
-            84..88 => self.start_controller(),
-            88..92 => {
+            72..81 => self.kill(node),
+            81..85 => self.kill_controller(),
+            85..89 => {
                 let fault = [Fault::Before, Fault::After][self.random.usize(..2)];
                 self.say(format_args!("the next commit fails: {fault:?}"));
                 self.disk.fail_next(Some(fault));
                 self.shared.lock().figures.failed_commits += 1;
             }
-            92..94 => self.write_export(),
-            94..95 => self.restore(),
+            89..91 => self.write_export(),
+            91..92 => self.restore(),
+            92..93 => self.scrap(node),
             _ => {
                 let trouble = [0, 0, 200, 600][self.random.usize(..4)];
                 self.say(format_args!("trouble {trouble} on {node}"));
@@ -256,8 +255,15 @@ impl Story<'_> {
     }
 
     fn kill(&mut self, node: &'static str) {
-        let now = self.sim.elapsed();
         let (reboot, wipe) = (self.random.u32(0..4) == 0, self.random.u32(0..8) == 0);
+        self.end(node, reboot, wipe);
+        let pause = [0, self.random.u64(0..3000)][self.random.usize(..2)];
+        self.start_in(node, pause);
+    }
+
+    /// A node's program ends; with it everything on the host, or its state directory.
+    fn end(&mut self, node: &'static str, reboot: bool, wipe: bool) {
+        let now = self.sim.elapsed();
         self.say(format_args!("kill {node}, reboot {reboot}, new disk {wipe}"));
         self.sim.crash(node);
         let name = node.parse().unwrap();
@@ -276,19 +282,18 @@ impl Story<'_> {
             host.lost = Some(now);
             let _ = std::fs::remove_file(self.dir.join(node).join("inbox"));
         }
-        drop(world);
-        if self.random.bool() {
-            self.sim.bounce(node);
-        } else if !self.down.contains(&node) {
-            self.down.push(node);
-        }
     }
 
-    fn start(&mut self, node: &'static str) {
-        if let Some(at) = self.down.iter().position(|down| *down == node) {
-            self.down.remove(at);
-            self.sim.bounce(node);
-        }
+    /// The host is gone for good, an operator says so, and another one of its name takes its place.
+    fn scrap(&mut self, node: &'static str) {
+        self.end(node, true, true);
+        self.call(Intent::RemoveNode { name: node.into() }, &[]);
+        self.start_in(node, 4000);
+    }
+
+    fn start_in(&mut self, machine: &'static str, millis: u64) {
+        self.down.insert(machine, self.sim.elapsed() + Duration::from_millis(millis));
+        self.revive();
     }
 
     fn kill_controller(&mut self) {
@@ -298,22 +303,20 @@ impl Story<'_> {
         world.figures.controller_kills += 1;
         world.core = None;
         drop(world);
-        if self.random.bool() {
-            self.sim.bounce(CONTROLLER);
-        } else if !self.down.contains(&CONTROLLER) {
-            self.down.push(CONTROLLER);
-        }
+        let pause = [0, self.random.u64(0..2000)][self.random.usize(..2)];
+        self.start_in(CONTROLLER, pause);
     }
 
-    fn start_controller(&mut self) {
-        self.start(CONTROLLER);
-    }
-
-    /// A controller that ended by itself is started again, as systemd does.
+    /// Starts what is due, and a controller that ended by itself, as systemd does.
     fn revive(&mut self) {
-        if !self.down.contains(&CONTROLLER) && !self.sim.is_host_running(CONTROLLER) {
+        if !self.down.contains_key(CONTROLLER) && !self.sim.is_host_running(CONTROLLER) {
             self.shared.lock().core = None;
             self.sim.bounce(CONTROLLER);
+        }
+        let now = self.sim.elapsed();
+        let due: Vec<_> = self.down.extract_if(.., |_, at| *at <= now).map(|(machine, _)| machine).collect();
+        for machine in due {
+            self.sim.bounce(machine);
         }
     }
 
@@ -341,8 +344,7 @@ impl Story<'_> {
         world.calls.clear();
         world.restored(&cluster);
         drop(world);
-        self.down.retain(|down| *down != CONTROLLER);
-        self.sim.bounce(CONTROLLER);
+        self.start_in(CONTROLLER, 0);
     }
 
     fn heal(&mut self) {
@@ -352,9 +354,8 @@ impl Story<'_> {
             self.mend(node);
             self.sim.set_link_max_message_latency(node, CONTROLLER, Duration::from_millis(20));
             self.shared.lock().host(&node.parse().unwrap()).trouble = 0;
-            self.start(node);
         }
-        self.start_controller();
+        self.down.values_mut().for_each(|at| *at = Duration::ZERO);
     }
 
     fn call(&mut self, intent: Intent, slices: &[&str]) {
