@@ -374,9 +374,14 @@ impl Story<'_> {
         if waiting > 3 {
             return;
         }
-        let slice = SLICES[self.random.usize(..SLICES.len())];
+        let choice = self.random.u32(0..20);
+        let there = |name: &&&str| self.shared.lock().known.get(&name.parse().unwrap()).is_some_and(Option::is_some);
+        let there: Vec<&str> = SLICES.iter().filter(there).copied().collect();
+        // What is not there can only be made; but asking for more costs nothing.
+        let among = if choice < 12 || there.is_empty() { &SLICES[..] } else { &there[..] };
+        let slice = among[self.random.usize(..among.len())];
         let name = slice.to_owned();
-        let intent = match self.random.u32(0..20) {
+        let intent = match choice {
             0..12 => Intent::Apply {
                 slices: vec![self.topology(slice)],
                 expected: BTreeMap::new(),
