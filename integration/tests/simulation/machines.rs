@@ -1,7 +1,14 @@
 //! What runs on the simulated machines: the controller's core and streams, and the nodes' session, inbox and loop, all real, over
 //! turmoil's network; and a host that makes things true in memory.
 
-use std::{net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, task, time::{Duration, SystemTime}};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task,
+    time::{Duration, SystemTime},
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,7 +26,7 @@ use trunkline_agent::{
 };
 use trunkline_certs::{Identity, Role};
 use trunkline_controller::{
-    core::{Bounds, Core, Mutation, CoreError},
+    core::{Bounds, Core, CoreError, Mutation},
     listener::PeerInfo,
     metrics::CoreMetrics,
     model::Position,
@@ -93,7 +100,11 @@ pub(crate) fn now() -> Duration {
 }
 
 fn identity(name: &str) -> Identity {
-    let role = if name.starts_with('w') { Role::Worker } else { Role::Netnode };
+    let role = if name.starts_with('w') {
+        Role::Worker
+    } else {
+        Role::Netnode
+    };
     Identity::new("sim.test", role, name).unwrap()
 }
 
@@ -105,14 +116,23 @@ pub(crate) async fn controller(shared: Shared, disk: Disk) -> turmoil::Result {
         Ok(core) => core,
         // A commit may fail at the start, too.
         Err(error) => {
-            shared.lock().say(now(), format_args!("controller cannot start: {error}"));
+            shared
+                .lock()
+                .say(now(), format_args!("controller cannot start: {error}"));
             return Ok(());
         }
     };
     {
         let mut world = shared.lock();
         let cluster = core.state().cluster.clone();
-        world.say(now(), format_args!("controller at {:?} revision {}", cluster.position(), cluster.meta.revision));
+        world.say(
+            now(),
+            format_args!(
+                "controller at {:?} revision {}",
+                cluster.position(),
+                cluster.meta.revision
+            ),
+        );
         world.committed(&cluster);
         world.nothing_lost(&cluster);
         world.core = Some(core.clone());
@@ -123,7 +143,8 @@ pub(crate) async fn controller(shared: Shared, disk: Disk) -> turmoil::Result {
     life.spawn(operate(shared.clone(), core.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let token = life.token();
-    let nodes = NodeServiceServer::new(Nodes::new(core, TIMING, life.clone())).max_decoding_message_size(stream::MAX_MESSAGE);
+    let nodes =
+        NodeServiceServer::new(Nodes::new(core, TIMING, life.clone())).max_decoding_message_size(stream::MAX_MESSAGE);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -167,7 +188,13 @@ async fn operate(shared: Shared, core: Arc<Core>) {
         };
         let Call { id, intent, slices } = call;
         let actor = "operator/alice".to_owned();
-        let print = Fingerprint::of("simulated", &wire::GetSliceRequest { name: format!("{intent:?}"), ..Default::default() });
+        let print = Fingerprint::of(
+            "simulated",
+            &wire::GetSliceRequest {
+                name: format!("{intent:?}"),
+                ..Default::default()
+            },
+        );
         let mutation = Mutation {
             intent: intent.clone(),
             actor: actor.clone(),
@@ -239,7 +266,10 @@ pub(crate) async fn node(shared: Shared, name: Name, dir: PathBuf) -> turmoil::R
     let running = node.start(CancellationToken::new())?;
     {
         let mut world = shared.lock();
-        let at = position(running.held.borrow().position.term, running.held.borrow().position.generation);
+        let at = position(
+            running.held.borrow().position.term,
+            running.held.borrow().position.generation,
+        );
         world.say(now(), format_args!("{name} starts with {at:?}"));
         let host = world.host(&name);
         let before = host.at;
@@ -267,7 +297,9 @@ fn dial(_: &NodeConfig) -> Result<Client, ConnectError> {
         .keep_alive_while_idle(true);
     let connector = service_fn(|_| async {
         let connected = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect((CONTROLLER, PORT))).await;
-        connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?.map(TokioIo::new)
+        connected
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+            .map(TokioIo::new)
     });
     let channel = endpoint.connect_with_connector_lazy(connector);
     Ok(Client::new(InterceptedService::new(channel, TraceContext)))
@@ -307,13 +339,21 @@ impl Connected for Io {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &mut ReadBuf<'_>) -> task::Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> task::Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, buf: &[u8]) -> task::Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        buf: &[u8],
+    ) -> task::Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -370,8 +410,14 @@ impl FakeHost {
         let at = position(desired.term, desired.generation);
         let mut world = self.shared.lock();
         world.figures.passes += 1;
-        world.say(now(), format_args!("{} goes by {at:?}: {} resources", self.name, desired.items.len()));
+        world.say(
+            now(),
+            format_args!("{} goes by {at:?}: {} resources", self.name, desired.items.len()),
+        );
         let before = std::mem::replace(&mut world.host(&self.name).at, at);
+        if at.term == world.term() {
+            world.host(&self.name).stranger = false;
+        }
         if at < before {
             world.blame(format!("{} went by {before:?} and now by {at:?}", self.name));
         }
@@ -387,7 +433,10 @@ impl FakeHost {
         let unwanted: Vec<Key> = {
             let mut world = self.shared.lock();
             let real = &world.host(&self.name).real;
-            real.keys().filter(|key| !desired.items.contains_key(*key)).cloned().collect()
+            real.keys()
+                .filter(|key| !desired.items.contains_key(*key))
+                .cloned()
+                .collect()
         };
         let mut clean = true;
         for key in unwanted {
@@ -411,6 +460,7 @@ impl FakeHost {
         let mut world = self.shared.lock();
         let owner = match (&item.spec, item.spec.vlan()) {
             (_, None | Some(VlanId::INTERNET)) => None,
+            (_, Some(_)) if world.host(&self.name).stranger => None,
             (_, Some(vlan)) => world.owner(position(desired.term, desired.generation), vlan),
         };
         if desired.term == world.term()
@@ -419,7 +469,10 @@ impl FakeHost {
             && port.owner.slice != slice.as_str()
         {
             let vlan = port.vlan;
-            world.blame(format!("{} makes {key} of {} on VLAN {vlan:?} of {slice}", self.name, port.owner.slice));
+            world.blame(format!(
+                "{} makes {key} of {} on VLAN {vlan:?} of {slice}",
+                self.name, port.owner.slice
+            ));
         }
         let real = Real {
             hash: item.hash,

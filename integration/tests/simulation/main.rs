@@ -47,7 +47,10 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 
 /// One seed, in a process of its own: tokio counts its runtimes in the whole process, and draws from that too.
 fn simulate(seed: u64) -> Ended {
-    let dir = tempfile::Builder::new().prefix("simulation").tempdir_in(story::memory()).unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("simulation")
+        .tempdir_in(story::memory())
+        .unwrap();
     let told = Command::new(env::current_exe().unwrap())
         .args(["--exact", "one_story", "--nocapture"])
         .env(ONE, format!("{seed}:{}", dir.path().display()))
@@ -112,7 +115,11 @@ fn whatever_breaks_nothing_is_lost_nothing_falls_back_no_vlan_is_shared_and_all_
             scope.spawn(work);
         }
     });
-    println!("{seeds} seeds in {:.1?}: {:#?}", began.elapsed(), total.into_inner().unwrap());
+    println!(
+        "{seeds} seeds in {:.1?}: {:#?}",
+        began.elapsed(),
+        total.into_inner().unwrap()
+    );
     let wrong = wrong.into_inner().unwrap();
     assert!(
         wrong.is_empty(),
@@ -126,8 +133,16 @@ fn a_seed_tells_the_same_story_again() {
         let (one, other) = (simulate(seed), simulate(seed));
         let differs = one.log.iter().zip(&other.log).position(|(a, b)| a != b);
         if let Some(at) = differs {
-            panic!("seed {seed}, line {at}:\n{:#?}\n{:#?}", &one.log[at.saturating_sub(3)..=at], other.log[at]);
+            panic!(
+                "seed {seed}, line {at}:\n{:#?}\n{:#?}",
+                &one.log[at.saturating_sub(3)..=at],
+                other.log[at]
+            );
         }
-        assert_eq!((one.log.len(), one.digest), (other.log.len(), other.digest), "seed {seed}");
+        assert_eq!(
+            (one.log.len(), one.digest),
+            (other.log.len(), other.digest),
+            "seed {seed}"
+        );
     }
 }

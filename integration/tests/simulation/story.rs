@@ -4,15 +4,18 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use trunkline_controller::{
-    backup,
-    converge,
+    backup, converge,
     core::Core,
     model::{Cluster, Position, rows},
     simulation::set_clock,
     store::Rows,
     transition::{Intent, State},
 };
-use trunkline_proto::{Name, resource::{Key, Spec}, wire};
+use trunkline_proto::{
+    Name,
+    resource::{Key, Spec},
+    wire,
+};
 use turmoil::{Builder, Sim};
 
 use super::{
@@ -129,7 +132,11 @@ pub(crate) fn tell(seed: u64, dir: &Path) -> Ended {
 /// Where a sync costs nothing, if there is such a place.
 pub(crate) fn memory() -> std::path::PathBuf {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+    if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
 }
 
 impl Story<'_> {
@@ -146,12 +153,21 @@ impl Story<'_> {
         self.bounded();
         // The end of everything: what is freed is free.
         for name in SLICES {
-            self.call(Intent::DeleteSlice { name: name.into(), expected: 0 }, &[name]);
+            self.call(
+                Intent::DeleteSlice {
+                    name: name.into(),
+                    expected: 0,
+                },
+                &[name],
+            );
         }
         self.until("everything to be gone", |story| {
             story.settled()?;
             let world = story.shared.lock();
-            let left = world.hosts.iter().find(|(_, host)| host.real.values().any(|real| matches!(real.spec, Spec::Port(_))));
+            let left = world
+                .hosts
+                .iter()
+                .find(|(_, host)| host.real.values().any(|real| matches!(real.spec, Spec::Port(_))));
             left.map_or(Ok(()), |(node, _)| Err(format!("{node} still has ports")))
         })
     }
@@ -164,7 +180,11 @@ impl Story<'_> {
             self.look();
             self.revive();
         }
-        if self.shared.lock().wrong.is_empty() { Ok(()) } else { Err("see above".into()) }
+        if self.shared.lock().wrong.is_empty() {
+            Ok(())
+        } else {
+            Err("see above".into())
+        }
     }
 
     fn until(&mut self, what: &str, done: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
@@ -176,7 +196,9 @@ impl Story<'_> {
             }
             match done(self) {
                 Ok(()) => return Ok(()),
-                Err(why) if self.sim.elapsed() >= end => return Err(format!("{HEALING:?} were not enough for {what}: {why}")),
+                Err(why) if self.sim.elapsed() >= end => {
+                    return Err(format!("{HEALING:?} were not enough for {what}: {why}"));
+                }
                 Err(_) => {}
             }
         }
@@ -292,7 +314,8 @@ impl Story<'_> {
     }
 
     fn start_in(&mut self, machine: &'static str, millis: u64) {
-        self.down.insert(machine, self.sim.elapsed() + Duration::from_millis(millis));
+        self.down
+            .insert(machine, self.sim.elapsed() + Duration::from_millis(millis));
         self.revive();
     }
 
@@ -314,7 +337,11 @@ impl Story<'_> {
             self.sim.bounce(CONTROLLER);
         }
         let now = self.sim.elapsed();
-        let due: Vec<_> = self.down.extract_if(.., |_, at| *at <= now).map(|(machine, _)| machine).collect();
+        let due: Vec<_> = self
+            .down
+            .extract_if(.., |_, at| *at <= now)
+            .map(|(machine, _)| machine)
+            .collect();
         for machine in due {
             self.sim.bounce(machine);
         }
@@ -330,7 +357,9 @@ impl Story<'_> {
 
     /// The database is lost; an export takes its place.
     fn restore(&mut self) {
-        let Some(Export { cluster, journal }) = &self.export else { return };
+        let Some(Export { cluster, journal }) = &self.export else {
+            return;
+        };
         self.term += 1;
         let cluster = cluster.clone().restored(self.term);
         let mut rows: Rows = rows::all(&cluster).into_iter().collect();
@@ -352,7 +381,8 @@ impl Story<'_> {
         self.disk.fail_next(None);
         for node in NODES {
             self.mend(node);
-            self.sim.set_link_max_message_latency(node, CONTROLLER, Duration::from_millis(20));
+            self.sim
+                .set_link_max_message_latency(node, CONTROLLER, Duration::from_millis(20));
             self.shared.lock().host(&node.parse().unwrap()).trouble = 0;
         }
         self.down.values_mut().for_each(|at| *at = Duration::ZERO);
@@ -375,10 +405,20 @@ impl Story<'_> {
             return;
         }
         let choice = self.random.u32(0..20);
-        let there = |name: &&&str| self.shared.lock().known.get(&name.parse().unwrap()).is_some_and(Option::is_some);
+        let there = |name: &&&str| {
+            self.shared
+                .lock()
+                .known
+                .get(&name.parse().unwrap())
+                .is_some_and(Option::is_some)
+        };
         let there: Vec<&str> = SLICES.iter().filter(there).copied().collect();
         // What is not there can only be made; but asking for more costs nothing.
-        let among = if choice < 12 || there.is_empty() { &SLICES[..] } else { &there[..] };
+        let among = if choice < 12 || there.is_empty() {
+            &SLICES[..]
+        } else {
+            &there[..]
+        };
         let slice = among[self.random.usize(..among.len())];
         let name = slice.to_owned();
         let intent = match choice {
@@ -389,7 +429,11 @@ impl Story<'_> {
             },
             12 => Intent::Deploy { name, expected: 0 },
             13..15 => Intent::Undeploy { name, expected: 0 },
-            15 => Intent::Rollback { name, number: self.random.u32(1..4), expected: 0 },
+            15 => Intent::Rollback {
+                name,
+                number: self.random.u32(1..4),
+                expected: 0,
+            },
             _ => Intent::DeleteSlice { name, expected: 0 },
         };
         self.call(intent, &[slice]);
@@ -439,7 +483,9 @@ impl Story<'_> {
         let mut wrong = Vec::new();
         for (node, view) in &views {
             let Some(host) = world.hosts.get(node) else { continue };
-            let Some(held) = host.held.as_ref().map(|held| held.borrow().position) else { continue };
+            let Some(held) = host.held.as_ref().map(|held| held.borrow().position) else {
+                continue;
+            };
             let acked = view.acked;
             if view.connected && !fresh(host.lost) && (held.term, held.generation) < (acked.term, acked.generation) {
                 wrong.push(format!("{node} acknowledged {acked:?} and holds {held}"));
@@ -452,7 +498,9 @@ impl Story<'_> {
             }
             world.figures.ready_looks += 1;
             for (node, key) in not_real(&state, &name, &world.hosts, fresh) {
-                wrong.push(format!("slice {name} is said to be ready, and {node} has no such {key}"));
+                wrong.push(format!(
+                    "slice {name} is said to be ready, and {node} has no such {key}"
+                ));
             }
         }
         wrong.into_iter().for_each(|wrong| world.blame(wrong));
@@ -461,7 +509,9 @@ impl Story<'_> {
     /// Everything is as deployed, everywhere, and known to be.
     fn settled(&self) -> Result<(), String> {
         let mut world = self.shared.lock();
-        let Some(core) = world.core.clone() else { return Err("no controller".into()) };
+        let Some(core) = world.core.clone() else {
+            return Err("no controller".into());
+        };
         if !world.calls.is_empty() {
             return Err(format!("{} calls wait", world.calls.len()));
         }
@@ -469,7 +519,12 @@ impl Story<'_> {
         world.nothing_lost(&state.cluster);
         for (node, host) in &world.hosts {
             let desired = state.node_desired(node);
-            let held = host.held.as_ref().ok_or_else(|| format!("{node} does not run"))?.borrow().clone();
+            let held = host
+                .held
+                .as_ref()
+                .ok_or_else(|| format!("{node} does not run"))?
+                .borrow()
+                .clone();
             if !views.get(node).is_some_and(|view| view.connected) {
                 return Err(format!("{node} is not connected"));
             }
@@ -505,7 +560,12 @@ impl Story<'_> {
         if events > BOUNDS.events {
             wrong.push(format!("the journal holds {events} entries"));
         }
-        let requests = self.disk.rows().keys().filter(|key| key.starts_with("request/")).count();
+        let requests = self
+            .disk
+            .rows()
+            .keys()
+            .filter(|key| key.starts_with("request/"))
+            .count();
         if requests > BOUNDS.requests {
             wrong.push(format!("{requests} answers are kept"));
         }

@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) trouble: u32,
     /// Everything on it, or its inbox, was lost then.
     pub(crate) lost: Option<Duration>,
+    /// An export that was restored does not know it, and it was given nothing since.
+    pub(crate) stranger: bool,
     pub(crate) held: Option<watch::Receiver<Arc<Held>>>,
     pub(crate) wake: Option<Wake>,
     pub(crate) tasks: usize,
@@ -209,16 +211,28 @@ impl World {
     /// An export is in force again. What it says of a VLAN is so from now on, whatever was deployed since then.
     pub(crate) fn restored(&mut self, cluster: &Cluster) {
         self.committed_without_looking(cluster);
-        let owners = self.owners.last_key_value().map(|(_, owners)| owners.clone()).unwrap_or_default();
+        let owners = self
+            .owners
+            .last_key_value()
+            .map(|(_, owners)| owners.clone())
+            .unwrap_or_default();
         self.back = Some((cluster.position(), owners.clone()));
-        for host in self.hosts.values_mut() {
+        for (node, host) in &mut self.hosts {
+            // A node that joined after the export was made is waited for by nobody, until it shows itself.
+            host.stranger = !cluster.nodes.contains_key(node);
             for real in host.real.values_mut() {
-                if let Some(owner) = real.spec.vlan().and_then(|vlan| owners.get(&vlan)) {
+                if host.stranger {
+                    real.owner = None;
+                } else if let Some(owner) = real.spec.vlan().and_then(|vlan| owners.get(&vlan)) {
                     real.owner = Some(owner.clone());
                 }
             }
         }
-        self.known = cluster.slices.values().map(|s| (s.name.clone(), known(cluster, &s.name))).collect();
+        self.known = cluster
+            .slices
+            .values()
+            .map(|s| (s.name.clone(), known(cluster, &s.name)))
+            .collect();
     }
 
     fn committed_without_looking(&mut self, cluster: &Cluster) {
@@ -236,7 +250,9 @@ impl World {
         for name in names {
             let (told, is) = (self.known.get(&name).cloned().flatten(), known(cluster, &name));
             if told != is {
-                self.blame(format!("operators were told that slice {name} is {told:?} and it is {is:?}"));
+                self.blame(format!(
+                    "operators were told that slice {name} is {told:?} and it is {is:?}"
+                ));
             }
         }
     }
