@@ -383,26 +383,39 @@ impl Host for FakeHost {
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
         self.begin(desired);
-        let clean = self.remove(desired);
+        let mut clean = self.remove(desired);
         // A kill may come between the halves.
         let pause = self.shared.lock().random.u64(0..40);
         if pause > 10 {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        let observations = desired.items.iter().map(|(key, item)| {
-            let (state, reason) = if self.make(desired, key, item) {
-                (State::Ready, "")
-            } else {
-                (State::Failed, "the simulation says no")
+        let mut observations = Vec::with_capacity(desired.items.len());
+        for (key, item) in &desired.items {
+            let (state, reason) = match self.make(desired, key, item) {
+                Made::Yes => (State::Ready, ""),
+                Made::No { other } => {
+                    // What stands of another version may stand on a VLAN that is to be free.
+                    clean &= !other;
+                    (State::Failed, "the simulation says no")
+                }
             };
-            item.observation(key, state, reason, None)
-        });
+            observations.push(item.observation(key, state, reason, None));
+        }
         Pass {
-            observations: observations.collect(),
+            observations,
             clean,
             ..Pass::default()
         }
     }
+}
+
+/// Whether a resource is as it should be.
+enum Made {
+    Yes,
+    /// It is not; `other`: another version of it stands.
+    No {
+        other: bool,
+    },
 }
 
 impl FakeHost {
@@ -449,13 +462,13 @@ impl FakeHost {
         clean
     }
 
-    fn make(&self, desired: &Desired, key: &Key, item: &trunkline_agent::node::Item) -> bool {
-        let is = |shared: &Shared| shared.lock().host(&self.name).real.get(key).map(|real| real.hash);
-        if is(&self.shared) == Some(item.hash) {
-            return true;
+    fn make(&self, desired: &Desired, key: &Key, item: &trunkline_agent::node::Item) -> Made {
+        let is = self.shared.lock().host(&self.name).real.get(key).map(|real| real.hash);
+        if is == Some(item.hash) {
+            return Made::Yes;
         }
         if self.fails() {
-            return false;
+            return Made::No { other: is.is_some() };
         }
         let mut world = self.shared.lock();
         let owner = match (&item.spec, item.spec.vlan()) {
@@ -480,6 +493,6 @@ impl FakeHost {
             owner,
         };
         world.host(&self.name).real.insert(key.clone(), real);
-        true
+        Made::Yes
     }
 }
