@@ -165,10 +165,21 @@ pub(crate) async fn controller(shared: Shared, disk: Disk) -> turmoil::Result {
 /// Looks at every state that comes into force, before any node can have heard of it.
 async fn record(shared: Shared, core: Arc<Core>) {
     let mut status = core.watch_status();
+    let mut departures = String::new();
     loop {
         let cluster = core.state().cluster.clone();
         {
             let mut world = shared.lock();
+            let going = cluster.departures.iter().map(|((at, slice), going)| {
+                let vlans: Vec<_> = going.links.keys().map(ToString::to_string).collect();
+                let nodes: Vec<_> = going.waiting.keys().map(Name::as_str).collect();
+                format!("{slice}@{at} {} for {};", vlans.join(" "), nodes.join(" "))
+            });
+            let going: String = going.collect();
+            if going != departures {
+                world.say(now(), format_args!("departing: {going}"));
+                departures = going;
+            }
             world.committed(&cluster);
             world.controller_tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         }
