@@ -35,6 +35,8 @@ pub mod process;
 mod reconcile;
 pub mod report;
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod switch;
 pub mod tap;
 pub mod worker;

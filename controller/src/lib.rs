@@ -31,6 +31,8 @@ pub mod metrics;
 pub mod model;
 pub mod requests;
 pub mod settings;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store;
 pub mod stream;
 #[cfg(test)]

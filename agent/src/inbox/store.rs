@@ -28,6 +28,8 @@ const SUM_LEN: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
+    /// Writes on the caller's own thread.
+    in_place: bool,
 }
 
 /// What was found at start.
@@ -74,7 +76,15 @@ impl Store {
     pub fn new(state_dir: &Path) -> Self {
         Self {
             path: state_dir.join(NAME),
+            in_place: false,
         }
+    }
+
+    /// The same, writing on the caller's own thread: a simulation has one thread only.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn in_place(self) -> Self {
+        Self { in_place: true, ..self }
     }
 
     /// Its path.
@@ -110,7 +120,12 @@ impl Store {
     /// Replaces it; durable when this returns.
     pub async fn save(&self, held: &Held) -> Result<(), StoreError> {
         let (path, bytes) = (self.path.clone(), encode(held));
-        let written = tokio::task::spawn_blocking(move || files::write_atomic(&path, &bytes, 0o600)).await;
+        let write = move || files::write_atomic(&path, &bytes, 0o600);
+        let written = if self.in_place {
+            Ok(write())
+        } else {
+            tokio::task::spawn_blocking(write).await
+        };
         let failed = |source| StoreError::Write {
             path: self.path.clone(),
             source,

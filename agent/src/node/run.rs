@@ -20,7 +20,7 @@ use crate::{
     netlink, ovsdb,
     reconcile::Reconcile,
     report::Board,
-    session::Session,
+    session::{self, Session},
 };
 
 /// How long tasks may take to end: a pass is not cut in the middle.
@@ -155,6 +155,7 @@ pub async fn serve<H: Host>(
         facts,
         metrics: node_metrics.clone(),
         cancel: cancel.clone(),
+        dial: session::dial,
     };
     let reconcile = Reconcile {
         host,
@@ -209,7 +210,7 @@ fn check_identity(program: &Program, config: &NodeConfig) -> Result<i64, NodeErr
     })
 }
 
-fn load(store: &Store, judge: &Judge) -> Result<Held, NodeError> {
+pub(crate) fn load(store: &Store, judge: &Judge) -> Result<Held, NodeError> {
     Ok(match store.load(judge)? {
         Loaded::Held(held) => {
             tracing::info!(

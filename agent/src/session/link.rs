@@ -8,7 +8,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use trunkline_proto::{
-    client::Client,
     daemon::telemetry,
     wire::{
         Ack, Confirm, ControllerMessage, Heartbeat, Held as WireHeld, Hello, Inventory, NodeFacts, NodeMessage,
@@ -16,7 +15,7 @@ use trunkline_proto::{
     },
 };
 
-use super::{Alone, End, Session};
+use super::{Alone, Client, End, Session};
 use crate::{
     inbox::{Collector, Position},
     node::HostFacts,
@@ -79,7 +78,7 @@ impl<'a> Link<'a> {
         self.session.board.begin();
         let hello = node_message(Message::Hello(self.hello()));
         sender.try_send(hello).map_err(|_| End::Closed)?;
-        let opening = client.node();
+        let opening = client.clone();
         let opened = timeout(ANSWER_WAIT, { opening }.sync(ReceiverStream::new(receiver))).await;
         let mut incoming = opened.map_err(|_| End::NoAnswer(ANSWER_WAIT))??.into_inner();
         self.heard = Instant::now();

@@ -18,8 +18,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use trunkline_proto::{
-    client::{ApiError, Client, ClientConfig, ConnectError},
+    client::{self, ApiError, ClientConfig, ConnectError, Service},
     daemon::telemetry,
+    wire::node_service_client::NodeServiceClient,
 };
 
 use crate::{
@@ -38,6 +39,12 @@ const GOOD: Duration = Duration::from_secs(30);
 /// How long the first Hello waits for Open vSwitch, so that it can say what the node is built on.
 const FACTS_WAIT: Duration = Duration::from_secs(2);
 
+/// The way to the controller, opened with its first call.
+pub(crate) type Client = NodeServiceClient<Service>;
+
+/// Makes the way to the controller, anew for each session.
+pub(crate) type Dial = fn(&NodeConfig) -> Result<Client, ConnectError>;
+
 /// The session's parts.
 pub(crate) struct Session {
     pub(crate) config: Arc<NodeConfig>,
@@ -51,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) facts: watch::Receiver<HostFacts>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) cancel: CancellationToken,
+    /// [`dial`], but in a simulation.
+    pub(crate) dial: Dial,
 }
 
 /// Why a session ended.
@@ -124,11 +133,7 @@ impl Session {
 
     /// One session, from connecting to its end.
     async fn once(&mut self, welcomed: &mut bool, alone: &mut Alone) -> End {
-        let ControllerAddress { endpoint, server_name } = ControllerAddress::of(&self.config);
-        let mut to = ClientConfig::new(endpoint, self.config.node.bundle.clone());
-        to.server_name = server_name;
-        // The bundle is read anew each time, so a renewed certificate is used from the next session on.
-        let client = match Client::lazy(to) {
+        let client = match (self.dial)(&self.config) {
             Ok(client) => client,
             Err(e) => return e.into(),
         };
@@ -204,18 +209,11 @@ impl Session {
     }
 }
 
-struct ControllerAddress {
-    endpoint: String,
-    server_name: Option<String>,
-}
-
-impl ControllerAddress {
-    fn of(config: &NodeConfig) -> Self {
-        Self {
-            endpoint: config.controller.endpoint.clone(),
-            server_name: config.controller.server_name.clone(),
-        }
-    }
+/// Mutual TLS to the controller. The bundle is read anew each time, so a renewed certificate is used from the next session on.
+pub(crate) fn dial(config: &NodeConfig) -> Result<Client, ConnectError> {
+    let mut to = ClientConfig::new(config.controller.endpoint.clone(), config.node.bundle.clone());
+    to.server_name.clone_from(&config.controller.server_name);
+    Ok(client::Client::lazy(to)?.node())
 }
 
 fn pauses() -> ExponentialBackoff {

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{Span, info_span};
 use trunkline_proto::{Name, wire};
 
@@ -136,7 +137,7 @@ impl Core {
         loop {
             let began = Instant::now();
             let core = self.clone();
-            let looked = tokio::task::spawn_blocking(move || {
+            let looked = self.aside(move || {
                 let events = core.look(&mut known);
                 (known, events)
             });

@@ -27,7 +27,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::Name;
 
@@ -79,6 +79,8 @@ pub struct Core {
     fatal: CancellationToken,
     /// A commit failed.
     failed: AtomicBool,
+    /// Work that may wait is done off the runtime's threads.
+    threads: bool,
 }
 
 /// Why the state cannot be taken up.
@@ -113,7 +115,7 @@ impl Core {
         metrics: CoreMetrics,
         fatal: CancellationToken,
     ) -> Result<Arc<Self>, OpenError> {
-        let loaded = store.load()?;
+        let (loaded, threads) = (store.load()?, store.waits());
         let of_cluster = |key: &str| !OTHER_ROWS.iter().any(|prefix| key.starts_with(prefix));
         let cluster = rows::load(
             loaded
@@ -143,6 +145,7 @@ impl Core {
             metrics,
             fatal,
             failed: AtomicBool::new(false),
+            threads,
         });
         core.system(Intent::Tick, "controller")
             .await
@@ -190,6 +193,15 @@ impl Core {
     /// True when the controller stops because a commit failed.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Runs work that may wait, or take long, where it keeps nobody else from running.
+    async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        if self.threads {
+            tokio::task::spawn_blocking(work).await
+        } else {
+            Ok(work())
+        }
     }
 
     fn fail(&self) {
@@ -241,5 +253,9 @@ impl Core {
 
 /// The time, as the pure part wants it.
 pub fn now() -> Timestamp {
+    #[cfg(feature = "simulation")]
+    if let Some(now) = crate::simulation::now() {
+        return now.into();
+    }
     SystemTime::now().into()
 }

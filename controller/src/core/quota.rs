@@ -1,11 +1,9 @@
 //! How much a single node may put into the journal: one that repairs, fails or reconnects in a loop must not push out everybody
 //! else's history.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use tokio::time::Instant;
 use trunkline_proto::Name;
 
 use crate::transition::NewEvent;

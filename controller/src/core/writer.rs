@@ -125,9 +125,7 @@ impl Core {
         let core = self.clone();
         let span = Span::current();
         let step = move || span.in_scope(|| core.step(&core.state(), intent, &actor));
-        tokio::task::spawn_blocking(step)
-            .await
-            .map_err(|_| CoreError::Stopping)?
+        self.aside(step).await.map_err(|_| CoreError::Stopping)?
     }
 
     async fn with_writer<T: Send + 'static>(
@@ -140,7 +138,7 @@ impl Core {
         let mut writer = self.writer.clone().lock_owned().await;
         let core = self.clone();
         let span = Span::current();
-        let task = tokio::task::spawn_blocking(move || span.in_scope(|| work(&core, &mut writer)));
+        let task = self.aside(move || span.in_scope(|| work(&core, &mut writer)));
         task.await.unwrap_or_else(|error| {
             // A panic may have come between commit and publication: only a fresh start is sure to be right.
             tracing::error!(%error, "a change failed in the middle, stopping");

@@ -8,14 +8,15 @@ use trunkline_proto::{Name, VlanId};
 use super::{Cluster, Position, Timestamp};
 
 /// An export does not know what was given away after it was made, and a node that is cut off may still have it. So VLANs and addresses
-/// of VLAN 400 that the export does not itself hold are nobody's until every node that it knows has cleaned up under the new term.
+/// of VLAN 400 that no draft and no deployed revision of the export holds are nobody's until every node that it knows has cleaned up under
+/// the new term.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Where the restored state begins: who is clean as of this has nothing left of what the export does not know.
     pub position: Position,
-    /// VLANs that the export holds.
+    /// VLANs that drafts and deployed revisions of the export hold.
     pub vlans: BTreeSet<VlanId>,
-    /// Addresses of VLAN 400 that the export holds.
+    /// Addresses of VLAN 400 that they hold.
     pub addresses: BTreeSet<Ipv4Addr>,
     /// Nodes that have not said that they are clean.
     pub waiting: BTreeSet<Name>,
@@ -71,10 +72,7 @@ impl Cluster {
                     .filter_map(|i| i.address),
             );
         }
-        for departure in self.departures.values() {
-            vlans.extend(departure.links.keys());
-            addresses.extend(departure.addresses.keys());
-        }
+        // What was departing then may have been free soon after, and have been given to anybody.
         self.meta.hold = Some(Hold {
             position,
             vlans,

@@ -65,6 +65,11 @@ pub trait Store: Send + Sync + 'static {
     /// durable, and the caller must load again.
     fn commit(&self, expected: u64, batch: &Batch) -> Result<u64, StoreError>;
 
+    /// False for a store that never waits for anything: its commits are made where they are asked for, without a thread of their own.
+    fn waits(&self) -> bool {
+        true
+    }
+
     /// The revision, as it grows.
     fn watch(&self) -> watch::Receiver<u64>;
 }

@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
 };
 
+use tokio::time::Instant;
 use trunkline_proto::Name;
 
 use super::{Live, SessionId, Story};

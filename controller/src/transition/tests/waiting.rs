@@ -97,6 +97,31 @@ fn after_a_restore_what_the_export_did_not_hold_waits_for_every_node() {
 }
 
 #[test]
+fn after_a_restore_what_was_departing_in_the_export_waits_for_every_node_too() {
+    let mut world = World::new();
+    world.apply(vec![shop("going")], true).unwrap();
+    let had = world.link("going", LINK).vlan;
+    world.delete("going");
+    all_are_clean(&mut world);
+    let exported = world.state.cluster.clone();
+    assert!(!exported.departures.is_empty());
+    // After the export its VLAN is free and becomes that of slice "lost", which w2 goes on forwarding.
+    world.wait(60);
+    world.apply(vec![shop("lost")], true).unwrap();
+    assert_eq!(world.link("lost", LINK).vlan, had);
+    world.state = State::load(exported.restored(2), &world.settings).unwrap();
+    world.wait(3600);
+    let mut new = shop("new");
+    new.vlan_pool_size = 1;
+    let why = world.violations(vec![new.clone()]);
+    assert!(why[0].description.contains("after the restore"), "{why:?}");
+    all_are_clean(&mut world);
+    world.wait(60);
+    world.apply(vec![new], true).unwrap();
+    assert_eq!(world.link("new", LINK).vlan, had);
+}
+
+#[test]
 fn after_a_restore_a_node_that_is_gone_for_good_is_waited_for_until_it_is_removed() {
     let mut world = World::new();
     let exported = world.state.cluster.clone();
