@@ -6,15 +6,19 @@
 //!     inbox       the last desired state, durable
 //!     reconcile   the loop that compares the whole and owns the host
 //!     report      what was seen, and what of it is still to be told
+//!     orphans     leftovers with our mark: told of first, removed at a second look
 //!   worker      the Host of a compute worker: TAPs and switch ports
 //!   switch tap  Open vSwitch ports and TAPs as resources: observe, plan (pure), execute, judge (pure)
 //!   flows       which flows make the isolation (pure)
-//!   ovsdb openflow netlink netns process files   drivers
+//!   probe       frames on the wire that prove each VLAN; its task tells the board by itself
+//!   ovsdb openflow netlink netns process files directories   drivers
 //! ```
 //!
-//! Enter at [`node::run`]. Two tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host.
+//! Enter at [`node::run`]. Three tasks talk to whoever is outside: the session to the controller, the reconcile loop to the host,
+//! the prober to the other nodes.
 
 pub mod config;
+pub mod directories;
 pub mod files;
 pub mod flows;
 pub mod inbox;
@@ -24,7 +28,9 @@ pub mod netlink;
 pub mod netns;
 pub mod node;
 pub mod openflow;
+pub mod orphans;
 pub mod ovsdb;
+pub mod probe;
 pub mod process;
 mod reconcile;
 pub mod report;

@@ -1,6 +1,9 @@
 //! Metrics of a node. Labels are bounded: kinds and states, never names.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -15,13 +18,14 @@ use prometheus_client::{
 use trunkline_proto::resource::{Kind, Observation, State};
 
 /// Every kind and state that is told apart.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Port,
     Kind::Trunk,
     Kind::Gateway,
     Kind::Dhcp,
     Kind::Nat,
     Kind::Flows,
+    Kind::Probe,
 ];
 const STATES: [State; 5] = [
     State::Pending,
@@ -46,6 +50,17 @@ struct Inner {
     acknowledged: Gauge,
     reports: Counter,
     updates: Family<Outcome, Counter>,
+    repairs: Family<Repaired, Counter>,
+    repairs_lost: Counter,
+    orphans: Gauge,
+    held_removals: Gauge,
+    alone: Gauge,
+    alone_since: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Repaired {
+    kind: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +85,12 @@ impl Default for Inner {
             acknowledged: Gauge::default(),
             reports: Counter::default(),
             updates: Family::default(),
+            repairs: Family::default(),
+            repairs_lost: Counter::default(),
+            orphans: Gauge::default(),
+            held_removals: Gauge::default(),
+            alone: Gauge::default(),
+            alone_since: Gauge::default(),
         }
     }
 }
@@ -114,6 +135,37 @@ impl NodeMetrics {
             "Changes of desired state that came, by what became of them",
             m.updates.clone(),
         );
+        registry.register(
+            "trunkline_node_repairs",
+            "Changes behind the node's back that were put right, by the kind of resource",
+            m.repairs.clone(),
+        );
+        registry.register(
+            "trunkline_node_repairs_lost",
+            "Repairs that the controller was never told of, because too many waited for it",
+            m.repairs_lost.clone(),
+        );
+        registry.register(
+            "trunkline_node_orphans",
+            "Things on the host that carry our mark and that nobody wants",
+            m.orphans.clone(),
+        );
+        registry.register(
+            "trunkline_node_held_removals",
+            "Removals that wait for an operator's word",
+            m.held_removals.clone(),
+        );
+        registry.register(
+            "trunkline_node_alone",
+            "1 while there is no session with the controller; what is desired stays as it was",
+            m.alone.clone(),
+        );
+        registry.register_with_unit(
+            "trunkline_node_alone_since_timestamp",
+            "When the last session with the controller ended, in seconds since 1970; 0 while there is one",
+            Unit::Seconds,
+            m.alone_since.clone(),
+        );
     }
 
     pub(crate) fn observed(&self, observations: &[Observation]) {
@@ -147,6 +199,32 @@ impl NodeMetrics {
         self.inner
             .acknowledged
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn repaired(&self, kind: Kind) {
+        let kind = kind.to_string();
+        self.inner.repairs.get_or_create(&Repaired { kind }).inc();
+    }
+
+    pub(crate) fn repairs_lost(&self, lost: usize) {
+        self.inner.repairs_lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn orphans(&self, count: usize) {
+        self.inner.orphans.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn held_removals(&self, count: usize) {
+        self.inner.held_removals.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// `None`: not alone.
+    pub(crate) fn alone(&self, since: Option<SystemTime>) {
+        let unix = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.inner.alone.set(i64::from(since.is_some()));
+        self.inner
+            .alone_since
+            .set(i64::try_from(since.map_or(0, unix)).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn report_sent(&self) {

@@ -3,7 +3,13 @@
 //! Triggers only wake it. Whatever comes while a pass runs is one more pass after it. There is no debounce: it starts at once. Only
 //! when the host wakes it without end, because somebody undoes what we do, are such passes spaced out.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod drift;
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::{
@@ -14,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use trunkline_proto::{
     daemon::telemetry,
-    resource::{Key, Observation, State},
+    resource::{Key, Kind, Observation, State},
 };
 
+use self::drift::Drift;
 use crate::{
     inbox::{Held, Position},
     metrics::NodeMetrics,
-    node::{Desired, Host, HostFacts, Pass, Wake},
+    node::{Desired, Host, HostFacts, Pass, Repair, Wake},
     report::{Board, COUNTERS_EVERY},
 };
 
@@ -52,6 +59,7 @@ struct Memory {
     position: Position,
     /// What was desired in the last pass that left nothing undone: what differs from it is what a new pass changes.
     before: BTreeSet<(Key, trunkline_proto::Hash)>,
+    drift: Drift,
     retries: ExponentialBackoff,
     troubled: bool,
     next: Instant,
@@ -70,6 +78,7 @@ impl<H: Host> Reconcile<H> {
             position: Position::default(),
             // Traces of changes that were realised by an earlier process are over.
             before: versions(&self.held.borrow().desired()),
+            drift: Drift::after_start(&self.held.borrow().desired()),
             retries: retries(),
             troubled: false,
             next: Instant::now(),
@@ -115,15 +124,40 @@ impl<H: Host> Reconcile<H> {
             memory.position = held.position;
             memory.retries = retries();
         }
-        let pass = self.traced(&desired, &memory.before).await;
+        let mut pass = self.traced(&desired, &memory.before).await;
+        let repairs = memory
+            .drift
+            .news(&desired, std::mem::take(&mut pass.repairs), &pass.observations);
         let good = judge(&held, &desired, pass);
         memory.plan(&good);
         if good.clean {
             memory.before = versions(&desired);
         }
         self.metrics.observed(&good.observations);
+        self.metrics.orphans(good.orphans.len());
+        self.board.orphans(good.orphans);
         self.board.publish(good.observations, held.position, good.clean);
+        self.tell_repairs(&held, repairs);
         self.tell_facts();
+    }
+
+    fn tell_repairs(&self, held: &Held, repairs: Vec<Repair>) {
+        for repair in &repairs {
+            tracing::warn!(resource = %repair.key, what = repair.what, "changed behind our back, and put right");
+            self.metrics.repaired(repair.key.kind);
+        }
+        // The controller knows nothing any more of what it has removed.
+        let told: Vec<_> = repairs.into_iter().filter(|r| !held.is_waiting(&r.key)).collect();
+        if !told.is_empty() {
+            let lost = self.board.repaired(told, SystemTime::now());
+            if lost > 0 {
+                tracing::warn!(
+                    lost,
+                    "too many repairs wait for the controller; the oldest are forgotten"
+                );
+                self.metrics.repairs_lost(lost);
+            }
+        }
     }
 
     async fn traced(&mut self, desired: &Desired, before: &BTreeSet<(Key, trunkline_proto::Hash)>) -> Pass {
@@ -149,7 +183,8 @@ impl<H: Host> Reconcile<H> {
         let held = self.held.borrow().clone();
         if held.is_known() {
             let counted = self.host.counters(&held.desired()).await;
-            self.board.refresh(counted);
+            let known = |o: &Observation| !held.is_waiting(&o.key);
+            self.board.refresh(counted.into_iter().filter(known).collect());
         }
     }
 
@@ -192,8 +227,8 @@ impl Pace {
 impl Memory {
     /// When to look again, if nothing wakes us before.
     fn plan(&mut self, pass: &Pass) {
-        let whole = pass.clean && pass.observations.iter().all(|o| o.state == State::Ready);
-        let trouble = pass.observations.iter().find(|o| o.state != State::Ready);
+        let trouble = pass.observations.iter().find(|o| !is_settled(o));
+        let whole = pass.clean && trouble.is_none();
         if whole {
             if self.troubled {
                 tracing::info!(generation = self.position.generation, "everything is as desired again");
@@ -224,12 +259,23 @@ impl Memory {
     }
 }
 
+/// True when another pass would change nothing. Frames that do not come from another node are not mended by one here.
+fn is_settled(observation: &Observation) -> bool {
+    match observation.state {
+        State::Ready => true,
+        State::Pending | State::Degraded => observation.key.kind == Kind::Probe,
+        State::Failed | State::Unknown => false,
+    }
+}
+
 /// Makes a pass's answer whole: every desired resource has one observation, and what was refused says so.
 fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
     let Pass {
         observations,
         clean,
         retry_after,
+        repairs,
+        orphans,
     } = pass;
     let refused: Vec<_> = held.refused().collect();
     let is_refused = |key: &Key| refused.iter().any(|r| r.key == *key);
@@ -252,8 +298,9 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
             ));
         }
     }
-    // A refused version is told by its own hash; what remains of the version before it is nobody's question.
-    seen.retain(|o| !is_refused(&o.key));
+    // A refused version is told by its own hash; what remains of the version before it is nobody's question. Nor is what the
+    // controller has removed, while it waits for an operator's word.
+    seen.retain(|o| !is_refused(&o.key) && !held.is_waiting(&o.key));
     seen.extend(refused.into_iter().map(|refused| {
         let stays = if refused.earlier {
             "; the version before it stays"
@@ -270,8 +317,10 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
     }));
     Pass {
         observations: seen,
-        clean: clean && !outdated,
+        clean: clean && !outdated && orphans.is_empty() && held.waiting().len() == 0,
         retry_after,
+        repairs,
+        orphans,
     }
 }
 

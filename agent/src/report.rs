@@ -4,23 +4,30 @@
 //! everything is told, ending with a mark; from then on only what changed: a state at once, a counter at most every ten seconds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use prost::Message;
 use tokio::{sync::Notify, time::Instant};
 use trunkline_proto::{
     resource::{Facts, Key, Observation},
     wire,
 };
 
-use crate::inbox::Position;
+use crate::{inbox::Position, node::Repair, orphans::Orphan};
 
 /// How often counters alone may be told.
 pub const COUNTERS_EVERY: Duration = Duration::from_secs(10);
 /// Most items in one message: with full reasons still well under a megabyte.
 const BATCH: usize = 400;
+/// A message is full beyond this, however few items it holds: a DHCP server's leases can be thousands.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Most repairs that wait for a controller. When there are more the oldest go: an operator asks for what happened lately.
+const REPAIRS: usize = 1000;
+/// Most orphans, and most held removals, that are named.
+const NAMED: usize = 5000;
 
 /// The newest observations, shared by the reconcile loop (which writes) and the session (which takes what is due).
 #[derive(Debug, Default)]
@@ -55,6 +62,11 @@ struct State {
     counters_told: Option<Instant>,
     clean_due: bool,
     looked_due: bool,
+    repairs: VecDeque<wire::Repair>,
+    orphans: Vec<Orphan>,
+    orphans_due: bool,
+    held: wire::HeldRemovals,
+    held_due: bool,
 }
 
 impl Board {
@@ -95,6 +107,46 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// What was changed behind our back and is right again. Answers how many older ones nobody will hear of.
+    pub fn repaired(&self, repairs: Vec<Repair>, at: SystemTime) -> usize {
+        let mut state = self.lock();
+        state.repairs.extend(repairs.into_iter().map(|repair| wire::Repair {
+            key: Some((&repair.key).into()),
+            what: crate::cut(repair.what, Observation::MAX_REASON),
+            at: Some(at.into()),
+        }));
+        let lost = state.repairs.len().saturating_sub(REPAIRS);
+        drop(state.repairs.drain(..lost));
+        drop(state);
+        self.changed.notify_one();
+        lost
+    }
+
+    /// Leftovers that are there now.
+    pub fn orphans(&self, mut orphans: Vec<Orphan>) {
+        orphans.truncate(NAMED);
+        let mut state = self.lock();
+        if state.orphans != orphans {
+            (state.orphans, state.orphans_due) = (orphans, true);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Removals that wait for an operator's word now.
+    pub fn held_removals<'a>(&self, position: Position, keys: impl Iterator<Item = &'a Key>) {
+        let keys: Vec<_> = keys.take(NAMED).map(Into::into).collect();
+        // Nothing waits nowhere in particular, so that an empty list is told once.
+        let Position { term, generation } = if keys.is_empty() { Position::default() } else { position };
+        let held = wire::HeldRemovals { term, generation, keys };
+        let mut state = self.lock();
+        if state.held != held {
+            (state.held, state.held_due) = (held, true);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
     /// Nothing is desired and nothing was looked at: a full report may be empty.
     pub fn nothing_to_see(&self) {
         self.lock().looked = true;
@@ -109,6 +161,9 @@ impl Board {
         state.counters.clear();
         state.clean_due = state.clean != Position::default();
         state.looked_due = state.looked_for != Position::default();
+        // A new session knows of none.
+        state.orphans_due = !state.orphans.is_empty();
+        state.held_due = !state.held.keys.is_empty();
     }
 
     /// When there is something to tell.
@@ -117,7 +172,7 @@ impl Board {
         if !state.looked {
             return Due::Nothing;
         }
-        if state.full || state.clean_due || state.looked_due || !state.urgent.is_empty() {
+        if state.is_urgent() {
             return Due::Now;
         }
         if state.counters.is_empty() {
@@ -137,16 +192,22 @@ impl Board {
     /// Takes the next message. Call it only when something is due.
     pub fn take(&self, now: Instant) -> wire::Report {
         let mut state = self.lock();
-        if state.urgent.is_empty() && !state.full && !state.clean_due && !state.looked_due {
+        if !state.is_urgent() {
             state.urgent = std::mem::take(&mut state.counters);
             state.counters_told = Some(now);
         }
         let mut report = wire::Report::default();
+        state.tell_rest(&mut report);
+        let mut size = 0;
         while report.items.len() < BATCH
+            && size < BATCH_BYTES
             && let Some(key) = state.urgent.pop_first()
         {
             state.counters.remove(&key);
-            report.items.extend(state.seen.get(&key).map(Into::into));
+            if let Some(item) = state.seen.get(&key).map(wire::Observation::from) {
+                size += item.encoded_len();
+                report.items.push(item);
+            }
         }
         if state.urgent.is_empty() {
             // Last: a VLAN is freed by it, and everything before it should be known by then.
@@ -169,6 +230,29 @@ impl Board {
 }
 
 impl State {
+    fn is_urgent(&self) -> bool {
+        self.full
+            || self.clean_due
+            || self.looked_due
+            || self.orphans_due
+            || self.held_due
+            || !self.repairs.is_empty()
+            || !self.urgent.is_empty()
+    }
+
+    /// What is not about the state of a resource.
+    fn tell_rest(&mut self, report: &mut wire::Report) {
+        let repairs = self.repairs.len().min(BATCH);
+        report.repairs = self.repairs.drain(..repairs).collect();
+        if std::mem::take(&mut self.orphans_due) {
+            let orphans = self.orphans.iter().map(Into::into).collect();
+            report.orphans = Some(wire::Orphans { orphans });
+        }
+        if std::mem::take(&mut self.held_due) {
+            report.held_removals = Some(self.held.clone());
+        }
+    }
+
     fn put(&mut self, observation: Observation) {
         let key = observation.key.clone();
         match self.seen.get(&key) {
@@ -202,149 +286,4 @@ fn without_counters(observation: &Observation) -> Observation {
 }
 
 #[cfg(test)]
-mod tests {
-    use trunkline_proto::{
-        Hash,
-        resource::{Kind, State as Seen},
-    };
-
-    use super::*;
-
-    const AT: Position = Position { term: 1, generation: 1 };
-
-    fn dhcp(name: &str, state: Seen, leases: u32) -> Observation {
-        Observation {
-            key: Key {
-                kind: Kind::Dhcp,
-                name: name.parse().unwrap(),
-            },
-            hash: Hash::of(b"x"),
-            state,
-            reason: String::new(),
-            facts: Some(Facts::Dhcp(wire::DhcpFacts {
-                pid: 7,
-                leases,
-                current: true,
-                held: vec![],
-            })),
-        }
-    }
-
-    fn told(board: &Board) -> wire::Report {
-        assert_eq!(board.due(Instant::now()), Due::Now);
-        board.take(Instant::now())
-    }
-
-    fn quiet(board: &Board) -> bool {
-        board.due(Instant::now()) == Due::Nothing
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_told_before_the_host_was_looked_at() {
-        let board = Board::default();
-        board.begin();
-        assert!(quiet(&board));
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        let report = told(&board);
-        assert!(report.complete);
-        assert_eq!(report.items.len(), 1);
-        assert!(quiet(&board));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_what_changed_is_told_and_only_the_newest() {
-        let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)], AT, false);
-        board.begin();
-        told(&board);
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Failed, 0)], AT, false);
-        board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Degraded, 0)], AT, false);
-        let report = told(&board);
-        assert_eq!(report.items.len(), 1);
-        assert_eq!(report.items[0].state(), wire::State::Degraded);
-        assert!(!report.complete);
-        assert!(quiet(&board));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn counters_alone_wait_ten_seconds_and_a_state_does_not() {
-        let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        board.begin();
-        told(&board);
-        board.refresh(vec![dhcp("a", Seen::Ready, 1)]);
-        assert_eq!(told(&board).items.len(), 1);
-        for leases in 2..50 {
-            board.refresh(vec![dhcp("a", Seen::Ready, leases)]);
-        }
-        let Due::At(at) = board.due(Instant::now()) else {
-            panic!("counters are due at once")
-        };
-        assert_eq!(at - Instant::now(), COUNTERS_EVERY);
-        tokio::time::advance(COUNTERS_EVERY).await;
-        let report = told(&board);
-        assert_eq!(report.items.len(), 1);
-        assert!(matches!(
-            report.items[0].facts,
-            Some(wire::observation::Facts::Dhcp(wire::DhcpFacts { leases: 49, .. }))
-        ));
-        board.refresh(vec![dhcp("a", Seen::Failed, 50)]);
-        assert_eq!(told(&board).items.len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_large_full_report_comes_in_parts_and_only_the_last_is_complete() {
-        let board = Board::default();
-        let all = (0..1000).map(|n| dhcp(&format!("d{n}"), Seen::Ready, 0)).collect();
-        let clean = Position { term: 1, generation: 9 };
-        board.publish(all, clean, true);
-        board.begin();
-        let parts: Vec<_> = std::iter::from_fn(|| (!quiet(&board)).then(|| told(&board))).collect();
-        assert_eq!(parts.iter().map(|p| p.items.len()).sum::<usize>(), 1000);
-        let marks: Vec<_> = parts.iter().map(|p| (p.complete, p.clean_generation)).collect();
-        assert_eq!(marks, [(false, 0), (false, 0), (true, 9)]);
-        assert_eq!(parts.iter().map(|p| p.seen_generation).collect::<Vec<_>>(), [0, 0, 9]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_resource_that_went_is_not_told_of() {
-        let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        board.begin();
-        board.publish(vec![], AT, false);
-        let report = told(&board);
-        assert!(report.items.is_empty() && report.complete);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_session_is_told_everything_again() {
-        let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        for _ in 0..3 {
-            board.begin();
-            let report = told(&board);
-            assert!(report.complete);
-            assert_eq!(report.items.len(), 1);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_looked_for_is_told_when_it_rises_even_with_nothing_else_to_say() {
-        let board = Board::default();
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        board.begin();
-        assert_eq!(told(&board).seen_generation, 1);
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], AT, false);
-        assert!(quiet(&board));
-        let next = Position { term: 1, generation: 2 };
-        board.publish(vec![dhcp("a", Seen::Ready, 0)], next, false);
-        let report = told(&board);
-        assert_eq!(
-            (report.items.len(), report.seen_term, report.seen_generation),
-            (0, 1, 2)
-        );
-        assert!(quiet(&board));
-        board.begin();
-        assert_eq!(told(&board).seen_generation, 2);
-    }
-}
+mod tests;

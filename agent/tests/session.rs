@@ -319,6 +319,26 @@ async fn a_second_agent_on_the_same_state_is_refused() {
 }
 
 #[tokio::test]
+async fn a_second_agent_on_the_same_bridge_is_refused_whatever_its_state_directory() {
+    let stand = Stand::new().await;
+    let first = stand.node();
+    tokio::time::timeout(SOON, async {
+        while !stand.state.path().join("lock").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let mut config = config(&stand.pki, stand.controller.address, other.path());
+    config.switch.socket = stand.state.path().join("no-ovs.sock");
+    let error = Node::start(config.clone(), &stand.world).fails().await;
+    assert!(error.to_string().contains("manages the bridge br-int"), "{error}");
+    first.stop().await;
+    Node::start(config, &stand.world).stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_somebody_else_is_refused_before_anything_is_done() {
     let stand = Stand::new().await;
     let mut config = config(&stand.pki, stand.controller.address, stand.state.path());

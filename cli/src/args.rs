@@ -237,6 +237,23 @@ pub(crate) enum VmCommand {
         #[command(flatten)]
         expect: Expect,
     },
+    /// Move a VM to another worker; its MACs, addresses and VLANs stay
+    Move {
+        /// SLICE/VM, or VM when unique
+        vm: String,
+        #[command(flatten)]
+        within: InSlice,
+        /// Worker that it is to run on
+        #[arg(long, value_name = "WORKER")]
+        to: String,
+        /// Deploy the slice's draft as well
+        #[arg(long)]
+        deploy: bool,
+        #[command(flatten)]
+        expect: Expect,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Print how to start qemu or libvirt on a VM's TAPs
     Netdev {
         /// SLICE/VM, or VM when unique
@@ -337,9 +354,52 @@ pub(crate) enum NodeCommand {
         /// Its name
         node: String,
     },
+    /// Close a worker to new VMs
+    Cordon {
+        /// Its name
+        node: String,
+    },
+    /// Let a worker take new VMs again
+    Uncordon {
+        /// Its name
+        node: String,
+    },
+    /// Move every VM away from a worker, in drafts and in what is deployed, and cordon it
+    Drain {
+        /// Its name
+        node: String,
+        /// Worker that takes them all [default: each is placed anew]
+        #[arg(long, value_name = "WORKER")]
+        onto: Option<String>,
+    },
+    /// Move all that a worker has onto another one
+    Replace {
+        /// The worker that is to go
+        old: String,
+        /// The worker that takes its place
+        new: String,
+    },
+    /// Vouch that a node is dead and cut off: nobody waits for it until it connects again
+    Gone {
+        /// Its name
+        node: String,
+        /// Yes, it forwards nothing any more
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Have a node carry out the removals that it holds back
+    Confirm {
+        /// Its name
+        node: String,
+    },
+    /// List leftovers on a node that are about to be removed
+    Orphans {
+        /// Its name
+        node: String,
+    },
     /// Forget a node that is gone for good
-    #[command(visible_alias = "rm")]
-    Remove {
+    #[command(visible_aliases = ["remove", "rm"])]
+    Forget {
         /// Its name
         node: String,
     },

@@ -14,7 +14,7 @@ use trunkline_proto::{
     daemon::{ConfigError, DurationText, MetricsConfig, TelemetryConfig, config},
 };
 
-use crate::settings::Settings;
+use crate::{journal, settings::Settings};
 
 /// The file.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Config {
     pub bundle: PathBuf,
     /// What is durable.
     pub state: StateConfig,
+    /// The journal.
+    #[serde(default)]
+    pub events: EventsConfig,
     /// Sessions of nodes.
     #[serde(default)]
     pub nodes: NodesConfig,
@@ -48,9 +51,6 @@ pub struct StateConfig {
     /// Longest time between a change and its export, which is written within seconds as a rule; zero for none.
     #[serde(default = "StateConfig::export_every")]
     pub export_every: DurationText,
-    /// Journal entries kept.
-    #[serde(default = "StateConfig::events_kept")]
-    pub events_kept: usize,
     /// Answers kept.
     #[serde(default = "StateConfig::requests_kept")]
     pub requests_kept: usize,
@@ -65,7 +65,6 @@ impl StateConfig {
         Self {
             dir: dir.into(),
             export_every: Self::export_every(),
-            events_kept: Self::events_kept(),
             requests_kept: Self::requests_kept(),
             watch_history: Self::watch_history(),
         }
@@ -75,16 +74,41 @@ impl StateConfig {
         DurationText(Duration::from_secs(60))
     }
 
-    fn events_kept() -> usize {
-        10_000
-    }
-
     fn requests_kept() -> usize {
         1000
     }
 
     fn watch_history() -> usize {
         1000
+    }
+}
+
+/// Section `[events]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsConfig {
+    /// Journal entries kept.
+    pub keep: usize,
+    /// Days that they are kept.
+    pub keep_days: u32,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self {
+            keep: 10_000,
+            keep_days: 30,
+        }
+    }
+}
+
+impl EventsConfig {
+    /// As the journal wants them.
+    pub fn bounds(&self) -> journal::Bounds {
+        journal::Bounds {
+            entries: self.keep,
+            age: Duration::from_secs(u64::from(self.keep_days) * 86_400),
+        }
     }
 }
 
@@ -272,13 +296,21 @@ impl Config {
             ));
         }
         let kept = [
-            ("state.events_kept", self.state.events_kept),
+            ("events.keep", self.events.keep),
             ("state.requests_kept", self.state.requests_kept),
             ("state.watch_history", self.state.watch_history),
         ];
-        match kept.into_iter().find(|(_, count)| !(1..=1_000_000).contains(count)) {
-            Some((key, count)) => Err(wrong(key, count.to_string(), "a count", "write 1 to 1000000")),
-            None => Ok(()),
+        if let Some((key, count)) = kept.into_iter().find(|(_, count)| !(1..=1_000_000).contains(count)) {
+            return Err(wrong(key, count.to_string(), "a count", "write 1 to 1000000"));
+        }
+        match self.events.keep_days {
+            1..=3650 => Ok(()),
+            days => Err(wrong(
+                "events.keep_days",
+                days.to_string(),
+                "a number of days",
+                "write 1 to 3650",
+            )),
         }
     }
 }
@@ -312,6 +344,7 @@ mod tests {
             format!("{:?}", config.state),
             format!("{:?}", StateConfig::new(&config.state.dir))
         );
+        assert_eq!(format!("{:?}", config.events), format!("{:?}", EventsConfig::default()));
         assert_eq!(format!("{:?}", config.nodes), format!("{:?}", NodesConfig::default()));
         assert_eq!(
             format!("{:?}", config.telemetry),
@@ -327,7 +360,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&all).unwrap();
         load(&all).unwrap();
         let mut looked_at = 0;
-        for section in ["", "state", "nodes", "network", "telemetry", "metrics"] {
+        for section in ["", "state", "events", "nodes", "network", "telemetry", "metrics"] {
             let mut probe = table.clone();
             let place = if section.is_empty() {
                 &mut probe
@@ -363,7 +396,8 @@ mod tests {
             ("vlan_first = 100", "vlan_first = 5000"),
             ("vlan_pool_size = 20", "vlan_pool_size = 0"),
             ("default_mtu = 1500", "default_mtu = 100"),
-            ("events_kept = 10000", "events_kept = 0"),
+            ("keep = 10000", "keep = 0"),
+            ("keep_days = 30", "keep_days = 0"),
             ("listen = \"127.0.0.1:9464\"", "listen = \"0.0.0.0:9464\""),
         ] {
             assert!(EXAMPLE.contains(from), "{from}");

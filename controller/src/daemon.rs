@@ -92,7 +92,7 @@ impl Daemon {
         let tls = Arc::new(Reloader::server(&config.bundle)?);
         let store = open_store(&config.state.dir)?;
         let bounds = Bounds {
-            events: config.state.events_kept,
+            events: config.events.bounds(),
             requests: config.state.requests_kept,
             history: config.state.watch_history,
         };

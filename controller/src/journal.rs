@@ -1,4 +1,4 @@
-//! The journal: who asked for what, and what was seen. Durable, bounded, the oldest go first.
+//! The journal: who asked for what, and what was seen. Durable, bounded in number and age, the oldest go first.
 //!
 //! It is stored in the commit that it speaks of. All of it is in memory as well: that is what is listed and followed, so a reader
 //! never touches the disk.
@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,43 @@ use crate::{
     store::{Batch, Rows},
     transition::NewEvent,
 };
+
+/// Every type of event. The README says what each tells.
+pub const KINDS: &[&str] = &[
+    "slice.applied",
+    "slice.deployed",
+    "slice.undeployed",
+    "slice.rolledback",
+    "slice.deleted",
+    "slice.gone",
+    "slice.ready",
+    "slice.degraded",
+    "slice.failed",
+    "slice.unknown",
+    "vm.moved",
+    "vlan.freed",
+    "node.joined",
+    "node.connected",
+    "node.disconnected",
+    "node.duplicate",
+    "node.cordoned",
+    "node.uncordoned",
+    "node.drained",
+    "node.gone",
+    "node.returned",
+    "node.removed",
+    "node.orphans",
+    "resource.failed",
+    "resource.recovered",
+    "drift.repaired",
+    "removals.held",
+    "removals.confirmed",
+    "events.left_out",
+    "restore.settled",
+];
+
+/// Most entries that one commit lets go because of their age: a clock that jumps must not stall it.
+const EXPIRE: usize = 1000;
 
 /// Keys of the journal's rows begin so.
 pub const PREFIX: &str = "event/";
@@ -98,20 +136,38 @@ impl Filter {
     }
 }
 
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries.
+    pub entries: usize,
+    /// Age. The newest entry is kept however old it is: the numbers go on from it.
+    pub age: Duration,
+}
+
+/// Entries on their way into the journal.
+#[derive(Debug)]
+#[must_use]
+pub struct Planned {
+    new: Vec<Entry>,
+    /// How many of the oldest go.
+    gone: usize,
+}
+
 /// The journal. Any number of readers; entries come from the one writer.
 #[derive(Debug)]
 pub struct Journal {
-    keep: usize,
+    bounds: Bounds,
     entries: RwLock<VecDeque<Arc<Entry>>>,
     last: watch::Sender<u64>,
 }
 
 impl Journal {
-    /// From the store's rows, with room for `keep` entries.
+    /// From the store's rows.
     ///
     /// # Errors
     /// A row that is no entry.
-    pub fn load(rows: &Rows, keep: usize) -> Result<Self, serde_json::Error> {
+    pub fn load(rows: &Rows, bounds: Bounds) -> Result<Self, serde_json::Error> {
         let of_journal = rows
             .range(PREFIX.to_owned()..)
             .take_while(|(key, _)| key.starts_with(PREFIX));
@@ -120,46 +176,60 @@ impl Journal {
             .collect::<Result<_, _>>()?;
         let last = entries.back().map_or(0, |entry| entry.sequence);
         Ok(Self {
-            keep: keep.max(1),
+            bounds: Bounds {
+                entries: bounds.entries.max(1),
+                ..bounds
+            },
             entries: RwLock::new(entries),
             last: watch::Sender::new(last),
         })
     }
 
-    /// Adds the entries to `batch`, and the removal of what they push out. Only the writer may call this, and it must
+    /// Adds the entries to `batch`, and the removal of what they push out and of what has become too old. Only the writer may call this, and it must
     /// [`Journal::accept`] the answer before it plans again.
-    pub fn plan(&self, new: Vec<NewEvent>, now: Timestamp, batch: &mut Batch) -> Vec<Entry> {
+    pub fn plan(&self, events: Vec<NewEvent>, now: Timestamp, batch: &mut Batch) -> Planned {
         let first = *self.last.borrow() + 1;
-        let planned: Vec<Entry> = (first..)
-            .zip(new)
+        let new: Vec<Entry> = (first..)
+            .zip(events)
             .map(|(sequence, event)| entry(sequence, now, event))
             .collect();
-        for entry in &planned {
+        for entry in &new {
             // An entry is plain text and numbers, which always encode.
             if let Ok(value) = serde_json::to_vec(entry) {
                 batch.puts.push((row_key(entry.sequence), value));
             }
         }
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let over = (entries.len() + planned.len()).saturating_sub(self.keep);
+        let over = (entries.len() + new.len()).saturating_sub(self.bounds.entries);
+        let oldest = now.before(self.bounds.age);
+        let last = if new.is_empty() {
+            entries.len().saturating_sub(1)
+        } else {
+            entries.len()
+        };
+        let old = entries
+            .iter()
+            .take(last.min(EXPIRE))
+            .take_while(|entry| entry.at < oldest);
+        let gone = over.min(entries.len()).max(old.count());
         batch
             .deletes
-            .extend(entries.iter().take(over).map(|entry| row_key(entry.sequence)));
-        planned
+            .extend(entries.iter().take(gone).map(|entry| row_key(entry.sequence)));
+        Planned { new, gone }
     }
 
     /// The planned entries are durable.
-    pub fn accept(&self, planned: Vec<Entry>) {
-        let Some(last) = planned.last().map(|entry| entry.sequence) else {
-            return;
-        };
+    pub fn accept(&self, planned: Planned) {
+        let Planned { new, gone } = planned;
+        let last = new.last().map(|entry| entry.sequence);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.extend(planned.into_iter().map(Arc::new));
-        while entries.len() > self.keep {
-            entries.pop_front();
-        }
+        let gone = gone.min(entries.len());
+        entries.drain(..gone);
+        entries.extend(new.into_iter().map(Arc::new));
         drop(entries);
-        self.last.send_replace(last);
+        if let Some(last) = last {
+            self.last.send_replace(last);
+        }
     }
 
     /// Up to `most` entries after `after`, oldest first, and the sequence to go on from; `None` when there is no more now.
@@ -239,9 +309,19 @@ mod tests {
         }
     }
 
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn bounds(entries: usize) -> Bounds {
+        Bounds { entries, age: 30 * DAY }
+    }
+
     fn record(journal: &Journal, rows: &mut Rows, events: Vec<NewEvent>) {
+        record_at(Timestamp::from_millis(1000), journal, rows, events);
+    }
+
+    fn record_at(now: Timestamp, journal: &Journal, rows: &mut Rows, events: Vec<NewEvent>) {
         let mut batch = Batch::default();
-        let planned = journal.plan(events, Timestamp::from_millis(1000), &mut batch);
+        let planned = journal.plan(events, now, &mut batch);
         rows.extend(batch.puts);
         for key in batch.deletes {
             rows.remove(&key);
@@ -256,12 +336,12 @@ mod tests {
     #[test]
     fn the_oldest_go_first_also_on_disk_and_numbers_go_on_after_a_restart() {
         let mut rows = Rows::new();
-        let journal = Journal::load(&rows, 3).unwrap();
+        let journal = Journal::load(&rows, bounds(3)).unwrap();
         for _ in 0..5 {
             record(&journal, &mut rows, vec![event("a"), event("b")]);
         }
         assert_eq!(rows.len(), 3);
-        let journal = Journal::load(&rows, 3).unwrap();
+        let journal = Journal::load(&rows, bounds(3)).unwrap();
         assert_eq!(sequences(&journal.read(&Filter::default(), 0, 10).0), [8, 9, 10]);
         record(&journal, &mut rows, vec![event("a")]);
         assert_eq!(sequences(&journal.read(&Filter::default(), 9, 10).0), [10, 11]);
@@ -271,7 +351,7 @@ mod tests {
     #[test]
     fn reading_in_pages_with_a_filter_sees_each_match_once() {
         let mut rows = Rows::new();
-        let journal = Journal::load(&rows, 100).unwrap();
+        let journal = Journal::load(&rows, bounds(100)).unwrap();
         record(&journal, &mut rows, ["a", "b", "a", "b", "a"].map(event).to_vec());
         let filter = Filter {
             slice: "a".into(),
@@ -286,5 +366,30 @@ mod tests {
             ..Filter::default()
         };
         assert!(journal.read(&later, 0, 10).0.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_old_goes_by_itself_but_the_newest_which_says_the_number() {
+        let mut rows = Rows::new();
+        let journal = Journal::load(&rows, bounds(100)).unwrap();
+        let day = |n: u32| Timestamp::from_millis(0).after(n * DAY);
+        for n in 0..5 {
+            record_at(day(n), &journal, &mut rows, vec![event("a")]);
+        }
+        record_at(day(31), &journal, &mut rows, vec![]);
+        assert_eq!(sequences(&journal.all()), [2, 3, 4, 5], "30 days are kept");
+        record_at(day(900), &journal, &mut rows, vec![]);
+        assert_eq!((sequences(&journal.all()), rows.len()), (vec![5], 1));
+        let journal = Journal::load(&rows, bounds(100)).unwrap();
+        record_at(day(901), &journal, &mut rows, vec![event("a")]);
+        assert_eq!((sequences(&journal.all()), rows.len()), (vec![6], 1));
+    }
+
+    #[test]
+    fn every_type_of_event_is_explained() {
+        let readme = include_str!("../../README.md");
+        for kind in KINDS {
+            assert!(readme.contains(&format!("`{kind}`")), "{kind} is not in the README");
+        }
     }
 }

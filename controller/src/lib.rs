@@ -24,6 +24,7 @@ pub mod core;
 pub mod daemon;
 mod intent;
 pub mod journal;
+pub mod leftovers;
 pub mod listener;
 pub mod metrics;
 pub mod model;

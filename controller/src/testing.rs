@@ -4,12 +4,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use trunkline_proto::{Name, wire};
 
 use crate::{
+    leftovers::HeldBack,
     model::{Link, NodeRole, ProbeSecret, Slice, Timestamp, Vm},
     settings::Settings,
     transition::{Context, Intent, Rejection, State, Step, Violation},
@@ -22,6 +24,7 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) now: Timestamp,
     pub(crate) connected: BTreeSet<Name>,
+    pub(crate) held: BTreeMap<Name, Arc<HeldBack>>,
     pub(crate) traceparent: String,
 }
 
@@ -48,6 +51,7 @@ impl World {
             settings,
             now,
             connected: BTreeSet::new(),
+            held: BTreeMap::new(),
             traceparent: String::new(),
         }
     }
@@ -62,6 +66,7 @@ impl World {
             actor: "operator/alice",
             settings: &self.settings,
             connected: &self.connected,
+            held: &self.held,
             traceparent: &self.traceparent,
             fresh_secret: Some(&ProbeSecret::new([8; 32])),
         };

@@ -1,10 +1,12 @@
 //! One pass over everything that the network node does.
 
+mod drift;
 mod judge;
 mod pass;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +14,18 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::SwitchSection;
+use trunkline_agent::directories::Directories;
 use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
+use trunkline_agent::orphans::{Orphan, Orphans};
+use trunkline_agent::probe::Prober;
+use trunkline_agent::report::Board;
 use trunkline_agent::switch::FailMode;
 use trunkline_agent::worker::Base;
 use trunkline_agent::{chain, netlink, netns, ovsdb};
 use trunkline_certs::Role;
 use trunkline_proto::daemon::Metrics;
 use trunkline_proto::resource::{Facts, Key, Kind, Observation, Spec, State};
-use trunkline_proto::{Name, PortName};
+use trunkline_proto::{Name, PortName, VlanId};
 
 use crate::config::{DhcpSection, NatSection};
 use crate::nat::Nats;
@@ -31,7 +37,7 @@ pub const PROGRAM: Program = Program {
     service: "trunkline-netnode",
     version: env!("CARGO_PKG_VERSION"),
     role: Role::Netnode,
-    kinds: &[Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat],
+    kinds: &[Kind::Trunk, Kind::Gateway, Kind::Dhcp, Kind::Nat, Kind::Probe],
 };
 
 /// How old its last sign of life may be: the database goes on telling of ports when ovs-vswitchd is dead.
@@ -44,10 +50,16 @@ pub struct NetworkNode {
     netlink: netlink::Handle,
     servers: dhcp::Servers,
     nats: Nats,
+    prober: Prober,
     watch: Watch,
     counts: Counts,
     alive: Option<Instant>,
     last: BTreeMap<Key, Observation>,
+    alive_every: Duration,
+    orphans: Orphans,
+    /// Those that the last pass has left.
+    left: Vec<Orphan>,
+    directories: Directories,
 }
 
 /// What it is made of.
@@ -66,11 +78,13 @@ pub struct Parts {
     pub ovs: ovsdb::Client,
     /// The kernel.
     pub netlink: netlink::Handle,
+    /// What was seen, for the prober.
+    pub board: Arc<Board>,
     /// To add to.
     pub metrics: Arc<Metrics>,
     /// Wakes the reconcile loop.
     pub wake: Wake,
-    /// Ends the small task.
+    /// Ends the small tasks.
     pub cancel: CancellationToken,
     /// Waits for its end.
     pub tasks: TaskTracker,
@@ -102,6 +116,7 @@ impl NetworkNode {
             dhcp,
             ovs: cx.ovs.clone(),
             netlink: cx.netlink.clone(),
+            board: Arc::clone(&cx.board),
             metrics: Arc::clone(&cx.metrics),
             wake: cx.wake.clone(),
             cancel: cx.cancel.clone(),
@@ -122,6 +137,7 @@ impl NetworkNode {
             dhcp,
             ovs,
             netlink,
+            board,
             metrics,
             wake,
             cancel,
@@ -131,17 +147,56 @@ impl NetworkNode {
         let namespaces = netns::Namespaces::new(setup::marks(&state_dir, &boot)?)?;
         let user = setup::dhcp_user(&state_dir, dhcp.user.as_deref())?;
         let files = state_dir.join("dhcp");
+        let matters = |name: &OsStr| {
+            dhcp::Servers::is_ours_to_write(name) || name.to_str().is_some_and(|name| name.starts_with("ns-dhcp-vlan"))
+        };
+        let (mut directories, notices) = Directories::watch(matters, cancel.clone())?;
+        // Whoever comes first makes it; it is the same for all.
+        std::fs::create_dir_all(netns::NETNS_DIR)?;
+        directories.add(netns::NETNS_DIR.as_ref())?;
+        wake.follow(notices);
         Ok(Self {
             base: Base::new(node.as_str(), &switch, FailMode::Standalone),
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
             nats: Nats::new(state_dir.join("nat"), nat, boot)?,
+            prober: Prober::start(&node, board, &metrics, cancel.clone(), &tasks),
             watch: Watch::start(wake, cancel, &tasks),
             counts: Counts::new(&metrics),
             ovs,
             netlink,
             alive: None,
             last: BTreeMap::new(),
+            alive_every: ALIVE_EVERY,
+            orphans: Orphans::default(),
+            left: Vec::new(),
+            directories,
         })
+    }
+
+    /// Looks, and asks ovs-vswitchd for a sign of life, more or less often when nothing happens.
+    #[must_use]
+    pub fn alive_every(mut self, every: Duration) -> Self {
+        self.alive_every = every;
+        self
+    }
+
+    /// Removes leftovers sooner or later than [`trunkline_agent::orphans::SECOND_LOOK`].
+    #[must_use]
+    pub fn orphans_after(mut self, wait: Duration) -> Self {
+        self.orphans = Orphans::new(wait);
+        self
+    }
+
+    /// A directory that was made anew has to be looked after anew.
+    fn look_after(&mut self, vlans: impl Iterator<Item = VlanId>) {
+        for vlan in vlans {
+            let home = self.servers.home(vlan);
+            if let Err(error) = self.directories.add(&home)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%vlan, %error, "changes of a DHCP server's files are noticed late");
+            }
+        }
     }
 }
 
@@ -152,9 +207,13 @@ impl Host for NetworkNode {
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
         let wanted = self.wanted(desired);
-        let retry_after = Some(ALIVE_EVERY);
-        match self.realise(&wanted).await {
+        let realised = self.realise(desired, &wanted).await;
+        let orphan = self.orphans.next(tokio::time::Instant::now());
+        let retry_after = Some(orphan.map_or(self.alive_every, |orphan| orphan.min(self.alive_every)));
+        match realised {
             Ok((look, acts)) => {
+                self.probe(desired, &wanted, &look, &acts).await;
+                self.look_after(wanted.servers.keys().copied());
                 let observations = self.judge(desired, &wanted, &look, &acts);
                 self.watch
                     .set(look.servers.sites.values().flat_map(dhcp::Site::processes));
@@ -164,15 +223,19 @@ impl Host for NetworkNode {
                     observations,
                     clean: self.is_clean(&wanted, &look, &acts),
                     retry_after,
+                    repairs: acts.repairs,
+                    orphans: self.left.clone(),
                 }
             }
             Err(error) => {
                 let text = chain(&error);
                 tracing::warn!(error = text, "nothing is known of this host");
+                self.prober.blind(&text);
                 Pass {
                     observations: desired.all(State::Unknown, &text),
-                    clean: false,
                     retry_after,
+                    orphans: self.left.clone(),
+                    ..Pass::default()
                 }
             }
         }
@@ -193,7 +256,8 @@ impl Host for NetworkNode {
             match (&item.spec, &mut seen.facts) {
                 (Spec::Dhcp(dhcp), Some(Facts::Dhcp(facts))) => {
                     if let Ok(leases) = self.servers.leases(dhcp.vlan) {
-                        facts.leases = u32::try_from(leases).unwrap_or(u32::MAX);
+                        facts.leases = u32::try_from(leases.len()).unwrap_or(u32::MAX);
+                        facts.held = dhcp::lease_facts(&leases);
                     }
                 }
                 (Spec::Nat(nat), Some(Facts::Nat(facts))) => {

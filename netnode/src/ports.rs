@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trunkline_agent::netlink::Link;
 use trunkline_agent::node::Desired;
 use trunkline_agent::switch::{Access, Labels, Mark, Observed, ObservedPort, PortKind, SwitchPort, SwitchState};
 use trunkline_agent::worker::Base;
@@ -70,6 +71,15 @@ pub(crate) fn taken(wanted: &SwitchState, ours: &Ours, devices: &BTreeSet<&str>)
     wanted.ports.keys().filter(taken).cloned().collect()
 }
 
+/// Gateways' ports whose device somebody has deleted or moved away: the switch does not make another one by itself.
+pub(crate) fn lost_gateways(ours: &Ours, links: &[Link]) -> BTreeSet<PortName> {
+    let lost = |port: &&PortName| {
+        let made = matches!(ours.get(*port), Some(Made::Device(_) | Made::Elsewhere));
+        port.as_str().starts_with("gw_vlan") && made && !links.iter().any(|link| link.name == port.as_str())
+    };
+    ours.keys().filter(lost).cloned().collect()
+}
+
 fn internal(kind: &str, vlan: VlanId, mac: Mac, mtu: u16) -> SwitchPort {
     SwitchPort {
         kind: PortKind::Internal { mac, mtu },
@@ -108,6 +118,22 @@ mod tests {
         assert_eq!(state.ports.keys().collect::<Vec<_>>(), ["dhcp_v110", "gw_vlan110"]);
         assert!(state.ports.values().all(|port| port.access == Access::Vlan(vlan(110))));
         assert_eq!(state.uplink.map(|uplink| uplink.vlans), Some(trunk.vlans));
+    }
+
+    #[test]
+    fn a_gateway_is_lost_only_when_its_device_was_made_and_is_nowhere() {
+        let ours = Ours::from([
+            (gateway(110).port(), Made::Device(3)),
+            (gateway(111).port(), Made::Device(4)),
+            (gateway(112).port(), Made::Unknown),
+            (dhcp(113, Vec::new()).port(), Made::Elsewhere),
+        ]);
+        let links = [Link {
+            index: 3,
+            name: "gw_vlan110".to_owned(),
+            ..Link::default()
+        }];
+        assert_eq!(lost_gateways(&ours, &links), BTreeSet::from([gateway(111).port()]));
     }
 
     #[test]

@@ -8,16 +8,17 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use support::far::Far;
 use support::guest::{Guest, internet_server, read_line};
 use support::world::{
     DB_ETH1, STRANGER, WEB_ETH0, WEB_ETH1, everything, internet_reservations, link_reservations,
     nothing_of_ours_is_left,
 };
 use support::{
-    desired, dhcp, dhcp_with_dns, gateway, nat, on_private_host, reservation, run, succeeds, sysctl, trunk, wait,
+    desired, dhcp, dhcp_with_dns, gateway, nat, on_private_host, probe, reservation, run, succeeds, sysctl, trunk, wait,
 };
 use trunkline_agent::node::Host;
-use trunkline_proto::resource::{Facts, State};
+use trunkline_proto::resource::{Facts, Spec, State};
 
 fn table_handle() -> String {
     run(&["nft", "-a", "list", "tables"])
@@ -246,4 +247,93 @@ fn what_breaks_is_mended_and_what_works_is_left_alone() {
         node.until_ready(&desired([trunk(&[])])).await;
         nothing_of_ours_is_left(&lab);
     });
+}
+
+/// Nobody tells of these; the slow look finds them.
+#[test]
+fn what_changes_inside_a_dhcp_namespace_is_found_by_the_next_look() {
+    on_private_host(
+        "what_changes_inside_a_dhcp_namespace_is_found_by_the_next_look",
+        |lab| async move {
+            let wanted = desired([trunk(&[110]), gateway(110), dhcp(110, &link_reservations())]);
+            let mut node = lab.node().await;
+            node.until_ready(&wanted).await;
+            let guest = Guest::plug(&lab, "guest", 110, WEB_ETH1);
+            let inside = ["ip", "-n", "ns-dhcp-vlan110"];
+            let sysctl = ["ip", "netns", "exec", "ns-dhcp-vlan110", "sysctl", "-qw"];
+            for (command, words) in [
+                (
+                    [&inside[..], &["addr", "flush", "dev", "dhcp_v110"]].concat(),
+                    "its address was gone",
+                ),
+                (
+                    [&inside[..], &["link", "set", "dhcp_v110", "down"]].concat(),
+                    "its device was down",
+                ),
+                (
+                    [&inside[..], &["link", "set", "lo", "down"]].concat(),
+                    "lo was down in its namespace",
+                ),
+                (
+                    [&inside[..], &["link", "del", "dhcp_v110"]].concat(),
+                    "its device was gone",
+                ),
+                (
+                    [&sysctl[..], &["net.ipv4.ip_forward=1"]].concat(),
+                    "IPv6, forwarding or ARP settings of its namespace were changed",
+                ),
+            ] {
+                run(&command);
+                let seen = node.pass(&wanted).await;
+                let told = |(of, what): &(String, String)| of == "dhcp_v110" && what == words;
+                assert!(seen.repairs.iter().any(told), "{command:?}: {:?}", seen.repairs);
+                node.until_ready(&wanted).await;
+                guest.lease().await.expect("a lease");
+                assert!(node.pass(&wanted).await.repairs.is_empty(), "told once: {command:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk() {
+    on_private_host(
+        "a_vlan_is_proved_to_the_worker_at_the_other_end_of_the_trunk",
+        async |lab| {
+            let mut node = lab.node().await;
+            let all = desired([trunk(&[110]), gateway(110), Spec::Probe(probe(110, &["w1"]))]);
+            let seen = node.pass(&all).await;
+            assert_eq!(seen.of("probe_vlan110").state, State::Pending);
+            let far = Far::start("w1", "trunk0-far", probe(110, &["n1"])).await;
+            let seen = node.until_ready(&all).await;
+            let Some(Facts::Probe(facts)) = &seen.of("probe_vlan110").facts else {
+                panic!("no facts")
+            };
+            assert_eq!((facts.paths[0].largest, facts.period_ms), (1500, 1000));
+            let deadline = Instant::now() + support::PATIENCE;
+            while far.state() != (State::Ready, String::new()) {
+                assert!(Instant::now() < deadline, "{:?}", far.state());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(lab.vsctl(&["get", "port", "tlprobe0", "trunks"]).trim(), "[110]");
+
+            // Its end is told by the node that hears nothing any more.
+            drop(far);
+            let deadline = Instant::now() + support::PATIENCE;
+            loop {
+                let seen = node.pass(&all).await;
+                let probe = seen.of("probe_vlan110");
+                if probe.state == State::Degraded {
+                    assert_eq!(probe.reason, "vlan 110 does not pass w1 -> n1");
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{probe:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+
+            let fewer = desired([trunk(&[110]), gateway(110)]);
+            node.until_ready(&fewer).await;
+            assert!(!run(&["ip", "-br", "link"]).contains("tlprobe0"));
+        },
+    );
 }

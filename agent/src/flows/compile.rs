@@ -31,7 +31,13 @@ mod ip {
     pub(super) const ICMP: u8 = 1;
     pub(super) const UDP: u8 = 17;
     pub(super) const ICMPV6: u8 = 58;
+    /// No packet in this one.
+    pub(super) const NOTHING: u8 = 59;
 }
+
+/// A fragment of a packet; the first one, which begins with the packet's ports or type.
+const FRAGMENT: (u64, u64) = (1, 1);
+const FIRST: (u64, u64) = (1, 3);
 
 /// ICMP and ICMPv6 types that only a router sends.
 const REDIRECT: u8 = 5;
@@ -262,12 +268,19 @@ fn guest_rules(out: &mut Out) {
     out.flow(GUEST, 470, Purpose::Forged, 0, group_sender, Actions::drop());
 }
 
-/// What port security stops on all ports alike: playing DHCP server or router. Fragments do not show their ports, so those that could
-/// hide such a packet go too: no honest one of them is fragmented.
+/// What port security stops on all ports alike: playing DHCP server or router, in fragments too. The bridge shows the ports and the
+/// type of a first fragment ([`Fragments::Matched`](crate::openflow::Fragments)), so it is held to the rules of a whole packet; one that
+/// is too short to have them, or in which they cannot be found, goes.
+///
+/// A later fragment has neither. It passes, as its sender's own, because it is nothing without its first one, which was looked at: a
+/// place in a packet counts by 8 bytes, ports and type stand in the 8 that the first one must have, and no receiver lets a later
+/// fragment write over an earlier one (RFC 5722; Linux gives up the whole packet, in IPv4 as well). Only to all it goes, in IPv4: it
+/// could complete what came to one of them by another way. In IPv6, where a guest can claim any address, it can spoil a fragmented
+/// packet of another sender whose number it guesses, and not make one of its own look like another kind.
 fn security_rules(out: &mut Out) {
     let v4 = |protocol: u8| Match::any().eth_type(eth::IPV4).is(Field::IpProto, protocol);
     let v6 = |protocol: u8| Match::any().eth_type(eth::IPV6).is(Field::IpProto, protocol);
-    let fragment = |matches: Match| matches.masked(Field::IpFrag, 1_u64, 1);
+    let fragment = |matches: Match, (value, mask): (u64, u64)| matches.masked(Field::IpFrag, value, mask);
     let stopped = [
         // A client looks at the port that it is sent to only, so an answer from any other port is one, too.
         v4(ip::UDP).is(Field::UdpSrc, DHCP_SERVER),
@@ -278,8 +291,18 @@ fn security_rules(out: &mut Out) {
         v6(ip::UDP).is(Field::UdpDst, DHCP6_CLIENT),
         v6(ip::ICMPV6).is(Field::Icmpv6Type, ROUTER_ADVERTISEMENT),
         v6(ip::ICMPV6).is(Field::Icmpv6Type, REDIRECT_V6),
-        fragment(v6(ip::ICMPV6)),
-        fragment(v4(ip::UDP).masked(Field::EthDst, GROUP, GROUP)),
+        fragment(v4(ip::UDP).masked(Field::EthDst, GROUP, GROUP), FRAGMENT),
+        // First fragments that end before what they are.
+        fragment(v4(ip::UDP), FIRST)
+            .is(Field::UdpSrc, 0_u8)
+            .is(Field::UdpDst, 0_u8),
+        fragment(v6(ip::UDP), FIRST)
+            .is(Field::UdpSrc, 0_u8)
+            .is(Field::UdpDst, 0_u8),
+        fragment(v6(ip::ICMPV6), FIRST).is(Field::Icmpv6Type, 0_u8),
+        // An option header that is longer than its fragment: ovs-vswitchd then knows no protocol at all, the kernel's datapath none.
+        v6(0),
+        v6(ip::NOTHING),
     ];
     for matches in stopped {
         out.flow(SECURITY, 400, Purpose::Rogue, 0, matches, Actions::drop());
@@ -296,6 +319,11 @@ fn security_rules(out: &mut Out) {
         // Open vSwitch reads two options of one kind as none, and others read the first of them; it forgets the target then, too.
         let unclear = discovery(Match::any(), kind).is(Field::Icmpv6Code, 0_u8);
         forged(400, unclear.is(Field::NdTarget, 0_u8));
+        // The option that names a MAC could stand in a later one. None is ever so long, and hosts ignore it (RFC 6980).
+        forged(
+            400,
+            discovery(Match::any(), kind).masked(Field::IpFrag, FIRST.0, FIRST.1),
+        );
     }
 }
 

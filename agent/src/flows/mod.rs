@@ -44,7 +44,7 @@ use std::net::Ipv4Addr;
 use trunkline_proto::{Mac, VlanId};
 
 pub use compile::compile;
-pub use status::{Bite, PortCounters, Standing, bites, port_counters, port_problem, standings};
+pub use status::{Bite, PortCounters, Standing, bites, port_counters, port_problem, shared, standings};
 
 use crate::openflow::{Cookie, Meter};
 

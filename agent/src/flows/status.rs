@@ -124,6 +124,13 @@ pub fn standings(network: &Network, desired: &FlowSet, observed: &FlowSet) -> BT
     standings
 }
 
+/// How many of these flows belong to no VLAN, or to one that nothing is known of.
+#[must_use]
+pub fn shared(network: &Network, set: &FlowSet) -> usize {
+    let known = |rule: &Rule| belongs_to(rule, network).is_some_and(|vlan| network.segments.contains_key(&vlan));
+    set.flows.keys().filter(|rule| !known(rule)).count()
+}
+
 fn belongs_to(rule: &Rule, network: &Network) -> Option<VlanId> {
     let value = |field| rule.matches.get(field).map(|(value, _)| value);
     let vlan = |id: u64| VlanId::try_from(u32::try_from(id).ok()?).ok();

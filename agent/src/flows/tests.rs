@@ -203,3 +203,40 @@ fn a_limit_of_zero_is_no_limit() {
     let metered = set.flows.values().filter(|(_, actions)| actions.meter.is_some());
     assert_eq!(metered.count(), 1);
 }
+
+#[test]
+fn on_a_secured_link_a_first_fragment_is_held_to_the_rules_of_a_whole_packet() {
+    let (first, later) = (1, 3);
+    let set = compile(&worker());
+    let passes = |frame: Frame, part: u8| !send(&set, &frame.with(Field::IpFrag, part)).is_empty();
+    let from = |kind: u16| frame(11, guest_mac(11), mac_of(guest_mac(12))).with(Field::EthType, kind);
+    let v4 = |ports| udp(from(0x0800), address(11), ports);
+    let v6 = |protocol: u8| from(0x86dd).with(Field::IpProto, protocol);
+    let v6_udp = |ports: (u16, u16)| v6(17).with(Field::UdpSrc, ports.0).with(Field::UdpDst, ports.1);
+    let icmp6 = |kind: u8| v6(58).with(Field::Icmpv6Type, kind).with(Field::Icmpv6Code, 0_u8);
+
+    assert!(passes(v4((5000, 53)), first) && passes(v4((0, 0)), later));
+    assert!(passes(v6_udp((5000, 53)), first) && passes(v6(44), later));
+    assert!(passes(icmp6(128), first) && passes(icmp6(129), first));
+    for (what, frame) in [
+        ("a DHCP answer", v4((67, 4000))),
+        ("a DHCP answer from another port", v4((4000, 68))),
+        ("one without ports", v4((0, 0))),
+        ("a DHCPv6 answer", v6_udp((4000, 546))),
+        ("one without ports, of IPv6", v6_udp((0, 0))),
+        ("a router", icmp6(134)),
+        ("a redirect", icmp6(137)),
+        (
+            "a neighbour with its own MAC",
+            icmp6(136).with(Field::NdTll, mac_of(guest_mac(11))),
+        ),
+        ("one without a type", icmp6(0)),
+        ("one whose options do not end", v6(0)),
+    ] {
+        assert!(!passes(frame, first), "{what}");
+    }
+    let to_all = v4((0, 0)).with(Field::EthDst, 0xffff_ffff_ffff_u64);
+    assert!(!passes(to_all, later), "a later one to all");
+    let forged = udp(from(0x0800), address(12), (0, 0));
+    assert!(!passes(forged, later), "a later one of another");
+}

@@ -26,6 +26,8 @@ pub struct Change {
     pub upserts: Vec<Envelope>,
     /// Resources that go.
     pub removals: Vec<Key>,
+    /// Every removal follows from what an operator asked for.
+    pub intended: bool,
 }
 
 impl Change {
@@ -54,7 +56,7 @@ impl Collector {
             upserts,
             removals,
             last,
-            removals_intended: _,
+            removals_intended: intended,
         } = part;
         let head = Change {
             cluster_id,
@@ -63,6 +65,7 @@ impl Collector {
             digest: Digest::try_from(&digest[..])?,
             upserts: Vec::new(),
             removals: Vec::new(),
+            intended,
         };
         let whole = match &mut self.begun {
             None => self.begun.insert(head),
@@ -93,6 +96,8 @@ fn agree(a: &Change, b: &Change) -> Result<(), TakeError> {
         Err(TakeError::Disagree("base_generation"))
     } else if a.digest != b.digest {
         Err(TakeError::Disagree("digest"))
+    } else if a.intended != b.intended {
+        Err(TakeError::Disagree("removals_intended"))
     } else {
         Ok(())
     }

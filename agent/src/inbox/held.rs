@@ -1,6 +1,12 @@
 //! What is held, and how a change is taken. Pure: no clock, no disk.
+//!
+//! A change that takes away much without an operator having asked for it is only half believed: its removals *wait*. They count as
+//! gone for digest, inventory and position, so that both sides agree, but what they name stays realised until a person says so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{
     Digest, Hash,
@@ -11,6 +17,11 @@ use trunkline_proto::{
 use super::{Change, Judge, Position, TakeError};
 use crate::node::{Desired, Item};
 
+/// Removals that no operator asked for wait when they would take more than this share of what is held,
+const MOST_PERCENT: usize = 30;
+/// and at least so many resources.
+const LEAST: usize = 10;
+
 /// Everything that this node was told, refused versions included.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
@@ -20,6 +31,8 @@ pub struct Held {
     pub position: Position,
     digest: Digest,
     entries: BTreeMap<Key, Arc<Entry>>,
+    /// Removed by the controller, and realised until an operator confirms it.
+    waiting: BTreeMap<Key, Arc<Entry>>,
 }
 
 /// One resource as it is held.
@@ -29,6 +42,17 @@ pub struct Entry {
     pub envelope: Envelope,
     /// What this node makes of it.
     pub verdict: Verdict,
+}
+
+/// One resource as it was stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As it came.
+    pub envelope: Envelope,
+    /// Of a refused version: the one that stays realised.
+    pub earlier: Option<Envelope>,
+    /// Its removal waits for an operator's word.
+    pub waiting: bool,
 }
 
 /// What a node makes of a version.
@@ -126,11 +150,21 @@ impl Held {
         self.entries.iter().map(|(key, entry)| (key, &**entry))
     }
 
+    /// Resources whose removal waits for an operator's word.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = (&Key, &Entry)> {
+        self.waiting.iter().map(|(key, entry)| (key, &**entry))
+    }
+
+    /// True for a resource whose removal waits for an operator's word: the controller no longer knows it.
+    pub fn is_waiting(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key)
+    }
+
     /// Rebuilds it from what was stored. Everything is judged again: the program may be another version by now.
     pub fn restore(
         cluster_id: String,
         position: Position,
-        stored: impl IntoIterator<Item = (Envelope, Option<Envelope>)>,
+        stored: impl IntoIterator<Item = Stored>,
         judge: &Judge,
     ) -> Self {
         let mut held = Self {
@@ -138,11 +172,29 @@ impl Held {
             position,
             ..Self::default()
         };
-        for (envelope, earlier) in stored {
+        for stored in stored {
+            let Stored {
+                envelope,
+                earlier,
+                waiting,
+            } = stored;
             let before = earlier.and_then(|e| judge.open(&e).ok().map(|spec| (e, Box::new(spec))));
-            held.put(judge.entry(envelope, before));
+            let entry = judge.entry(envelope, before);
+            if waiting {
+                held.waiting.insert(entry.envelope.key.clone(), Arc::new(entry));
+            } else {
+                held.put(entry);
+            }
         }
         held
+    }
+
+    /// An operator has confirmed the removals that wait at just this position; `None` when there is nothing to confirm there.
+    pub fn confirmed(&self, position: Position) -> Option<Self> {
+        (position == self.position && !self.waiting.is_empty()).then(|| Self {
+            waiting: BTreeMap::new(),
+            ..self.clone()
+        })
     }
 
     /// Takes a change as a whole, or says why not and stays as it is.
@@ -180,14 +232,26 @@ impl Held {
             digest: announced,
             upserts,
             removals,
+            intended,
         } = change;
         let mut next = self.clone();
         (next.cluster_id, next.position) = (cluster_id, position);
+        let wait = !intended && self.is_too_much(&removals);
         for key in removals {
-            next.drop_key(&key);
+            let gone = next.drop_key(&key);
+            if !wait {
+                next.waiting.remove(&key);
+            } else if let Some(entry) = gone {
+                next.waiting.insert(key, entry);
+            }
         }
         for envelope in upserts {
-            let before = next.entries.get(&envelope.key).and_then(|e| e.owned());
+            let before = next
+                .entries
+                .get(&envelope.key)
+                .or_else(|| next.waiting.get(&envelope.key));
+            let before = before.and_then(|e| e.owned());
+            next.waiting.remove(&envelope.key);
             next.put(judge.entry(envelope, before));
         }
         if next.digest == announced {
@@ -198,19 +262,27 @@ impl Held {
         }
     }
 
+    /// Whether removals, with those that wait already, would take away more than may go without an operator's word.
+    fn is_too_much(&self, removals: &[Key]) -> bool {
+        let named: BTreeSet<&Key> = removals.iter().filter(|key| self.entries.contains_key(key)).collect();
+        let gone = named.len() + self.waiting.len();
+        let realised = self.entries.len() + self.waiting.len();
+        !named.is_empty() && gone >= LEAST && gone * 100 > realised * MOST_PERCENT
+    }
+
     fn put(&mut self, entry: Entry) {
         self.drop_key(&entry.envelope.key.clone());
         self.digest.add(&entry.envelope.key, entry.envelope.hash);
         self.entries.insert(entry.envelope.key.clone(), Arc::new(entry));
     }
 
-    fn drop_key(&mut self, key: &Key) {
-        if let Some(old) = self.entries.remove(key) {
-            self.digest.remove(key, old.envelope.hash);
-        }
+    fn drop_key(&mut self, key: &Key) -> Option<Arc<Entry>> {
+        let old = self.entries.remove(key)?;
+        self.digest.remove(key, old.envelope.hash);
+        Some(old)
     }
 
-    /// What is to be made true: of each resource the newest version that was not refused.
+    /// What is to be made true: of each resource the newest version that was not refused, those whose removal waits included.
     pub fn desired(&self) -> Desired {
         let item = |(key, entry): (&Key, &Arc<Entry>)| {
             let (envelope, spec) = entry.realised()?;
@@ -224,7 +296,8 @@ impl Held {
         Desired {
             term: self.position.term,
             generation: self.position.generation,
-            items: self.entries.iter().filter_map(item).collect(),
+            // No key is in both.
+            items: self.waiting.iter().chain(&self.entries).filter_map(item).collect(),
         }
     }
 

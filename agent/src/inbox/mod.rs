@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use trunkline_proto::{Digest, Invalid};
 
 pub use change::{Change, Collector};
-pub use held::{Entry, Held, Refused, Verdict};
+pub use held::{Entry, Held, Refused, Stored, Verdict};
 pub use store::{Loaded, Store};
 
 use crate::node::Validate;

@@ -1,7 +1,8 @@
 //! The inbox on disk: one file, replaced as a whole.
 //!
 //! Durable here, and why: cluster id, term, generation and every envelope as it came, so that the node can realise its state after a
-//! reboot with the controller away and both sides' digests agree at once; of a refused version also the one that stays realised.
+//! reboot with the controller away and both sides' digests agree at once; of a refused version also the one that stays realised; and
+//! what stays realised because its removal waits for an operator's word.
 //!
 //! Layout: a line naming the format, 32 bytes of SHA-256 over the rest, then one protobuf message. A file that was cut or altered
 //! at any byte is therefore noticed; it is set aside, never guessed at.
@@ -16,7 +17,7 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 use trunkline_proto::{resource::Envelope, wire};
 
-use super::{Held, Judge, Position, StoreError, Verdict};
+use super::{Entry, Held, Judge, Position, StoreError, Stored, Verdict};
 use crate::files;
 
 const NAME: &str = "inbox";
@@ -55,6 +56,9 @@ struct File {
     generation: u64,
     #[prost(message, repeated, tag = "4")]
     entries: Vec<FileEntry>,
+    /// Removed by the controller, waiting for an operator's word.
+    #[prost(message, repeated, tag = "5")]
+    waiting: Vec<FileEntry>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -121,18 +125,19 @@ impl Store {
 
 /// The file's bytes.
 pub(super) fn encode(held: &Held) -> Vec<u8> {
-    let entries = held.entries().map(|(_, entry)| FileEntry {
+    let written = |(_, entry): (_, &Entry)| FileEntry {
         held: Some((&entry.envelope).into()),
         earlier: match &entry.verdict {
             Verdict::Taken(_) => None,
             Verdict::Refused { earlier, .. } => earlier.as_ref().map(|(e, _)| e.into()),
         },
-    });
+    };
     let file = File {
         cluster_id: held.cluster_id.clone(),
         term: held.position.term,
         generation: held.position.generation,
-        entries: entries.collect(),
+        entries: held.entries().map(written).collect(),
+        waiting: held.waiting().map(written).collect(),
     };
     let body = file.encode_to_vec();
     let mut bytes = MAGIC.to_vec();
@@ -155,12 +160,18 @@ pub(super) fn decode(bytes: &[u8], judge: &Judge) -> Result<Held, String> {
         term,
         generation,
         entries,
+        waiting,
     } = File::decode(body).map_err(|e| e.to_string())?;
-    let mut stored = Vec::with_capacity(entries.len());
-    for FileEntry { held, earlier } in entries {
+    let mut stored = Vec::with_capacity(entries.len() + waiting.len());
+    let entries = entries.into_iter().map(|entry| (entry, false));
+    for (FileEntry { held, earlier }, waiting) in entries.chain(waiting.into_iter().map(|entry| (entry, true))) {
         let held = held.ok_or("an entry is empty")?;
         let open = |r: wire::Resource| Envelope::try_from(r).map_err(|e| e.to_string());
-        stored.push((open(held)?, earlier.map(open).transpose()?));
+        stored.push(Stored {
+            envelope: open(held)?,
+            earlier: earlier.map(open).transpose()?,
+            waiting,
+        });
     }
     let position = Position { term, generation };
     Ok(Held::restore(cluster_id, position, stored, judge))

@@ -63,6 +63,7 @@ fn change(held: &Held, position: Position, all: &[Envelope]) -> Change {
             .map(|(key, _)| key.clone())
             .filter(|key| !keeps(key))
             .collect(),
+        intended: true,
     }
 }
 
@@ -322,5 +323,148 @@ proptest! {
         prop_assert_eq!(second.digest(), digest(&b));
         prop_assert_eq!(second.entries().len(), b.len());
         prop_assert_eq!(store::decode(&store::encode(&second), &judge()).unwrap().desired(), second.desired());
+    }
+}
+
+/// The change from `held` to `all` that no operator asked for.
+fn unasked(held: &Held, position: Position, all: &[Envelope]) -> Change {
+    Change {
+        intended: false,
+        ..change(held, position, all)
+    }
+}
+
+fn ports(ids: std::ops::Range<u32>) -> Vec<Envelope> {
+    ids.map(|id| port(id, 110, 1500)).collect()
+}
+
+#[test]
+fn removals_that_nobody_asked_for_wait_when_they_are_many() {
+    let first = held(&ports(1000..1030));
+    let second = first
+        .take(unasked(&first, at(1, 6), &ports(1000..1020)), &judge())
+        .unwrap();
+    assert_eq!(
+        (second.position, second.digest()),
+        (at(1, 6), digest(&ports(1000..1020)))
+    );
+    assert_eq!((second.entries().len(), second.waiting().len()), (20, 10));
+    assert_eq!(second.desired().items.len(), 30, "what waits stays realised");
+
+    // The same again as an operator's wish goes at once.
+    let asked = first
+        .take(change(&first, at(1, 6), &ports(1000..1020)), &judge())
+        .unwrap();
+    assert_eq!((asked.waiting().len(), asked.desired().items.len()), (0, 20));
+}
+
+#[test]
+fn few_removals_pass_and_so_does_a_small_share() {
+    let first = held(&ports(1000..1012));
+    let nine = first
+        .take(unasked(&first, at(1, 6), &ports(1000..1003)), &judge())
+        .unwrap();
+    assert_eq!((nine.waiting().len(), nine.desired().items.len()), (0, 3));
+    let first = held(&ports(1000..1040));
+    let share = first
+        .take(unasked(&first, at(1, 6), &ports(1000..1028)), &judge())
+        .unwrap();
+    assert_eq!(share.waiting().len(), 0, "12 of 40 are just 30%");
+    let more = first
+        .take(unasked(&first, at(1, 6), &ports(1000..1027)), &judge())
+        .unwrap();
+    assert_eq!(more.waiting().len(), 13);
+    // Bit by bit is no way around it.
+    let bit = more
+        .take(unasked(&more, at(1, 7), &ports(1000..1026)), &judge())
+        .unwrap();
+    assert_eq!((bit.waiting().len(), bit.desired().items.len()), (14, 40));
+}
+
+#[test]
+fn a_confirmation_carries_out_what_waits_at_just_its_position() {
+    let first = held(&ports(1000..1030));
+    let second = first.take(unasked(&first, at(1, 6), &[]), &judge()).unwrap();
+    assert!(second.confirmed(at(1, 5)).is_none() && second.confirmed(at(2, 6)).is_none());
+    assert!(first.confirmed(at(1, 5)).is_none(), "nothing waits");
+    let confirmed = second.confirmed(at(1, 6)).unwrap();
+    assert_eq!((confirmed.waiting().len(), confirmed.desired().items.len()), (0, 0));
+    assert_eq!(
+        (confirmed.position, confirmed.digest()),
+        (second.position, second.digest())
+    );
+}
+
+#[test]
+fn what_comes_back_waits_no_longer() {
+    let first = held(&ports(1000..1030));
+    let second = first.take(unasked(&first, at(1, 6), &[]), &judge()).unwrap();
+    let back = [port(1003, 111, 1500), port(1004, 111, 9000)];
+    let third = second.take(unasked(&second, at(1, 7), &back), &judge()).unwrap();
+    assert_eq!((third.entries().len(), third.waiting().len()), (2, 28));
+    let desired = third.desired();
+    assert_eq!(desired.items[&back[0].key].hash, back[0].hash);
+    assert_eq!(
+        desired.items[&back[1].key].hash,
+        port(1004, 110, 1500).hash,
+        "a refused version leaves the one that waited"
+    );
+    // An operator's removal is meant for what waits, too.
+    let asked = Change {
+        removals: ports(1005..1010).into_iter().map(|e| e.key).collect(),
+        ..change(&third, at(1, 8), &back)
+    };
+    let fourth = third.take(asked, &judge()).unwrap();
+    assert_eq!(fourth.waiting().len(), 23);
+}
+
+#[test]
+fn what_waits_survives_a_restart_and_is_judged_again() {
+    let first = held(&ports(1000..1030));
+    let second = first
+        .take(unasked(&first, at(1, 6), &ports(1000..1001)), &judge())
+        .unwrap();
+    let loaded = store::decode(&store::encode(&second), &judge()).unwrap();
+    assert_eq!((loaded.digest(), loaded.waiting().len()), (second.digest(), 29));
+    assert_eq!(loaded.desired(), second.desired());
+    let strict = Judge {
+        validate: Arc::new(|_| Err("no".to_owned())),
+        ..judge()
+    };
+    let loaded = store::decode(&store::encode(&second), &strict).unwrap();
+    assert_eq!((loaded.waiting().len(), loaded.desired().items.len()), (29, 0));
+}
+
+proptest! {
+    /// Whatever comes, both sides agree on what is held, nothing is lost that was not to go, and a confirmation ends it.
+    #[test]
+    fn held_removals_never_change_what_both_sides_agree_on(
+        steps in proptest::collection::vec((proptest::collection::btree_set(1000_u32..1030, 0..30), any::<bool>()), 1..6),
+    ) {
+        let mut held = held(&ports(1000..1030));
+        let mut asked_away = std::collections::BTreeSet::new();
+        for (generation, (ids, intended)) in (6_u64..).zip(steps) {
+            let all: Vec<_> = ids.iter().map(|id| port(*id, 110, 1500)).collect();
+            let before: std::collections::BTreeSet<_> = held.entries().map(|(key, _)| key.clone()).collect();
+            let realised = held.desired().items.len();
+            let next = held.take(Change { intended, ..change(&held, at(1, generation), &all) }, &judge()).unwrap();
+            prop_assert_eq!((next.digest(), next.position), (digest(&all), at(1, generation)));
+            prop_assert_eq!(next.entries().len(), all.len());
+            let now: std::collections::BTreeSet<_> = next.entries().map(|(key, _)| key.clone()).collect();
+            if intended {
+                asked_away.extend(before.difference(&now).cloned());
+                prop_assert!(next.waiting().len() <= held.waiting().len());
+            } else {
+                let gone = realised.saturating_sub(next.desired().items.len());
+                prop_assert!(gone < 10 || gone * 100 <= realised * 30, "{gone} of {realised} went unasked");
+            }
+            for key in &now { asked_away.remove(key); }
+            prop_assert!(next.waiting().all(|(key, _)| !now.contains(key) && !asked_away.contains(key)));
+            prop_assert_eq!(store::decode(&store::encode(&next), &judge()).unwrap().desired(), next.desired());
+            held = next;
+        }
+        if let Some(end) = held.confirmed(held.position) {
+            prop_assert_eq!(end.desired().items.len(), end.entries().len());
+        }
     }
 }

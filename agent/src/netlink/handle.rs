@@ -1,6 +1,6 @@
 //! The socket: one namespace, many requests in flight.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -104,6 +104,30 @@ impl Handle {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Frames that each device has received since it was made: of a TAP, those that its guest has sent.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn received(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump("list devices with their counters", request).await?;
+        let received = |answer: RouteNetlinkMessage| {
+            let RouteNetlinkMessage::NewLink(message) = answer else {
+                return None;
+            };
+            let (mut name, mut frames) = (None, None);
+            for attribute in message.attributes {
+                match attribute {
+                    LinkAttribute::IfName(text) => name = Some(text),
+                    LinkAttribute::Stats64(stats) => frames = Some(stats.rx_packets),
+                    _ => {}
+                }
+            }
+            name.zip(frames)
+        };
+        Ok(answers.into_iter().filter_map(received).collect())
     }
 
     /// One device by name; `None` when there is none.

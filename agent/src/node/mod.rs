@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Two tasks: the *session* owns the connection and the inbox, the *reconcile loop* owns the host. They share a watch on what is
-//! held and the [`Board`](crate::report::Board) of what was seen. Both end on one cancellation token and are joined.
+//! held and the [`Board`] of what was seen. Both end on one cancellation token and are joined.
 
 mod run;
 mod wake;
@@ -20,13 +20,13 @@ use trunkline_certs::Role;
 use trunkline_proto::{
     Hash, Name,
     daemon::Metrics,
-    resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Spec, State, Trunk},
+    resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Probe, Spec, State, Trunk},
 };
 
 pub use run::{NodeError, run, serve};
 pub use wake::Wake;
 
-use crate::{config::NodeConfig, netlink, ovsdb};
+use crate::{config::NodeConfig, netlink, orphans::Orphan, ovsdb, report::Board};
 
 /// An error of any kind, for a host that cannot be built.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -92,6 +92,26 @@ pub struct Pass {
     pub clean: bool,
     /// Look again at the latest after this. What is not ready is looked at again anyway.
     pub retry_after: Option<Duration>,
+    /// What was found other than it should be, and what was done about it. Which of it is news is for the runtime to say.
+    pub repairs: Vec<Repair>,
+    /// Leftovers that are still there.
+    pub orphans: Vec<Orphan>,
+}
+
+/// Something about a resource that was not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// Which resource.
+    pub key: Key,
+    /// What was wrong, in words that also say how it is now: `switch port had tag 120, not 110`.
+    pub what: String,
+}
+
+impl Repair {
+    /// One for each thing that was wrong.
+    pub fn all<'a>(key: &'a Key, what: impl IntoIterator<Item = String> + 'a) -> impl Iterator<Item = Self> + 'a {
+        what.into_iter().map(|what| Self { key: key.clone(), what })
+    }
 }
 
 impl Item {
@@ -128,6 +148,7 @@ impl Desired {
         dhcps: Dhcp, "DHCP servers.";
         nats: Nat, "VLANs with internet.";
         flows: Flows, "Who may send what, by VLAN.";
+        probes: Probe, "What is proved on the wire, by VLAN.";
     }
 
     /// Every resource in one state, for a reason that they share.
@@ -164,6 +185,8 @@ pub struct NodeContext {
     pub netlink: netlink::Handle,
     /// Wakes the reconcile loop.
     pub wake: Wake,
+    /// What was seen, for whoever sees something between two passes.
+    pub board: Arc<Board>,
     /// The metrics of this program, to add to.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the program is to end.

@@ -111,7 +111,8 @@ pub async fn serve<H: Host>(
     ready: impl FnOnce() + Send,
 ) -> Result<(), NodeError> {
     let expiry = check_identity(&program, &config)?;
-    let instance = Instance::take(&config.node.state_dir, program.service)?;
+    let switch = &config.switch;
+    let instance = Instance::take(&config.node.state_dir, &switch.socket, &switch.bridge, program.service)?;
     let judge = Judge {
         kinds: program.kinds,
         validate,
@@ -135,14 +136,14 @@ pub async fn serve<H: Host>(
     }
 
     let config = Arc::new(config);
-    let cx = context(config.clone(), metrics, &cancel, &tasks).await?;
+    let board = Arc::new(Board::default());
+    let cx = context(config.clone(), board.clone(), metrics, &cancel, &tasks).await?;
     let host = build(&cx).map_err(NodeError::Host)?;
     tasks.spawn(watch_certificate(cx.clone()));
 
     let (held_sender, held) = watch::channel(Arc::new(held));
     let (facts_sender, facts) = watch::channel(host.facts());
     let (tried, mut first) = watch::channel(false);
-    let board = Arc::new(Board::default());
     let session = Session {
         config,
         program,
@@ -232,6 +233,7 @@ fn load(store: &Store, judge: &Judge) -> Result<Held, NodeError> {
 
 async fn context(
     config: Arc<NodeConfig>,
+    board: Arc<Board>,
     metrics: Arc<Metrics>,
     cancel: &CancellationToken,
     tasks: &TaskTracker,
@@ -250,6 +252,7 @@ async fn context(
         ovs,
         netlink,
         wake,
+        board,
         metrics,
         cancel: cancel.clone(),
         tasks: tasks.clone(),

@@ -16,7 +16,7 @@ use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
 use super::error::reason;
 use super::session::{Answer, Event, Exchange, Planned, Session};
 use super::wire::{Framer, Message};
-use super::{Cookie, Counters, Error, Flow, FlowSet, Meter, MeterCounters, Rule};
+use super::{Cookie, Counters, Error, Flow, FlowSet, Fragments, Meter, MeterCounters, Rule};
 
 /// Errors about meters.
 const METER_MOD_FAILED: u16 = 12;
@@ -36,6 +36,8 @@ pub struct Table {
     pub set: FlowSet,
     /// Of each flow.
     pub counters: BTreeMap<Rule, Counters>,
+    /// What the matches of all flows see of fragments.
+    pub fragments: Fragments,
 }
 
 /// A handle on the connection; clones share it.
@@ -131,12 +133,15 @@ impl Client {
         }
     }
 
-    /// All flows and meters, those of others too.
+    /// All flows and meters, those of others too, and how fragments are looked at.
     ///
     /// # Errors
     /// When they are not known: never take that for "none".
     pub async fn table(&self) -> Result<Table, Error> {
-        let mut table = Table::default();
+        let mut table = Table {
+            fragments: self.fragments().await?,
+            ..Table::default()
+        };
         for (flow, counters) in self.flows(0, 0).await? {
             table.counters.insert(flow.rule.clone(), counters);
             table.set.insert(flow);
@@ -450,5 +455,6 @@ impl Table {
     }
 }
 
+mod fragments;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Messages to bytes and back.
 
 use super::Error;
+use super::Fragments;
 use super::field::{Field, Masked, Match};
 use super::flow::{Action, Actions, Cookie, Counters, Flow, Meter, MeterCounters, Rule};
 use super::wire::{Message, Reader, Writer, kind, length, padding};
@@ -68,6 +69,44 @@ pub(super) fn hello() -> Message {
 
 pub(super) fn barrier() -> Message {
     Message::new(kind::BARRIER_REQUEST, Vec::new())
+}
+
+/// A switch's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Config {
+    flags: u16,
+    /// How much of a frame that is sent to us comes along; kept as the switch says.
+    miss_send_length: u16,
+}
+
+impl Config {
+    pub(super) fn fragments(self) -> Fragments {
+        Fragments::of_flags(self.flags)
+    }
+
+    /// The same with another way to look at fragments.
+    pub(super) fn with(self, fragments: Fragments) -> Self {
+        let flags = self.flags & !Fragments::MASK | fragments.flags();
+        Self { flags, ..self }
+    }
+}
+
+pub(super) fn config_request() -> Message {
+    Message::new(kind::CONFIG_REQUEST, Vec::new())
+}
+
+pub(super) fn set_config(config: Config) -> Message {
+    let mut body = Writer::default();
+    body.u16(config.flags).u16(config.miss_send_length);
+    Message::new(kind::SET_CONFIG, body.0)
+}
+
+pub(super) fn get_config(body: &[u8]) -> Result<Config, Error> {
+    let mut body = Reader(body);
+    Ok(Config {
+        flags: body.u16()?,
+        miss_send_length: body.u16()?,
+    })
 }
 
 pub(super) fn flow_mod(command: FlowCommand, flow: &Flow) -> Result<Message, Error> {

@@ -92,6 +92,8 @@ pub(super) fn reason(kind: u16, code: u16) -> String {
         (5, 1) => "the flow table is full",
         (5, 2) => "there is no such flow table",
         (5, 3) => "it overlaps with another flow",
+        (10, 0) => "its configuration has flags that cannot be",
+        (10, 2) => "no permission to change its configuration",
         (12, 1) => "the meter exists already",
         (12, 2) => "there is no such meter, or its number cannot be",
         (12, 3) => "there is no such meter",

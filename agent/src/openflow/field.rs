@@ -293,6 +293,7 @@ impl fmt::Display for Match {
                 }
                 (Field::InPort, true) if value == u64::from(super::port::LOCAL) => "in_port=LOCAL".to_owned(),
                 (Field::IpFrag, false) if (value, mask) == (1, 1) => "ip_frag=yes".to_owned(),
+                (Field::IpFrag, true) if value == 1 => "ip_frag=first".to_owned(),
                 (_, true) => format!("{}={}", field.name(), field.text(value)),
                 (_, false) => format!("{}={}/{}", field.name(), field.text(value), field.text(mask)),
             };

@@ -12,6 +12,8 @@
 //! setting, and its statistics are simpler than those of 1.5. Only flows that carry our cookie are ever changed or deleted, and of
 //! meters only those of our range.
 //!
+//! One setting of the bridge is ours, too: matches see the ports of first [`Fragments`]. It is read with the flows, and set before them.
+//!
 //! The socket is there while ovs-vswitchd has the bridge. A restart loses all flows and breaks the connection, so it shows as a tick
 //! of [`Client::changes`], like a flow that was deleted by hand.
 
@@ -20,6 +22,7 @@ mod codec;
 mod error;
 mod field;
 mod flow;
+mod fragments;
 mod plan;
 mod session;
 mod wire;
@@ -29,6 +32,7 @@ pub use error::Error;
 pub(crate) use field::mac_value;
 pub use field::{Field, Match, VLAN_PRESENT};
 pub use flow::{Action, Actions, Cookie, Counters, Flow, FlowSet, Meter, MeterCounters, Rule, port};
+pub use fragments::Fragments;
 pub use plan::{Plan, execute, plan};
 
 #[cfg(test)]

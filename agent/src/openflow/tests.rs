@@ -39,6 +39,7 @@ fn hex(message: &Message) -> String {
 #[test]
 fn the_bytes_of_each_message_are_as_recorded() {
     let meter = Meter { rate: 1000, burst: 500 };
+    let config = codec::get_config(&[0, 4, 0, 128]).unwrap();
     let messages = [
         ("hello", codec::hello()),
         ("barrier", codec::barrier()),
@@ -74,6 +75,8 @@ fn the_bytes_of_each_message_are_as_recorded() {
         ("meter_config_request", codec::meters_request(codec::part::METER_CONFIG)),
         ("meter_counters_request", codec::meters_request(codec::part::METERS)),
         ("monitor_request", codec::monitor_request().unwrap()),
+        ("config_request", codec::config_request()),
+        ("set_config", codec::set_config(config.with(Fragments::Matched))),
     ];
     let text: Vec<String> = messages
         .iter()
@@ -101,6 +104,18 @@ fn answer(flow: &Flow) -> Vec<u8> {
         .u64(600)
         .raw(tail);
     entry.0
+}
+
+#[test]
+fn only_the_way_to_look_at_fragments_changes_in_a_configuration() {
+    for flags in 0..8 {
+        let config = codec::get_config(&[0, flags, 1, 44]).unwrap();
+        let set = codec::set_config(config.with(Fragments::Matched));
+        assert_eq!(set.body, [0, flags & 4 | 3, 1, 44]);
+        let same = codec::set_config(config.with(config.fragments()));
+        assert_eq!(same.body, [0, flags, 1, 44], "{}", config.fragments());
+    }
+    assert!(matches!(codec::get_config(&[0, 3, 0]), Err(Error::Protocol(_))));
 }
 
 #[test]

@@ -13,6 +13,10 @@ pub(super) mod kind {
     pub(in super::super) const ERROR: u8 = 1;
     pub(in super::super) const ECHO_REQUEST: u8 = 2;
     pub(in super::super) const ECHO_REPLY: u8 = 3;
+    pub(in super::super) const CONFIG_REQUEST: u8 = 7;
+    #[cfg(test)]
+    pub(in super::super) const CONFIG_REPLY: u8 = 8;
+    pub(in super::super) const SET_CONFIG: u8 = 9;
     pub(in super::super) const FLOW_MOD: u8 = 14;
     pub(in super::super) const MULTIPART_REQUEST: u8 = 18;
     pub(in super::super) const MULTIPART_REPLY: u8 = 19;

@@ -47,6 +47,7 @@ impl Host for Fake {
             observations: desired.all(if broken { State::Failed } else { State::Ready }, ""),
             clean: true,
             retry_after: None,
+            ..Pass::default()
         }
     }
 
@@ -128,6 +129,7 @@ fn held(generation: u64, vlan: u32, trace: &str) -> Held {
         digest: Digest::of([(&envelope.key, envelope.hash)]),
         upserts: vec![envelope],
         removals: vec![],
+        intended: true,
     };
     let judge = Judge {
         kinds: &[Kind::Trunk],
@@ -150,6 +152,7 @@ fn refused(before: &Held) -> Held {
         digest: Digest::of([(&envelope.key, envelope.hash)]),
         upserts: vec![envelope],
         removals: vec![],
+        intended: true,
     };
     let judge = Judge {
         kinds: &[Kind::Trunk],
@@ -314,4 +317,28 @@ async fn a_node_is_not_clean_while_the_version_before_a_refused_one_stays() {
     let report = stand.board.take(Instant::now());
     assert_ne!(report.clean_generation, 2, "VLAN 100 is still in use: {report:?}");
     stand.end().await;
+}
+
+#[test]
+fn a_vlan_that_does_not_pass_is_no_reason_for_another_pass() {
+    let settled = |kind, state| {
+        is_settled(&Observation {
+            key: Key {
+                kind,
+                name: "x".parse().unwrap(),
+            },
+            hash: trunkline_proto::Hash::of(b""),
+            state,
+            reason: String::new(),
+            facts: None,
+        })
+    };
+    for state in [State::Pending, State::Degraded] {
+        assert!(settled(Kind::Probe, state) && !settled(Kind::Port, state));
+    }
+    // Its port may be mended by one.
+    for state in [State::Failed, State::Unknown] {
+        assert!(!settled(Kind::Probe, state));
+    }
+    assert!(settled(Kind::Probe, State::Ready));
 }

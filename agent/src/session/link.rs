@@ -11,13 +11,17 @@ use trunkline_proto::{
     client::Client,
     daemon::telemetry,
     wire::{
-        Ack, ControllerMessage, Heartbeat, Held as WireHeld, Hello, Inventory, NodeFacts, NodeMessage, NodeRole,
-        Welcome, controller_message, node_message::Message,
+        Ack, Confirm, ControllerMessage, Heartbeat, Held as WireHeld, Hello, Inventory, NodeFacts, NodeMessage,
+        NodeRole, Welcome, controller_message, node_message::Message,
     },
 };
 
-use super::{End, Session};
-use crate::{inbox::Collector, node::HostFacts, report::Due};
+use super::{Alone, End, Session};
+use crate::{
+    inbox::{Collector, Position},
+    node::HostFacts,
+    report::Due,
+};
 
 /// How long the controller may take to open the stream, and then to say Welcome.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -45,7 +49,7 @@ pub(super) struct Link<'a> {
 
 impl<'a> Link<'a> {
     /// Runs a session until it ends. `welcomed` becomes true once the controller has taken us in.
-    pub(super) async fn run(session: &'a mut Session, client: &Client, welcomed: &mut bool) -> End {
+    pub(super) async fn run(session: &'a mut Session, client: &Client, welcomed: &mut bool, alone: &mut Alone) -> End {
         let now = Instant::now();
         let told = session.facts.borrow_and_update().clone();
         let link = Self {
@@ -58,13 +62,18 @@ impl<'a> Link<'a> {
             heard: now,
             told,
         };
-        match link.drive(client, welcomed).await {
+        match link.drive(client, welcomed, alone).await {
             Ok(never) => match never {},
             Err(end) => end,
         }
     }
 
-    async fn drive(mut self, client: &Client, welcomed: &mut bool) -> Result<std::convert::Infallible, End> {
+    async fn drive(
+        mut self,
+        client: &Client,
+        welcomed: &mut bool,
+        alone: &mut Alone,
+    ) -> Result<std::convert::Infallible, End> {
         let (sender, receiver) = mpsc::channel(BUFFER);
         // The board's "everything" begins before Hello, so that nothing seen in between is missed.
         self.session.board.begin();
@@ -87,7 +96,10 @@ impl<'a> Link<'a> {
                     let message = message?.ok_or(End::Closed)?;
                     self.heard = Instant::now();
                     self.handle(message).await?;
-                    *welcomed = self.cluster_id.is_some();
+                    if self.cluster_id.is_some() && !*welcomed {
+                        *welcomed = true;
+                        alone.over();
+                    }
                 }
                 // Cancel safe: a permit that is not used is given back.
                 permit = sender.reserve(), if !self.answers.is_empty() || due == Due::Now => {
@@ -160,7 +172,10 @@ impl<'a> Link<'a> {
                 }
                 Ok(())
             }
-            Some(From::Confirm(_) | From::Heartbeat(_)) => Ok(()),
+            Some(From::Confirm(Confirm { term, generation })) => {
+                self.session.confirm(Position { term, generation }).await
+            }
+            Some(From::Heartbeat(_)) => Ok(()),
             // A message from a newer controller. It cannot need us to understand, or it would have asked what we are.
             None => Ok(()),
         }
@@ -197,11 +212,12 @@ impl<'a> Link<'a> {
         }
         let position = change.position;
         let refused = self.session.take(change).await?;
+        let waiting = self.session.held.borrow().waiting().len();
         self.answers.push_back(Message::Ack(Ack {
             term: position.term,
             generation: position.generation,
             refused: refused.iter().map(Into::into).collect(),
-            held_removals: 0,
+            held_removals: u32::try_from(waiting).unwrap_or(u32::MAX),
         }));
         Ok(())
     }

@@ -3,9 +3,12 @@
 //! It owns the inbox: an update is taken, made durable and only then acknowledged. What the controller is told is taken from the
 //! [`Board`] when the stream has room, so that a slow controller costs memory nowhere.
 
+mod alone;
 mod link;
 
 use std::{sync::Arc, time::Duration};
+
+use alone::Alone;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::{
@@ -21,7 +24,7 @@ use trunkline_proto::{
 
 use crate::{
     config::NodeConfig,
-    inbox::{Change, Held, Judge, Refused, Store, StoreError, TakeError},
+    inbox::{Change, Held, Judge, Position, Refused, Store, StoreError, TakeError},
     metrics::NodeMetrics,
     node::{HostFacts, Program},
     report::Board,
@@ -93,29 +96,22 @@ impl Session {
     }
 
     async fn keep(&mut self) {
-        self.metrics.acknowledged(self.held.borrow().position.generation);
+        let held = self.held.borrow().clone();
+        self.metrics.acknowledged(held.position.generation);
+        self.tell_waiting(&held);
         // Not known in time is no trouble: it is said by a new session once it is.
         let _ = timeout(FACTS_WAIT, self.facts.wait_for(|f| !f.ovs_version.is_empty())).await;
         let mut pauses = pauses();
-        let mut trouble = String::new();
+        let mut alone = Alone::new(self.config.node.name.to_string(), self.metrics.clone());
         loop {
             let began = Instant::now();
             let mut welcomed = false;
-            let end = self.once(&mut welcomed).await;
+            let end = self.once(&mut welcomed, &mut alone).await;
             self.metrics.connected(false);
             if matches!(end, End::FactsChanged) {
                 continue;
             }
-            if welcomed {
-                // A new spell of trouble begins, worth a line even if it looks like the last one.
-                trouble.clear();
-            }
-            let text = crate::chain(&end);
-            if trouble != text {
-                tracing::warn!(node = %self.config.node.name, controller = %self.config.controller.endpoint, reason = %text,
-                    "no session with the controller; what is desired stays as it is");
-                trouble = text;
-            }
+            alone.ended(&self.config.controller.endpoint, &crate::chain(&end));
             // An update that cannot be taken would come again at once and for ever.
             if began.elapsed() >= GOOD
                 || (welcomed && !matches!(end, End::Update(_) | End::Store(_) | End::ForeignCluster { .. }))
@@ -127,7 +123,7 @@ impl Session {
     }
 
     /// One session, from connecting to its end.
-    async fn once(&mut self, welcomed: &mut bool) -> End {
+    async fn once(&mut self, welcomed: &mut bool, alone: &mut Alone) -> End {
         let ControllerAddress { endpoint, server_name } = ControllerAddress::of(&self.config);
         let mut to = ClientConfig::new(endpoint, self.config.node.bundle.clone());
         to.server_name = server_name;
@@ -136,7 +132,7 @@ impl Session {
             Ok(client) => client,
             Err(e) => return e.into(),
         };
-        link::Link::run(self, &client, welcomed).await
+        link::Link::run(self, &client, welcomed, alone).await
     }
 
     /// Takes an update: judged, durable, then handed to the reconcile loop. Answers what of it was refused.
@@ -169,8 +165,42 @@ impl Session {
             tracing::warn!(resource = %refused.key, reason = %refused.reason, "resource refused");
         }
         self.metrics.acknowledged(next.position.generation);
+        let waiting = next.waiting().len();
+        if waiting > 0 {
+            tracing::warn!(
+                generation = next.position.generation,
+                waiting,
+                "removals that nobody asked for wait for an operator's word; what they name stays"
+            );
+        }
+        self.tell_waiting(&next);
         self.held.send_replace(Arc::new(next));
         Ok(refused)
+    }
+
+    /// Carries out the removals that wait, if this word was meant for just what is held here.
+    async fn confirm(&mut self, position: Position) -> Result<(), End> {
+        let held = self.held.borrow().clone();
+        let Some(next) = held.confirmed(position) else {
+            tracing::warn!(confirmed = %position, held = %held.position, waiting = held.waiting().len(),
+                "a confirmation of removals that are not held here is ignored");
+            return Ok(());
+        };
+        self.store.save(&next).await?;
+        tracing::warn!(
+            generation = position.generation,
+            removals = held.waiting().len(),
+            "an operator has confirmed the removals"
+        );
+        self.tell_waiting(&next);
+        self.held.send_replace(Arc::new(next));
+        Ok(())
+    }
+
+    fn tell_waiting(&self, held: &Held) {
+        self.metrics.held_removals(held.waiting().len());
+        self.board
+            .held_removals(held.position, held.waiting().map(|(key, _)| key));
     }
 }
 

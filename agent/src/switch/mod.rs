@@ -10,6 +10,7 @@
 //! Rows that carry our mark in `external_ids` are ours; no other row is changed or deleted. The one exception is what an operator
 //! hands over by `adopt`: the bridge, and the configured uplink on it.
 
+mod drift;
 mod execute;
 mod judge;
 mod observe;
@@ -21,6 +22,7 @@ use std::path::Path;
 use trunkline_proto::resource::Port;
 use trunkline_proto::{Mac, VlanId};
 
+pub use drift::Drift;
 pub use execute::{Error, execute, prove_alive, transaction};
 pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
 pub use observe::{
@@ -152,6 +154,8 @@ pub enum Access {
     Vlan(VlanId),
     /// None: a port without a tag would be a trunk for every VLAN, so it is alone, and protected, on VLAN 0, which no uplink carries.
     Isolated,
+    /// Tagged, those of the VLANs that the uplink carries; on a bridge that is ruled by flows only what they lead there.
+    Uplink,
 }
 
 /// Who a port is for; for people only.
@@ -222,9 +226,18 @@ impl SwitchState {
     }
 
     fn access_columns(&self, port: &SwitchPort) -> PortColumns {
-        let (tag, protected) = match port.access {
-            Access::Vlan(vlan) => (i64::from(vlan.get()), false),
-            Access::Isolated => (0, true),
+        let (mode, tag, trunks, protected) = match port.access {
+            Access::Vlan(vlan) => ("access", Some(i64::from(vlan.get())), BTreeSet::new(), false),
+            Access::Isolated => ("access", Some(0), BTreeSet::new(), true),
+            Access::Uplink => {
+                // Where flows rule they lead frames past the list, and NORMAL is not to flood guests' frames to a device of the host.
+                let uplink = self
+                    .uplink
+                    .as_ref()
+                    .filter(|_| self.bridge.fail_mode == FailMode::Standalone);
+                let vlans = uplink.map(|uplink| uplink.vlans.clone());
+                ("trunk", None, trunks(&vlans.unwrap_or_default()), false)
+            }
         };
         let external_ids = self.external_ids(&port.labels);
         let (kind, mac, mtu_request) = match &port.kind {
@@ -232,9 +245,9 @@ impl SwitchState {
             PortKind::Internal { mac, mtu } => ("internal", Some(mac.to_string()), Some(i64::from(*mtu))),
         };
         PortColumns {
-            vlan_mode: Some("access".to_owned()),
-            tag: Some(tag),
-            trunks: BTreeSet::new(),
+            vlan_mode: Some(mode.to_owned()),
+            tag,
+            trunks,
             protected,
             external_ids: external_ids.clone(),
             interface: InterfaceColumns {

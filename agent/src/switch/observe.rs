@@ -96,6 +96,15 @@ impl ObservedPort {
         mark.is_on(&self.columns.external_ids)
     }
 
+    /// True when some node has marked it as its uplink.
+    #[must_use]
+    pub fn is_uplink(&self) -> bool {
+        self.columns
+            .external_ids
+            .get(KIND_KEY)
+            .is_some_and(|kind| kind == UPLINK)
+    }
+
     /// OpenFlow port of its only interface, when ovs-vswitchd has taken it.
     #[must_use]
     pub fn ofport(&self) -> Option<i64> {
@@ -180,13 +189,7 @@ impl Observed {
 
     /// Names of the ports that some node has marked as its uplink.
     fn uplinks(&self) -> Vec<String> {
-        let is_uplink = |port: &ObservedPort| {
-            port.columns
-                .external_ids
-                .get(KIND_KEY)
-                .is_some_and(|kind| kind == UPLINK)
-        };
-        let marked = self.ports.iter().filter(|(_, port)| is_uplink(port));
+        let marked = self.ports.iter().filter(|(_, port)| port.is_uplink());
         marked.map(|(name, _)| name.clone()).collect()
     }
 

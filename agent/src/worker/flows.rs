@@ -13,11 +13,12 @@ use trunkline_proto::{
     wire,
 };
 
-use super::{Acts, Seen, Worker};
+use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
-    openflow::{self, FlowSet, MeterCounters},
+    openflow::{self, FlowSet, Fragments, MeterCounters, Table},
+    probe,
     switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
@@ -39,6 +40,8 @@ pub(super) struct Guarded {
     pub(super) rest: openflow::Plan,
     /// VLANs with a guest whose limits the switch cannot have, and why.
     pub(super) unlimited: BTreeMap<VlanId, String>,
+    /// What the flows see of fragments.
+    pub(super) fragments: Fragments,
     wanted: FlowSet,
     there: FlowSet,
 }
@@ -49,40 +52,128 @@ impl Guarded {
         self.rest.remove.is_empty() && self.rest.remove_meters.is_empty()
     }
 
+    /// What the next pass compares with: only what has changed since then was changed by somebody else.
+    pub(super) fn settled(self) -> Settled {
+        Settled {
+            network: self.network,
+            there: self.there,
+        }
+    }
+
     /// Why a port is not held to what it may.
     pub(super) fn port_problem(&self, number: u32) -> Option<String> {
         flows::port_problem(number, &self.wanted, &self.there)
     }
 }
 
+/// The flows as a pass has left them.
+#[derive(Debug)]
+pub(super) struct Settled {
+    network: Network,
+    there: FlowSet,
+}
+
+/// What setting the flows has found.
+pub(super) struct Set {
+    /// Those that were there.
+    pub(super) before: FlowSet,
+    /// Limits that the switch refused, by the meter's number.
+    unmetered: Unmetered,
+}
+
+/// What became of each VLAN's flows since `settled`. Without an earlier look only VLANs count that have none at all: another version of
+/// this program may have made others.
+pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet) -> BTreeMap<VlanId, Lost> {
+    let Some(Settled { network, there }) = settled else {
+        let standings = flows::standings(network, &compile(network), found);
+        let gone = standings.into_iter().filter(|(_, standing)| standing.there == 0);
+        let lost = |(vlan, standing): (VlanId, Standing)| {
+            let missing = standing.missing;
+            (vlan, Lost { missing, foreign: 0 })
+        };
+        return gone.map(lost).collect();
+    };
+    let ours = |(_, (cookie, _)): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| cookie.is_ours();
+    let with = |flows: BTreeMap<_, _>| FlowSet {
+        flows,
+        meters: BTreeMap::new(),
+    };
+    // One that a stranger's stands in the place of is not put right.
+    let replaced = |rule: &openflow::Rule| found.flows.get(rule).is_some_and(|(cookie, _)| !cookie.is_ours());
+    let before = there.flows.iter().filter(ours).filter(|(rule, _)| !replaced(rule));
+    let before = with(before.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let new = found
+        .flows
+        .iter()
+        .filter(ours)
+        .filter(|(rule, _)| !there.flows.contains_key(*rule));
+    let new = with(new.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    let mut lost: BTreeMap<VlanId, Lost> = BTreeMap::new();
+    for (vlan, standing) in flows::standings(network, &before, found) {
+        lost.entry(vlan).or_default().missing = standing.missing;
+    }
+    // Those that belong to no VLAN are counted for the first one.
+    for (at, (vlan, standing)) in flows::standings(network, &new, found).into_iter().enumerate() {
+        let shared = if at == 0 { flows::shared(network, &new) } else { 0 };
+        lost.entry(vlan).or_default().foreign = standing.there + shared;
+    }
+    lost
+}
+
 impl Worker {
-    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it; what it refused is returned,
-    /// by the meter's number.
-    pub(super) async fn set_flows(&self, network: &Network) -> Result<Unmetered, openflow::Error> {
+    /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it.
+    pub(super) async fn set_flows(&mut self, network: &Network) -> Result<Set, openflow::Error> {
         self.openflow.ready(WAIT).await?;
         let mut wanted = compile(network);
         match self.set(&wanted).await {
             Err(openflow::Error::Unmetered { refused }) => {
-                let there = self.openflow.table().await?.set;
-                wanted.do_without(refused.keys(), &there);
+                let before = self.openflow.table().await?.set;
+                wanted.do_without(refused.keys(), &before);
                 self.set(&wanted).await?;
-                Ok(refused)
+                let unmetered = refused;
+                Ok(Set { before, unmetered })
             }
-            done => done.map(|()| Unmetered::new()),
+            done => done.map(|before| Set {
+                before,
+                unmetered: Unmetered::new(),
+            }),
         }
     }
 
-    async fn set(&self, wanted: &FlowSet) -> Result<(), openflow::Error> {
-        let there = self.openflow.table().await?.set;
-        let plan = openflow::plan(wanted, &there);
+    /// Answers the flows that were there before.
+    async fn set(&mut self, wanted: &FlowSet) -> Result<FlowSet, openflow::Error> {
+        let table = self.openflow.table().await?;
+        // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
+        // them may be somebody else's.
+        if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
+            self.match_fragments(table.fragments).await?;
+        }
+        let plan = openflow::plan(wanted, &table.set);
         if plan.is_empty() {
-            return Ok(());
+            return Ok(table.set);
         }
         let (add, remove) = (plan.add.len(), plan.remove.len());
         let span = tracing::info_span!("flows", add, remove);
+        // Whoever fails from here on has changed what the next pass would compare with.
+        self.settled = None;
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
-        Ok(())
+        Ok(table.set)
+    }
+
+    /// A switch that cannot is no reason to go without flows: they stop what they can, and the look that follows sees how it stands.
+    async fn match_fragments(&self, before: Fragments) -> Result<(), openflow::Error> {
+        match self.openflow.match_fragments().await {
+            Ok(()) => {
+                tracing::info!(%before, "flows see into fragments");
+                Ok(())
+            }
+            Err(error) if error.is_answer() => {
+                tracing::debug!(error = crate::chain(&error), "flows do not see into fragments");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The second look. A port that got another number than it asked for has no flows yet, so they follow it here; and one that has
@@ -107,7 +198,7 @@ impl Worker {
         // A bridge that is not ours has no flows of ours.
         if acts.refused.is_none() {
             match self.set_flows(&network).await {
-                Ok(refused) => unmetered = refused,
+                Ok(set) => unmetered = set.unmetered,
                 Err(error) => {
                     let text = crate::chain(&error);
                     if !error.is_answer() {
@@ -125,7 +216,7 @@ impl Worker {
             self.unmetered.clone_from(&unmetered);
         }
         match self.openflow.table().await {
-            Ok(table) => Ok(guarded(desired, observed, network, table.set, &unmetered)),
+            Ok(table) => Ok(guarded(desired, observed, network, table, &unmetered)),
             Err(error) => {
                 self.alive = None;
                 Err(crate::chain(&error))
@@ -134,7 +225,8 @@ impl Worker {
     }
 }
 
-fn guarded(desired: &Desired, observed: &Observed, network: Network, there: FlowSet, unmetered: &Unmetered) -> Guarded {
+fn guarded(desired: &Desired, observed: &Observed, network: Network, table: Table, unmetered: &Unmetered) -> Guarded {
+    let (there, fragments) = (table.set, table.fragments);
     let mut wanted = compile(&network);
     wanted.do_without(unmetered.keys(), &there);
     let rest = openflow::plan(&wanted, &there);
@@ -159,6 +251,7 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, there: Flow
         network,
         standings,
         rest,
+        fragments,
         wanted,
         there,
     }
@@ -237,7 +330,11 @@ pub(super) fn network(
     });
     Network {
         uplink,
-        probe: None,
+        probe: state
+            .ports
+            .contains_key(probe::PORT)
+            .then(|| number(probe::PORT))
+            .flatten(),
         guests: guests.collect(),
         segments,
     }

@@ -1,6 +1,7 @@
 //! What was read back of each resource.
 
 use trunkline_proto::{
+    VlanId,
     resource::{Facts, Flows, Observation, Port, Spec, State},
     wire,
 };
@@ -8,15 +9,19 @@ use trunkline_proto::{
 use super::{Seen, flows::Guarded};
 use crate::{
     node::Desired,
-    openflow,
+    openflow::{self, Fragments},
+    probe::Prober,
     switch::{self, FailMode, Judgement},
 };
 
 /// Most flows of others that a reason names.
 const NAMED: usize = 3;
 
+/// Why nothing is known of what ovs-vswitchd does.
+pub(super) const SILENT: &str = "ovs-vswitchd gives no sign of life; is it running?";
+
 /// Every resource, as the second look found it.
-pub(super) fn all(desired: &Desired, seen: &Seen) -> Vec<Observation> {
+pub(super) fn all(desired: &Desired, seen: &Seen, prober: &Prober) -> Vec<Observation> {
     let judged = desired.items.iter().filter_map(|(key, item)| {
         let (state, reason, facts) = match &item.spec {
             Spec::Port(port) => parts(judge_port(port, seen)),
@@ -27,15 +32,13 @@ pub(super) fn all(desired: &Desired, seen: &Seen) -> Vec<Observation> {
                 &seen.acts.troubles,
             )),
             Spec::Flows(flows) => judge_flows(flows, seen),
+            Spec::Probe(probe) => prober.verdict(item, probe),
             // Refused before it came here.
-            Spec::Probe(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
+            Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) => return None,
         };
         let (state, reason) = match &seen.acts.refused {
             Some(refused) => (State::Failed, refused.clone()),
-            None if seen.acts.silent => (
-                State::Unknown,
-                "ovs-vswitchd gives no sign of life; is it running?".to_owned(),
-            ),
+            None if seen.acts.silent => (State::Unknown, SILENT.to_owned()),
             None => (state, reason),
         };
         Some(item.observation(key, state, reason, facts))
@@ -51,6 +54,9 @@ fn parts(judgement: Judgement) -> (State, String, Option<Facts>) {
 /// A port that is in the switch is only half of it: without its flows the guest is shut, or not held to what it may.
 fn judge_port(port: &Port, seen: &Seen) -> Judgement {
     let mut judgement = switch::judge_port(port, &seen.state, &seen.observed, &seen.acts.troubles);
+    if let Facts::Port(facts) = &mut judgement.facts {
+        facts.received = seen.received.get(port.tap.as_str()).copied().unwrap_or_default();
+    }
     if judgement.state == State::Ready
         && let Some((state, reason)) = unguarded(port, seen)
     {
@@ -124,10 +130,24 @@ fn judge_flows(flows: &Flows, seen: &Seen) -> (State, String, Option<Facts>) {
         (State::Failed, reason)
     } else if let Some(reason) = guarded.unlimited.get(&flows.vlan) {
         (State::Degraded, format!("broadcast limits cannot be set: {reason}"))
+    } else if let Some(reason) = unseen(&seen.state.bridge.name, flows, guarded.fragments) {
+        (State::Degraded, reason)
     } else {
         (State::Ready, String::new())
     };
     (state, reason, Some(facts))
+}
+
+/// What port security does not see; without it a guest may send fragments as it likes.
+pub(super) fn unseen(bridge: &str, flows: &Flows, fragments: Fragments) -> Option<String> {
+    let secured = flows.port_security || flows.protected || flows.vlan == VlanId::INTERNET;
+    (secured && fragments != Fragments::Matched).then(|| {
+        format!(
+            "{bridge} handles fragments as `{fragments}` and cannot be set to `{}`: honest ones are lost, and a guest can \
+             send ICMP redirects in them",
+            Fragments::Matched
+        )
+    })
 }
 
 /// Flows of others may let pass what ours would drop; one in the place of ours keeps ours out.

@@ -9,6 +9,7 @@
 //! reported is what the second look found, never what was asked for.
 
 mod desired;
+mod drift;
 mod flows;
 mod judge;
 
@@ -23,17 +24,20 @@ use tracing::Instrument;
 use trunkline_certs::Role;
 use trunkline_proto::{
     daemon::telemetry,
-    resource::{Kind, Observation, Spec, State},
+    resource::{Facts, Kind, Observation, Spec, State},
 };
 
 pub use desired::Base;
-use flows::{Guarded, Storms, Unmetered};
+use flows::{Guarded, Settled, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
     netlink,
-    node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate},
-    openflow, ovsdb,
+    node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
+    openflow,
+    orphans::{Orphan, Orphans, Thing},
+    ovsdb,
+    probe::{self, Prober},
     switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
@@ -43,7 +47,7 @@ pub const PROGRAM: Program = Program {
     service: "trunkline-agent",
     version: env!("CARGO_PKG_VERSION"),
     role: Role::Worker,
-    kinds: &[Kind::Port, Kind::Trunk, Kind::Flows],
+    kinds: &[Kind::Port, Kind::Trunk, Kind::Flows, Kind::Probe],
 };
 
 /// How long Open vSwitch's database may be away before a pass goes without it.
@@ -62,10 +66,18 @@ pub struct Worker {
     ovs: ovsdb::Client,
     openflow: openflow::Client,
     netlink: netlink::Handle,
+    prober: Prober,
     storms: Storms,
     unmetered: Unmetered,
     /// Guests that are shut because their port is not in its VLAN yet, by its name.
     moving: BTreeSet<String>,
+    orphans: Orphans,
+    /// Those that the last pass has left.
+    left: Vec<Orphan>,
+    /// The flows as the last pass has left them.
+    settled: Option<Arc<Settled>>,
+    /// The ports as the last pass judged them.
+    ports: Vec<Observation>,
     alive: Option<Instant>,
     alive_every: Duration,
 }
@@ -95,9 +107,14 @@ impl Worker {
             ovs: cx.ovs.clone(),
             openflow,
             netlink: cx.netlink.clone(),
+            prober: Prober::start(&cx.node, cx.board.clone(), &cx.metrics, cx.cancel.clone(), &cx.tasks),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
             moving: BTreeSet::default(),
+            orphans: Orphans::default(),
+            left: Vec::new(),
+            settled: None,
+            ports: Vec::new(),
             alive: None,
             alive_every: ALIVE_EVERY,
         })
@@ -117,13 +134,33 @@ impl Worker {
         self
     }
 
+    /// Removes leftovers sooner or later than [`crate::orphans::SECOND_LOOK`].
+    #[must_use]
+    pub fn orphans_after(mut self, wait: Duration) -> Self {
+        self.orphans = Orphans::new(wait);
+        self
+    }
+
     /// Looks, acts, looks again. An error means that nothing is known.
     async fn realise(&mut self, desired: &Desired) -> Result<Seen, switch::Error> {
         self.ovs.ready(OVS_WAIT).await?;
         let mut observed = switch::observe(&self.ovs, &self.netlink).await?;
+        if self.prober.clear(&observed, &self.netlink).await {
+            observed = switch::observe(&self.ovs, &self.netlink).await?;
+        }
         let mut acts = Acts::default();
 
-        let taps = tap::plan(desired::taps(desired), links(&observed));
+        let mut taps = tap::plan(desired::taps(desired), links(&observed));
+        let mut whole = desired::switch(&self.base, desired);
+        if let Some(port) = self.prober.port(desired) {
+            whole.ports.insert(probe::PORT.to_owned(), port);
+        }
+        let first = switch::plan(&whole, &observed).ok();
+        acts.repairs = drift::repairs(desired, &whole, &observed, &taps, first.as_ref());
+        let unwanted = drift::unwanted(&taps, first.as_ref(), &observed);
+        let now = tokio::time::Instant::now();
+        acts.kept = self.orphans.look(drift::wanted(desired, &whole), unwanted, now);
+        taps.remove.retain(|(name, _)| !acts.keeps(drift::TAP, name));
         let mut missing = taps.conflicts.clone();
         if !taps.is_empty() {
             let failed = tap::create_and_correct(&taps, &self.netlink).await;
@@ -139,7 +176,9 @@ impl Worker {
         }
         acts.troubles.extend(missing.clone());
 
-        let state = desired::without(desired::switch(&self.base, desired), &missing);
+        let mut state = desired::without(whole, &missing);
+        let taken = probe::port::taken(&observed, &state.mark);
+        Prober::without(&mut state, &mut acts.troubles, taken);
         self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
@@ -150,11 +189,18 @@ impl Worker {
         let observed = switch::observe(&self.ovs, &self.netlink).await?;
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
         self.prove_alive(&mut acts).await;
+        let trouble = acts.probe_trouble(guarded.as_ref().err());
+        self.prober
+            .attend(desired, &state, &observed, trouble, &self.netlink)
+            .await;
         let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy);
+        let received = self.netlink.received().await?;
+        self.left = self.orphans.list(&left(&state, desired, &observed));
         let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
         Ok(Seen {
             state,
             observed,
+            received,
             guarded,
             acts,
             clean,
@@ -185,7 +231,13 @@ impl Worker {
         acts.troubles.extend(flows::uplink_problem(state, &observed));
         let network = flows::network(desired, state, &observed, Some(&plan), &self.moving);
         self.moving = flows::moving(desired, &network, &observed);
-        if let Err(error) = self.set_flows(&network).await {
+        let settled = self.settled.clone();
+        let set = self.set_flows(&network).await;
+        if let Ok(set) = &set {
+            let lost = flows::lost(settled.as_deref(), &network, &set.before);
+            acts.repairs.extend(drift::flows(desired, &lost));
+        }
+        if let Err(error) = set {
             let text = crate::chain(&error);
             tracing::warn!(error = text, "flows could not be set");
             let waiting = plan
@@ -271,12 +323,40 @@ struct Acts {
     switched: bool,
     /// ovs-vswitchd gives no sign of life.
     silent: bool,
+    /// Leftovers that may not go yet.
+    kept: BTreeSet<Thing>,
+    /// What the first look found other than it should be.
+    repairs: Vec<Repair>,
+}
+
+impl Acts {
+    fn keeps(&self, kind: &'static str, name: &str) -> bool {
+        !self.kept.is_empty() && self.kept.contains(&Thing::new(kind, name))
+    }
+}
+
+impl Acts {
+    /// Why no frame of the probe can be sent, whatever its port looks like.
+    fn probe_trouble(&self, blind: Option<&String>) -> Option<(State, String)> {
+        let failed = |reason: &String| (State::Failed, reason.clone());
+        let unknown = |reason: &str| (State::Unknown, reason.to_owned());
+        let silent = || self.silent.then(|| unknown(judge::SILENT));
+        self.refused
+            .as_ref()
+            .or(self.troubles.get(probe::PORT))
+            .or(self.unguarded.as_ref())
+            .map(failed)
+            .or_else(silent)
+            .or_else(|| blind.map(|reason| unknown(reason)))
+    }
 }
 
 /// What a pass found at its end.
 struct Seen {
     state: SwitchState,
     observed: Observed,
+    /// Frames that each device has received.
+    received: BTreeMap<String, u64>,
     /// An error: nothing is known of the flows.
     guarded: Result<Guarded, String>,
     acts: Acts,
@@ -289,40 +369,70 @@ impl Host for Worker {
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
-        let retry_after = Some(self.alive_every);
-        match self.realise(desired).await {
+        let realised = self.realise(desired).await;
+        let orphan = self.orphans.next(tokio::time::Instant::now());
+        let retry_after = Some(orphan.map_or(self.alive_every, |orphan| orphan.min(self.alive_every)));
+        let orphans = self.left.clone();
+        match realised {
             Ok(seen) => {
-                let mut observations = judge::all(desired, &seen);
+                let mut observations = judge::all(desired, &seen, &self.prober);
                 self.storms.stand_on(&observations, &seen);
                 self.storms.mark(&mut observations);
+                let ports = observations.iter().filter(|o| matches!(o.facts, Some(Facts::Port(_))));
+                self.ports = ports.cloned().collect();
+                if let Ok(guarded) = seen.guarded {
+                    self.settled = Some(Arc::new(guarded.settled()));
+                }
                 Pass {
                     observations,
                     clean: seen.clean,
                     retry_after,
+                    repairs: seen.acts.repairs,
+                    orphans,
                 }
             }
-            Err(error) => Pass {
-                observations: desired.all(State::Unknown, &crate::chain(&error)),
-                clean: false,
-                retry_after,
-            },
+            Err(error) => {
+                let reason = crate::chain(&error);
+                self.prober.blind(&reason);
+                Pass {
+                    observations: desired.all(State::Unknown, &reason),
+                    retry_after,
+                    orphans,
+                    ..Pass::default()
+                }
+            }
         }
     }
 
     async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {
-        match self.openflow.meter_counters().await {
+        let mut changed = match self.openflow.meter_counters().await {
             Ok(counters) => self.storms.count(desired, counters),
             // The pass that its loss has woken says so.
             Err(_) => Vec::new(),
+        };
+        // The next pass says why it cannot be read.
+        let received = self.netlink.received().await.unwrap_or_default();
+        for seen in &mut self.ports {
+            let is_current = desired.items.get(&seen.key).is_some_and(|item| item.hash == seen.hash);
+            if let (Some(Facts::Port(facts)), Some(frames)) = (&mut seen.facts, received.get(seen.key.name.as_str()))
+                && is_current
+                && facts.received != *frames
+            {
+                facts.received = *frames;
+                changed.push(seen.clone());
+            }
         }
+        changed
     }
 }
 
 /// The way there; `None` when the bridge cannot be had.
 fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts) -> Option<switch::Plan> {
     match switch::plan(state, observed) {
-        Ok(plan) => {
+        Ok(mut plan) => {
             acts.troubles.extend(plan.conflicts.clone());
+            plan.remove
+                .retain(|removal| !acts.keeps(drift::SWITCH_PORT, &removal.name));
             Some(plan)
         }
         Err(reason) => {
@@ -356,6 +466,13 @@ fn only_what_shuts(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan 
 
 fn links(observed: &Observed) -> impl Iterator<Item = &netlink::Link> {
     observed.devices.values().map(|device| &device.link)
+}
+
+/// What a second look finds that carries our mark and is not wanted.
+fn left(state: &SwitchState, desired: &Desired, observed: &Observed) -> BTreeSet<Thing> {
+    let taps = tap::plan(desired::taps(desired), links(observed));
+    let plan = switch::plan(state, observed).ok();
+    drift::unwanted(&taps, plan.as_ref(), observed)
 }
 
 /// True when a second look finds nothing that should not be there: no port, no VLAN on the uplink, no TAP.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline_agent::openflow::{
-    Action, Actions, Client, Cookie, Error, Field, Flow, FlowSet, Match, Meter, execute, plan, port,
+    Action, Actions, Client, Cookie, Error, Field, Flow, FlowSet, Fragments, Match, Meter, execute, plan, port,
 };
 use trunkline_proto::{Mac, VlanId};
 
@@ -354,5 +354,33 @@ fn flows_may_come_before_their_port_and_a_change_of_the_failure_mode_is_noticed(
             let observed = bridge.client.table().await.unwrap().set;
             assert_eq!(plan(&desired, &observed).strangers.len(), strangers, "{mode}");
         }
+    });
+}
+
+#[test]
+fn fragments_are_shown_until_somebody_hides_them_or_vswitchd_begins_anew() {
+    alone(|| async {
+        let mut bridge = Bridge::start().await;
+        let looks = async |bridge: &Bridge| bridge.client.table().await.unwrap().fragments;
+        assert_eq!(looks(&bridge).await, Fragments::Hidden);
+        bridge.client.match_fragments().await.unwrap();
+        assert_eq!(looks(&bridge).await, Fragments::Matched);
+        assert_eq!(ofctl("get-frags", &[]), "nx-match");
+        for (hand, seen) in [("normal", Fragments::Hidden), ("drop", Fragments::Dropped)] {
+            ofctl("set-frags", &[hand]);
+            assert_eq!(looks(&bridge).await, seen);
+            bridge.client.match_fragments().await.unwrap();
+            assert_eq!(ofctl("get-frags", &[]), "nx-match");
+        }
+
+        let mut changes = bridge.client.changes();
+        changes.mark_unchanged();
+        bridge.ovs.kill_vswitchd();
+        tokio::time::timeout(LIMIT, changes.changed()).await.unwrap().unwrap();
+        bridge.ovs.start_vswitchd();
+        bridge.client.ready(LIMIT).await.unwrap();
+        assert_eq!(looks(&bridge).await, Fragments::Hidden);
+        bridge.client.match_fragments().await.unwrap();
+        assert_eq!(ofctl("get-frags", &[]), "nx-match");
     });
 }

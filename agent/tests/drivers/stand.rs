@@ -128,6 +128,21 @@ impl Ovs {
         .await;
     }
 
+    /// The database as on the day of its making; ovs-vswitchd, if it runs, finds itself without any configuration.
+    // Not every test program that has this module needs it.
+    #[allow(dead_code)]
+    pub(crate) async fn wipe(&mut self) {
+        self.stop_server();
+        let path = self.path("conf.db");
+        std::fs::remove_file(&path).unwrap();
+        run(
+            "ovsdb-tool",
+            &["create", &path, "/usr/share/openvswitch/vswitch.ovsschema"],
+        );
+        self.start_server().await;
+        self.vsctl(&["--no-wait", "init"]);
+    }
+
     pub(crate) fn stop_server(&mut self) {
         self.server = None;
     }

@@ -67,6 +67,7 @@ impl Host for MemoryHost {
             observations: desired.items.iter().map(observe).collect(),
             clean: true,
             retry_after: None,
+            ..Pass::default()
         }
     }
 }

@@ -38,9 +38,10 @@ use trunkline_certs::{
 use trunkline_proto::{
     Digest, LinkSubnet, Mac, VlanId, VmId,
     daemon::TelemetryConfig,
-    resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Spec, State, Trunk},
+    resource::{Envelope, Flows, Key, Kind, Port, PortOwner, Probe, ProbeKey, Spec, State, Trunk},
     wire::{
-        Ack, ControllerMessage, Hello, InventoryRequest, NodeMessage, Report, ResourceKey, Update, Welcome,
+        Ack, Confirm, ControllerMessage, HeldRemovals, Hello, InventoryRequest, NodeMessage, Orphans, Report,
+        ResourceKey, Update, Welcome,
         controller_message::Message as ToNode,
         node_message::Message as FromNode,
         node_service_server::{NodeService, NodeServiceServer},
@@ -48,10 +49,11 @@ use trunkline_proto::{
 };
 
 use self::memory::MemoryHost;
+#[allow(unused_imports)] // Each test binary needs others of them.
 pub use self::{
     memory::{PROGRAM, World},
     resources::*,
-    session::Session,
+    session::{Seen, Session},
 };
 
 /// Longest wait for anything that must come.
@@ -71,6 +73,7 @@ impl Pki {
         for (role, name) in [
             (Role::Controller, "controller"),
             (Role::Worker, "w1"),
+            (Role::Worker, "w2"),
             (Role::Netnode, "n1"),
         ] {
             let serves = role == Role::Controller;
@@ -180,10 +183,14 @@ pub struct Node {
 }
 
 pub fn config(pki: &Pki, controller: SocketAddr, state: &Path) -> NodeConfig {
+    config_of("w1", pki, controller, state)
+}
+
+pub fn config_of(name: &str, pki: &Pki, controller: SocketAddr, state: &Path) -> NodeConfig {
     NodeConfig {
         node: NodeSection {
-            name: "w1".parse().unwrap(),
-            bundle: pki.bundle("w1"),
+            name: name.parse().unwrap(),
+            bundle: pki.bundle(name),
             state_dir: state.to_owned(),
         },
         controller: ControllerSection {

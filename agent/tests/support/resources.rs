@@ -56,6 +56,17 @@ pub fn flows_limited(vlan: u32, broadcast: Option<u32>, unknown_unicast: Option<
     Envelope::seal(&spec, "")
 }
 
+/// What joins this node to its peers on a VLAN is to be proved. All nodes have the same key.
+pub fn probe(vlan: u32, peers: &[&str]) -> Envelope {
+    let spec = Spec::Probe(Probe {
+        vlan: VlanId::try_from(vlan).unwrap(),
+        mtu: 1500,
+        peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+        keys: vec![ProbeKey { id: 1, secret: [7; 32] }],
+    });
+    Envelope::seal(&spec, "")
+}
+
 pub fn digest(all: &[Envelope]) -> Digest {
     Digest::of(all.iter().map(|e| (&e.key, e.hash)))
 }

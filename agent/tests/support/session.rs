@@ -119,6 +119,10 @@ impl Session {
         self.send(ToNode::Update(update)).await;
     }
 
+    pub async fn confirm(&self, term: u64, generation: u64) {
+        self.send(ToNode::Confirm(Confirm { term, generation })).await;
+    }
+
     /// True when the node ends the stream before it acknowledges anything.
     pub async fn ends_without_ack(&mut self) -> bool {
         loop {
@@ -138,17 +142,37 @@ pub struct Seen {
     pub complete: bool,
     pub clean_generation: u64,
     pub reports: usize,
+    /// Key and words.
+    pub repairs: Vec<(String, String)>,
+    /// Kind and name, as told last.
+    pub orphans: Option<Vec<String>>,
+    /// As told last.
+    pub held_removals: Option<HeldRemovals>,
 }
 
 impl Seen {
-    fn take(&mut self, report: Report) {
+    pub fn take(&mut self, report: Report) {
         self.reports += 1;
         self.complete |= report.complete;
         self.clean_generation = self.clean_generation.max(report.clean_generation);
+        for repair in report.repairs {
+            assert!(repair.at.is_some());
+            let key = Key::try_from(repair.key.unwrap()).unwrap();
+            self.repairs.push((key.to_string(), repair.what));
+        }
+        if let Some(Orphans { orphans }) = report.orphans {
+            assert!(orphans.iter().all(|orphan| orphan.since.is_some()));
+            self.orphans = Some(orphans.into_iter().map(|o| format!("{} {}", o.kind, o.name)).collect());
+        }
+        self.held_removals = report.held_removals.or(self.held_removals.take());
         for item in report.items {
             let observation: trunkline_proto::resource::Observation = item.try_into().unwrap();
             self.items.insert(observation.key.to_string(), observation);
         }
+    }
+
+    pub fn is_repaired(&self, key: &str, what: &str) -> bool {
+        self.repairs.iter().any(|(of, words)| of == key && words.contains(what))
     }
 
     pub fn state(&self, key: &str) -> Option<State> {

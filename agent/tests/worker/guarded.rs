@@ -85,8 +85,27 @@ fn flows_that_are_deleted_or_lost_are_back_at_once() {
         })
         .await;
         back(&host, "flows after a restart").await;
+        assert_eq!(host.ofctl("get-frags", &[]), "nx-match");
         let meters = host.ofctl("dump-meters", &[]);
         assert!(meters.contains("rate=50"), "{meters}");
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn fragments_that_somebody_hides_are_shown_again_by_the_next_look() {
+    alone(async || {
+        let mut host = Host::new().await;
+        host.alive_every = Duration::from_millis(200);
+        let all = [port(1001, 110), trunk(&[110]), flows(110)];
+        let (agent, _session) = host.with(&all).await;
+        assert_eq!(host.ofctl("get-frags", &[]), "nx-match");
+        host.ofctl("set-frags", &["normal"]);
+        eventually("fragments are shown", async || match host.ofctl("get-frags", &[]) {
+            now if now == "nx-match" => Ok(()),
+            now => Err(now),
+        })
+        .await;
         agent.stop().await;
     });
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod drift;
 mod guarded;
+mod leftovers;
 mod middleman;
 mod others;
 mod ports;
@@ -41,6 +43,7 @@ struct Host {
     /// Where the agent looks for the switch.
     socket: PathBuf,
     alive_every: Duration,
+    orphans_after: Duration,
 }
 
 impl Host {
@@ -63,6 +66,7 @@ impl Host {
             uplink: "up0",
             // Often, so that a test need not wait.
             alive_every: Duration::from_secs(1),
+            orphans_after: Duration::from_secs(1),
         }
     }
 
@@ -75,15 +79,18 @@ impl Host {
     }
 
     fn agent(&self) -> Node {
-        let config = self.config();
+        self.agent_with(self.config())
+    }
+
+    fn agent_with(&self, config: NodeConfig) -> Node {
         let cancel = CancellationToken::new();
-        let every = self.alive_every;
+        let (every, orphans) = (self.alive_every, self.orphans_after);
         let token = cancel.clone();
         let validate = worker::validate(&config);
         let task = tokio::spawn(async move {
             let build = |cx: &node::NodeContext| {
                 let worker = worker::Worker::build(cx)?;
-                Ok(worker.alive_every(every).answer_within(PATIENCE))
+                Ok(worker.alive_every(every).orphans_after(orphans).answer_within(PATIENCE))
             };
             node::serve(worker::PROGRAM, config, validate, build, token, || {}).await
         });

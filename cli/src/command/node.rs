@@ -9,7 +9,11 @@ use crate::{
     failure::Failure,
     session::{Session, call},
     view::{
-        node::{NodeDetailView, NodeView, ProbesView, RefusalView, node_text, nodes_table},
+        change::{DrainView, drain_text},
+        node::{
+            HeldView, NodeDetailView, NodeView, OrphanView, ProbesView, RefusalView, node_text, nodes_table,
+            orphans_table,
+        },
         status::ResourceView,
     },
 };
@@ -31,12 +35,25 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
                 probes: ProbesView::of(&holds),
                 holds,
                 refused: detail.refused.iter().map(RefusalView::from).collect(),
+                orphans: detail.orphans.iter().map(OrphanView::from).collect(),
+                held_removals: detail.held_removals.as_ref().map(HeldView::from),
             };
             session
                 .console
                 .show(&view, || node_text(&session.console, &view, Timestamp::now()))
         }
-        NodeCommand::Remove { node } => {
+        NodeCommand::Cordon { node } => cordon(session, node, true).await,
+        NodeCommand::Uncordon { node } => cordon(session, node, false).await,
+        NodeCommand::Drain { node, onto } => drain(session, node, onto.as_deref().unwrap_or_default()).await,
+        NodeCommand::Replace { old, new } => drain(session, old, new).await,
+        NodeCommand::Gone { node, yes } => gone(session, node, *yes).await,
+        NodeCommand::Confirm { node } => confirm(session, node).await,
+        NodeCommand::Orphans { node } => {
+            let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.clone() }))?;
+            let views: Vec<_> = detail.orphans.iter().map(OrphanView::from).collect();
+            session.console.show(&views, || orphans_table(&session.console, &views))
+        }
+        NodeCommand::Forget { node } => {
             let request = wire::RemoveNodeRequest {
                 request_id: new_request_id(),
                 name: node.clone(),
@@ -45,4 +62,71 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
             done(session, removed.revision, &format!("{node} is forgotten"))
         }
     }
+}
+
+async fn cordon(session: &Session, node: &str, cordoned: bool) -> Result<(), Failure> {
+    let request = wire::CordonNodeRequest {
+        request_id: new_request_id(),
+        name: node.to_owned(),
+        cordoned,
+    };
+    let changed = call!(session, fleet.cordon_node(request))?;
+    let sentence = if cordoned {
+        format!("{node} takes no new VMs; those that it has stay")
+    } else {
+        format!("{node} takes new VMs")
+    };
+    done(session, changed.revision, &sentence)
+}
+
+async fn drain(session: &Session, node: &str, onto: &str) -> Result<(), Failure> {
+    let request = wire::DrainNodeRequest {
+        request_id: new_request_id(),
+        name: node.to_owned(),
+        onto: onto.to_owned(),
+    };
+    let drained = call!(session, fleet.drain_node(request))?;
+    let view = DrainView::from(&drained);
+    session
+        .console
+        .show(&view, || drain_text(&session.console, node, &view))
+}
+
+async fn gone(session: &Session, node: &str, yes: bool) -> Result<(), Failure> {
+    if !yes {
+        return Err(Failure::Usage {
+            what: format!(
+                "this vouches that {node} is dead and cut off: what it held is given to others, and if it still forwards frames, two \
+                 tenants are joined"
+            ),
+            instead: "make sure that it is off or unplugged, then add --yes".to_owned(),
+        });
+    }
+    let request = wire::DeclareNodeGoneRequest {
+        request_id: new_request_id(),
+        name: node.to_owned(),
+    };
+    let declared = call!(session, fleet.declare_node_gone(request))?;
+    done(
+        session,
+        declared.revision,
+        &format!("nobody waits for {node} until it connects again; to move its VMs away: trunkctl node drain {node}"),
+    )
+}
+
+/// What is confirmed is what the node holds back now, and nothing that comes after.
+async fn confirm(session: &Session, node: &str) -> Result<(), Failure> {
+    let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.to_owned() }))?;
+    let held = detail.held_removals.unwrap_or_default();
+    let request = wire::ConfirmRemovalsRequest {
+        request_id: new_request_id(),
+        name: node.to_owned(),
+        term: held.term,
+        generation: held.generation,
+    };
+    let wire::ConfirmRemovalsResponse { confirmed } = call!(session, fleet.confirm_removals(request))?;
+    let view = serde_json::json!({ "confirmed": confirmed });
+    session.console.show(&view, || {
+        format!("{node} carries out {confirmed} removals that it held back\n")
+    })
 }

@@ -18,7 +18,7 @@ pub(super) async fn run(session: &Session, command: &SliceCommand) -> Result<(),
     match command {
         SliceCommand::List => list(session).await,
         SliceCommand::Show { slice, deployed } => show(session, slice, *deployed).await,
-        SliceCommand::Deploy(one) => deploy(session, one).await,
+        SliceCommand::Deploy(one) => deploy(session, one, &one.slice).await,
         SliceCommand::Undeploy(one) => undeploy(session, one).await,
         SliceCommand::Delete(one) => delete(session, one).await,
         SliceCommand::Rollback { to, one } => rollback(session, *to, one).await,
@@ -44,7 +44,8 @@ async fn list(session: &Session) -> Result<(), Failure> {
     session.console.show(&views, || slices_table(&session.console, &views))
 }
 
-async fn deploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
+/// `what` says in the answer what is deployed.
+pub(super) async fn deploy(session: &Session, one: &OneSlice, what: &str) -> Result<(), Failure> {
     let request = wire::DeploySliceRequest {
         request_id: new_request_id(),
         name: one.slice.clone(),
@@ -61,7 +62,11 @@ async fn deploy(session: &Session, one: &OneSlice) -> Result<(), Failure> {
         number: Some(number),
         ..DoneView::on_hosts(revision, at)
     };
-    let sentence = format!("{} is deployed as #{number}\n", one.slice);
+    let sentence = if what == one.slice {
+        format!("{what} is deployed as #{number}\n")
+    } else {
+        format!("{what}: deployed as #{number}\n")
+    };
     session.console.show(&view, || sentence)?;
     until(session, one, Until::Ready, at).await
 }

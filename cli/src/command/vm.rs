@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use trunkline_proto::{InterfaceName, Mac, client::new_request_id, wire};
 
-use super::{done, netdev};
+use super::{done, netdev, slice};
 use crate::{
-    args::{InSlice, Launcher, VmCommand},
+    args::{Expect, InSlice, Launcher, OneSlice, VmCommand, Wait},
     console::Format,
     failure::Failure,
     resolve,
@@ -68,11 +68,71 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
                 &format!("{}/{name} is removed from the draft", slice.name),
             )
         }
+        VmCommand::Move {
+            vm,
+            within,
+            to,
+            deploy,
+            expect,
+            wait,
+        } => {
+            if wait.wait && !deploy {
+                return Err(Failure::Usage {
+                    what: "a move alone changes the draft, and no host: there is nothing to wait for".to_owned(),
+                    instead: "add --deploy, or leave --wait out".to_owned(),
+                });
+            }
+            let (of, name) = resolve::split(vm, within.slice.as_deref())?;
+            let slices = session.slices(of).await?;
+            let (slice, old) = resolve::vm(&slices, name)?;
+            let request = wire::MoveVmRequest {
+                request_id: new_request_id(),
+                slice: slice.name.clone(),
+                name: name.to_owned(),
+                worker: to.clone(),
+                expected_revision: expect.expect_revision,
+            };
+            let moved = call!(session, slices.move_vm(request))?;
+            let way = format!("{}/{name} moves from {} to {to}", slice.name, old.worker);
+            if *deploy {
+                deploy_move(session, slice, moved.revision, &way, *wait).await
+            } else {
+                let next = format!(
+                    "{way}, in the draft; to carry it out: trunkctl slice deploy {}",
+                    slice.name
+                );
+                done(session, moved.revision, &next)
+            }
+        }
         VmCommand::Netdev { vm, within, only } => {
             let (of, name) = resolve::split(vm, within.slice.as_deref())?;
             netdev(session, of, name, *only).await
         }
     }
+}
+
+/// Deploys the draft as the move left it, and nothing that somebody adds meanwhile.
+async fn deploy_move(
+    session: &Session,
+    slice: &wire::Slice,
+    revision: u64,
+    way: &str,
+    wait: Wait,
+) -> Result<(), Failure> {
+    if slice.draft_differs {
+        session.console.note(format!(
+            "note: the draft of {} had other changes, too; they are deployed with it",
+            slice.name
+        ));
+    }
+    let one = OneSlice {
+        slice: slice.name.clone(),
+        expect: Expect {
+            expect_revision: revision,
+        },
+        wait,
+    };
+    slice::deploy(session, &one, way).await
 }
 
 /// What is deployed is what a launcher can open; the draft only when nothing of the VM is.

@@ -5,7 +5,10 @@ use std::fmt::Write;
 use serde::Serialize;
 use trunkline_proto::wire::{self, change::Action};
 
-use crate::console::{Paint, Tone};
+use crate::{
+    console::{Console, Paint, Tone},
+    table::{Table, plain},
+};
 
 /// `apply`.
 #[derive(Debug, Serialize)]
@@ -52,6 +55,55 @@ impl DoneView {
             ..Self::default()
         }
     }
+}
+
+/// `node drain`, `node replace`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DrainView {
+    pub(crate) revision: u64,
+    pub(crate) moved: Vec<MovedView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct MovedView {
+    pub(crate) slice: String,
+    pub(crate) vm: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
+impl From<&wire::DrainNodeResponse> for DrainView {
+    fn from(response: &wire::DrainNodeResponse) -> Self {
+        let moved = |moved: &wire::MovedVm| MovedView {
+            slice: moved.slice.clone(),
+            vm: moved.vm.clone(),
+            from: moved.from.clone(),
+            to: moved.to.clone(),
+        };
+        Self {
+            revision: response.revision,
+            moved: response.moved.iter().map(moved).collect(),
+        }
+    }
+}
+
+/// A line for each VM, and what is next.
+pub(crate) fn drain_text(console: &Console, node: &str, drain: &DrainView) -> String {
+    if drain.moved.is_empty() {
+        return format!("{node} is cordoned; it has no VMs\n");
+    }
+    let mut table = Table::new(console, &["VM", "FROM", "TO"]);
+    for moved in &drain.moved {
+        table.row([
+            plain(format!("{}/{}", moved.slice, moved.vm)),
+            plain(&moved.from),
+            plain(&moved.to),
+        ]);
+    }
+    format!(
+        "{}{node} is cordoned. Start these VMs where they are now; when nothing runs on it any more: trunkctl node forget {node}\n",
+        table.render("")
+    )
 }
 
 impl ApplyView {

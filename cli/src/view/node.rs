@@ -24,6 +24,10 @@ pub(crate) struct NodeView {
     pub(crate) connected: bool,
     pub(crate) last_seen: Option<Timestamp>,
     pub(crate) vms: u32,
+    /// It takes no new VMs.
+    pub(crate) cordoned: bool,
+    /// When it was declared gone.
+    pub(crate) gone_since: Option<Timestamp>,
     pub(crate) in_step: bool,
     pub(crate) generation: u64,
     pub(crate) resources: u32,
@@ -45,6 +49,30 @@ pub(crate) struct NodeDetailView {
     pub(crate) probes: ProbesView,
     pub(crate) holds: Vec<ResourceView>,
     pub(crate) refused: Vec<RefusalView>,
+    pub(crate) orphans: Vec<OrphanView>,
+    pub(crate) held_removals: Option<HeldView>,
+}
+
+/// `node orphans`.
+#[derive(Debug, Serialize)]
+pub(crate) struct OrphanView {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// Removals that wait for `node confirm`.
+#[derive(Debug, Serialize)]
+pub(crate) struct HeldView {
+    pub(crate) term: u64,
+    pub(crate) generation: u64,
+    pub(crate) removals: Vec<KeyView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct KeyView {
+    pub(crate) kind: String,
+    pub(crate) name: String,
 }
 
 /// How much a node has to prove, and how often it can.
@@ -109,6 +137,8 @@ impl From<&wire::Node> for NodeView {
             connected: node.connected,
             last_seen: time(node.last_seen.as_ref()),
             vms: node.vms,
+            cordoned: node.cordoned,
+            gone_since: time(node.gone_since.as_ref()),
             in_step: status.in_step,
             generation: status.generation,
             resources: status.resources,
@@ -119,6 +149,30 @@ impl From<&wire::Node> for NodeView {
             datapath: given(&facts.datapath),
             ovs_version: given(&facts.ovs_version),
             uplink: given(&facts.uplink),
+        }
+    }
+}
+
+impl From<&wire::Orphan> for OrphanView {
+    fn from(orphan: &wire::Orphan) -> Self {
+        Self {
+            kind: orphan.kind.clone(),
+            name: orphan.name.clone(),
+            since: time(orphan.since.as_ref()),
+        }
+    }
+}
+
+impl From<&wire::HeldRemovals> for HeldView {
+    fn from(held: &wire::HeldRemovals) -> Self {
+        let removals = held.keys.iter().map(|one| {
+            let (kind, name) = key(Some(one));
+            KeyView { kind, name }
+        });
+        Self {
+            term: held.term,
+            generation: held.generation,
+            removals: removals.collect(),
         }
     }
 }
@@ -160,8 +214,8 @@ pub(crate) fn nodes_table(console: &Console, nodes: &[NodeView], now: Timestamp)
     for node in nodes {
         table.row([
             plain(&node.name),
-            plain(&node.role),
-            connected(node, now),
+            role(node),
+            presence(node, now),
             in_step(node.in_step),
             plain(format!("{}/{}", node.resources_ready, node.resources)),
             plain(node.vms),
@@ -171,6 +225,22 @@ pub(crate) fn nodes_table(console: &Console, nodes: &[NodeView], now: Timestamp)
         ]);
     }
     table.render("no node has connected yet; see `trunkline-certs issue` and the agent's configuration")
+}
+
+/// The same, or since when it counts as gone.
+fn presence(node: &NodeView, now: Timestamp) -> (String, Tone) {
+    match node.gone_since {
+        Some(gone) => (format!("gone, {} ago", ago(Some(gone), now)), Tone::Bad),
+        None => connected(node, now),
+    }
+}
+
+fn role(node: &NodeView) -> (String, Tone) {
+    if node.cordoned {
+        (format!("{} (cordoned)", node.role), Tone::Warn)
+    } else {
+        plain(&node.role)
+    }
 }
 
 /// Whether it holds just what it should.
@@ -187,8 +257,17 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
     let node = &detail.node;
     let (connected, tone) = connected(node, now);
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let mut out = format!("node         {} ({})\n", node.name, node.role);
+    let closed = if node.cordoned {
+        ", cordoned: takes no new VMs"
+    } else {
+        ""
+    };
+    let mut out = format!("node         {} ({}{closed})\n", node.name, node.role);
     out += &format!("connected    {}\n", console.paint.tone(tone, connected));
+    if let Some(gone) = node.gone_since {
+        let text = format!("declared gone at {}", shown(Some(gone)));
+        out += &format!("gone         {}\n", console.paint.tone(Tone::Bad, text));
+    }
     out += &format!("host         {}\n", dash(&node.hostname));
     out += &format!(
         "version      {}, Open vSwitch {}\n",
@@ -231,5 +310,29 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
         }
         out += &format!("\n{}", table.render(""));
     }
+    if !detail.orphans.is_empty() {
+        out += &format!("\n{}", orphans_table(console, &detail.orphans));
+    }
+    if let Some(held) = &detail.held_removals {
+        let mut table = Table::new(console, &["HELD BACK", "NAME"]);
+        for removal in &held.removals {
+            table.row([plain(&removal.kind), plain(&removal.name)]);
+        }
+        let (name, term, generation) = (&node.name, held.term, held.generation);
+        out += &format!(
+            "\n{}No operator asked for these removals (term {term}, generation {generation}). To have them carried out: trunkctl node \
+             confirm {name}\n",
+            table.render("")
+        );
+    }
     out
+}
+
+/// `node orphans`.
+pub(crate) fn orphans_table(console: &Console, orphans: &[OrphanView]) -> String {
+    let mut table = Table::new(console, &["LEFTOVER", "NAME", "SINCE"]);
+    for orphan in orphans {
+        table.row([plain(&orphan.kind), plain(&orphan.name), or_dash(&shown(orphan.since))]);
+    }
+    table.render("it has no leftovers")
 }

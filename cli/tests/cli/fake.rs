@@ -48,6 +48,9 @@ pub(crate) struct Script {
     pub(crate) applied: Vec<wire::ApplySlicesRequest>,
     pub(crate) links: Vec<wire::LinkSpec>,
     pub(crate) vms: Vec<wire::VmSpec>,
+    /// Of every node.
+    pub(crate) orphans: Vec<wire::Orphan>,
+    pub(crate) held: Option<wire::HeldRemovals>,
 }
 
 #[derive(Clone, Default)]
@@ -234,8 +237,16 @@ impl SliceService for Controller {
         })
     }
 
-    async fn move_vm(&self, _: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn move_vm(&self, request: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
+        let m = request.get_ref();
+        let what = format!(
+            "move vm {}/{} to {} at {}",
+            m.slice, m.name, m.worker, m.expected_revision
+        );
+        self.mutate(&request, what, &m.request_id, |_| wire::MoveVmResponse {
+            revision: 9,
+            vm: None,
+        })
     }
 
     async fn add_link(&self, request: Request<wire::AddLinkRequest>) -> Answer<wire::AddLinkResponse> {
@@ -264,13 +275,15 @@ impl SliceService for Controller {
 
     async fn deploy_slice(&self, request: Request<wire::DeploySliceRequest>) -> Answer<wire::DeploySliceResponse> {
         let m = request.get_ref();
-        self.mutate(&request, format!("deploy {}", m.name), &m.request_id, |_| {
-            wire::DeploySliceResponse {
-                revision: 9,
-                number: 3,
-                term: 1,
-                generation: 5,
-            }
+        let what = match m.expected_revision {
+            0 => format!("deploy {}", m.name),
+            at => format!("deploy {} at {at}", m.name),
+        };
+        self.mutate(&request, what, &m.request_id, |_| wire::DeploySliceResponse {
+            revision: 9,
+            number: 3,
+            term: 1,
+            generation: 5,
         })
     }
 
@@ -317,26 +330,53 @@ impl SliceService for Controller {
 
 #[tonic::async_trait]
 impl FleetService for Controller {
-    async fn cordon_node(&self, _: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn cordon_node(&self, request: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
+        let m = request.get_ref();
+        let what = format!("cordon {} {}", m.name, m.cordoned);
+        self.mutate(&request, what, &m.request_id, |_| wire::CordonNodeResponse {
+            revision: 9,
+        })
     }
 
-    async fn drain_node(&self, _: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn drain_node(&self, request: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
+        let m = request.get_ref().clone();
+        let what = format!("drain {} onto {:?}", m.name, m.onto);
+        let moved = wire::MovedVm {
+            slice: "shop".to_owned(),
+            vm: "web".to_owned(),
+            from: m.name,
+            to: if m.onto.is_empty() { "w3".to_owned() } else { m.onto },
+        };
+        self.mutate(&request, what, &request.get_ref().request_id, |_| {
+            wire::DrainNodeResponse {
+                revision: 9,
+                moved: vec![moved],
+            }
+        })
     }
 
     async fn declare_node_gone(
         &self,
-        _: Request<wire::DeclareNodeGoneRequest>,
+        request: Request<wire::DeclareNodeGoneRequest>,
     ) -> Answer<wire::DeclareNodeGoneResponse> {
-        Err(Status::unimplemented("not in this version"))
+        let m = request.get_ref();
+        self.mutate(&request, format!("gone {}", m.name), &m.request_id, |_| {
+            wire::DeclareNodeGoneResponse { revision: 9 }
+        })
     }
 
     async fn confirm_removals(
         &self,
-        _: Request<wire::ConfirmRemovalsRequest>,
+        request: Request<wire::ConfirmRemovalsRequest>,
     ) -> Answer<wire::ConfirmRemovalsResponse> {
-        Err(Status::unimplemented("not in this version"))
+        let m = request.get_ref();
+        let what = format!("confirm {} at {}/{}", m.name, m.term, m.generation);
+        self.mutate(&request, what, &m.request_id, |s| wire::ConfirmRemovalsResponse {
+            confirmed: s
+                .held
+                .as_ref()
+                .map_or(0, |held| u32::try_from(held.keys.len()).unwrap()),
+        })
     }
 
     async fn list_nodes(&self, _: Request<wire::ListNodesRequest>) -> Answer<wire::ListNodesResponse> {
@@ -366,8 +406,8 @@ impl FleetService for Controller {
                 hash: vec![],
                 reason: "kind 42 is not known to this version of the node's program; upgrade it".to_owned(),
             }],
-            orphans: Vec::new(),
-            held_removals: None,
+            orphans: script.orphans.clone(),
+            held_removals: script.held.clone(),
         }))
     }
 

@@ -6,7 +6,7 @@ use trunkline_proto::wire::{self, NodeRole, State, observation::Facts};
 use crate::fake::Script;
 
 /// 2026-11-21 12:00:00 UTC, and some seconds.
-fn at(seconds: i64) -> Option<Timestamp> {
+pub(crate) fn at(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp {
         seconds: 1_795_262_400 + seconds,
         nanos: 0,

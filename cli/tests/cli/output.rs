@@ -74,8 +74,74 @@ async fn mutations_say_what_they_did() {
         ("link-add", &["link", "add", "shop/web.eth1", "db.eth1"]),
         ("link-remove", &["link", "remove", "web-eth1--db-eth1"]),
         ("node-remove", &["node", "remove", "w2"]),
+        ("vm-move", &["vm", "move", "shop/web", "--to", "w3"]),
+        (
+            "vm-move-deployed",
+            &["vm", "move", "web", "--slice", "shop", "--to", "w3", "--deploy"],
+        ),
+        ("node-cordon", &["node", "cordon", "w1"]),
+        ("node-uncordon", &["node", "uncordon", "w1", "-o", "json"]),
+        ("node-drain", &["node", "drain", "w1"]),
+        ("node-replace-json", &["node", "replace", "w1", "w2", "-o", "json"]),
+        ("node-gone", &["node", "gone", "w2", "--yes"]),
+        ("node-gone-unsure", &["node", "gone", "w2"]),
+        ("node-forget", &["node", "forget", "w2"]),
+        ("node-orphans-none", &["node", "orphans", "w1"]),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn a_move_deploys_the_draft_as_the_move_left_it() {
+    let fake = Fake::start(cluster()).await;
+    let ran = run(&fake, &["vm", "move", "shop/web", "--to", "w3", "--deploy"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let asked: Vec<String> = fake.script().asked.iter().map(|(what, ..)| what.clone()).collect();
+    assert_eq!(asked, ["move vm shop/web to w3 at 0", "deploy shop at 9"]);
+    let ran = run(&fake, &["vm", "move", "shop/web", "--to", "w3", "--wait"]).await;
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_node_shows_what_it_should_not_have_and_what_it_holds_back() {
+    let mut script = cluster();
+    let w1 = script.nodes.iter_mut().find(|node| node.name == "w1").unwrap();
+    w1.cordoned = true;
+    let w2 = script.nodes.iter_mut().find(|node| node.name == "w2").unwrap();
+    w2.gone_since = crate::fixtures::at(1200);
+    let orphan = |kind: &str, name: &str, since| wire::Orphan {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        since,
+    };
+    script.orphans = vec![
+        orphan("tap", "tap_1099_eth1", crate::fixtures::at(600)),
+        orphan("namespace", "ns-dhcp-vlan177", None),
+    ];
+    let key = |name: &str| wire::ResourceKey {
+        kind: wire::Kind::Port.into(),
+        name: name.to_owned(),
+    };
+    script.held = Some(wire::HeldRemovals {
+        term: 2,
+        generation: 41,
+        keys: vec![key("tap_1002_eth0"), key("tap_1002_eth1")],
+    });
+    let fake = Fake::start(script).await;
+    for (name, arguments) in [
+        ("node-show-held", &["node", "show", "w1"][..]),
+        ("node-show-held-json", &["node", "show", "w1", "-o", "json"]),
+        ("node-show-gone", &["node", "show", "w2"]),
+        ("node-orphans", &["node", "orphans", "w1"]),
+        ("node-confirm", &["node", "confirm", "w1"]),
+    ] {
+        let ran = run(&fake, arguments).await;
+        insta::assert_snapshot!(name, ran.whole());
+    }
+    let list = run(&fake, &["node", "list"]).await.stdout;
+    assert!(list.contains("worker (cordoned)") && list.contains("gone, "), "{list}");
+    let asked = fake.script().asked.last().unwrap().0.clone();
+    assert_eq!(asked, "confirm w1 at 2/41");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! a link that is renamed may keep its VLAN. Nothing passes from one slice to another before its departure is over.
 
 mod addresses;
+pub(crate) mod placement;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 use trunkline_proto::{InterfaceName, LinkSubnet, Mac, Name, VlanId, VmId};
 
 pub(crate) use addresses::{AddressProblem, Want, assign};
+pub(crate) use placement::Placement;
 
 use crate::{
     model::{Cluster, Hold, Link, Slice, VlanRange, Vm},

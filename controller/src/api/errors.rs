@@ -11,11 +11,12 @@
 //! | ALREADY_EXISTS | `IDENTITY_IN_USE` | | another process of this node is connected |
 //! | ABORTED | `REVISION_MISMATCH` | metadata `slice`, `expected`, `actual` | `expected_revision` is not the slice's |
 //! | ABORTED | `SESSION_REPLACED` | | a newer session of the same node took over |
-//! | FAILED_PRECONDITION | `LINKED`, `CONNECTED`, `IN_USE`, `OTHER_NETNODE`, `ROLE_CHANGED`, `WORKER_GONE`, `NOT_DEPLOYED` | PreconditionFailure | something else must be done first |
+//! | FAILED_PRECONDITION | `LINKED`, `CONNECTED`, `IN_USE`, `OTHER_NETNODE`, `ROLE_CHANGED`, `WORKER_GONE`, `NOT_DEPLOYED`, `NOT_A_WORKER`, `CORDONED`, `GONE`, `NO_WORKER`, `NOT_CONNECTED`, `NOTHING_HELD`, `OTHER_GENERATION` | PreconditionFailure | something else must be done first |
 //! | FAILED_PRECONDITION | `OTHER_CLUSTER`, `NODE_AHEAD`, `PROTOCOL` | | what the node holds does not fit this controller |
 //! | OUT_OF_RANGE | `REVISION_COMPACTED` | metadata `oldest` | a watch cannot resume there: list again |
 //! | PERMISSION_DENIED | `ROLE_NOT_ALLOWED`, `METHOD_NOT_LISTED`, `IDENTITY_MISMATCH` | | the certificate's role or name |
 //! | DEADLINE_EXCEEDED | `HELLO_MISSING`, `NODE_SILENT`, `NO_ANSWER` | | a node was not heard |
+//! | UNAVAILABLE | `SESSION_LOST` | | the node went away before it heard the confirmation: confirm again |
 //! | UNAVAILABLE | `STOPPING` | | try again, with the same `request_id` |
 //! | UNAVAILABLE | `STORE_FAILED` | | not known whether it was done: try again, with the same `request_id` |
 //! | INTERNAL | `INCONSISTENT` | | a bug of the controller; nothing was changed |

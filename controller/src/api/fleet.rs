@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use trunkline_proto::{
     Invalid, Name,
     wire::{self, fleet_service_server::FleetService},
@@ -15,9 +15,9 @@ use super::{
 use crate::{
     converge::{self, Views},
     core::Core,
-    model::Timestamp,
+    model::{Position, Timestamp},
     settings::Settings,
-    transition::{Intent, State, Step},
+    transition::{Intent, Moved, State, Step},
 };
 
 /// The service.
@@ -58,8 +58,8 @@ impl FleetService for Fleet {
             if !state.cluster.nodes.contains_key(&name) {
                 return Err(errors::not_found("node", text));
             }
-            let refused = views
-                .get(&name)
+            let view = views.get(&name);
+            let refused = view
                 .into_iter()
                 .flat_map(|view| &view.refused)
                 .map(|(key, refusal)| wire::Refusal {
@@ -71,8 +71,12 @@ impl FleetService for Fleet {
                 node: Some(self.node(&state, &views, &name)),
                 resources: converge::node_resources(&state, &views, &name),
                 refused: refused.collect(),
-                orphans: Vec::new(),
-                held_removals: None,
+                orphans: view
+                    .into_iter()
+                    .flat_map(|view| &view.orphans)
+                    .map(Into::into)
+                    .collect(),
+                held_removals: view.and_then(|view| view.held.as_deref()).map(Into::into),
             })
         })
         .await
@@ -86,26 +90,86 @@ impl FleetService for Fleet {
         mutate(&self.core, "RemoveNode", request, |r| &r.request_id, intent, answer).await
     }
 
-    async fn cordon_node(&self, _: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn cordon_node(&self, request: Request<wire::CordonNodeRequest>) -> Answer<wire::CordonNodeResponse> {
+        let intent = |r: wire::CordonNodeRequest| Intent::CordonNode {
+            name: r.name,
+            cordoned: r.cordoned,
+        };
+        let answer = |step: &Step, _: &Settings| wire::CordonNodeResponse {
+            revision: step.state.cluster.meta.revision,
+        };
+        mutate(&self.core, "CordonNode", request, |r| &r.request_id, intent, answer).await
     }
 
-    async fn drain_node(&self, _: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn drain_node(&self, request: Request<wire::DrainNodeRequest>) -> Answer<wire::DrainNodeResponse> {
+        let intent = |r: wire::DrainNodeRequest| Intent::DrainNode {
+            name: r.name,
+            onto: r.onto,
+        };
+        let moved = |moved: &Moved| wire::MovedVm {
+            slice: moved.slice.to_string(),
+            vm: moved.vm.to_string(),
+            from: moved.from.to_string(),
+            to: moved.to.to_string(),
+        };
+        let answer = move |step: &Step, _: &Settings| wire::DrainNodeResponse {
+            revision: step.state.cluster.meta.revision,
+            moved: step.outcome.moved.iter().map(moved).collect(),
+        };
+        mutate(&self.core, "DrainNode", request, |r| &r.request_id, intent, answer).await
     }
 
     async fn declare_node_gone(
         &self,
-        _: Request<wire::DeclareNodeGoneRequest>,
+        request: Request<wire::DeclareNodeGoneRequest>,
     ) -> Answer<wire::DeclareNodeGoneResponse> {
-        Err(Status::unimplemented("not in this version"))
+        let intent = |r: wire::DeclareNodeGoneRequest| Intent::DeclareNodeGone { name: r.name };
+        let answer = |step: &Step, _: &Settings| wire::DeclareNodeGoneResponse {
+            revision: step.state.cluster.meta.revision,
+        };
+        mutate(
+            &self.core,
+            "DeclareNodeGone",
+            request,
+            |r| &r.request_id,
+            intent,
+            answer,
+        )
+        .await
     }
 
     async fn confirm_removals(
         &self,
-        _: Request<wire::ConfirmRemovalsRequest>,
+        request: Request<wire::ConfirmRemovalsRequest>,
     ) -> Answer<wire::ConfirmRemovalsResponse> {
-        Err(Status::unimplemented("not in this version"))
+        let wire::ConfirmRemovalsRequest {
+            name, term, generation, ..
+        } = request.get_ref().clone();
+        let at = Position { term, generation };
+        let intent = move |r: wire::ConfirmRemovalsRequest| Intent::ConfirmRemovals { name: r.name, at };
+        let answer = |step: &Step, _: &Settings| wire::ConfirmRemovalsResponse {
+            confirmed: step.outcome.confirmed,
+        };
+        let done = mutate(
+            &self.core,
+            "ConfirmRemovals",
+            request,
+            |r| &r.request_id,
+            intent,
+            answer,
+        )
+        .await?;
+        // It is recorded; now the node hears it. A call that is sent again tells it again, which does no harm: the node takes it only
+        // for that very state.
+        let told = name.parse().is_ok_and(|name: Name| self.core.live().confirm(&name, at));
+        if !told {
+            return Err(errors::with_reason(
+                Code::Unavailable,
+                "SESSION_LOST",
+                format!("node {name} has just lost its connection; confirm again when it is back"),
+            ));
+        }
+        Ok(done)
     }
 }
 
@@ -113,11 +177,8 @@ impl Fleet {
     fn node(&self, state: &State, views: &Views, name: &Name) -> wire::Node {
         let view = views.get(name);
         let info = self.core.live().info(name).cloned();
-        let role = state
-            .cluster
-            .nodes
-            .get(name)
-            .map_or(wire::NodeRole::Unspecified, |record| record.role.into());
+        let record = state.cluster.nodes.get(name);
+        let role = record.map_or(wire::NodeRole::Unspecified, |record| record.role.into());
         wire::Node {
             name: name.to_string(),
             role: role.into(),
@@ -129,8 +190,8 @@ impl Fleet {
             facts: info.map(|info| info.facts),
             status: Some(converge::node_status(state, views, name)),
             vms: state.cluster.vms_on(name),
-            cordoned: false,
-            gone_since: None,
+            cordoned: record.is_some_and(|record| record.cordoned),
+            gone_since: record.and_then(|record| record.gone).map(Into::into),
         }
     }
 }

@@ -114,13 +114,9 @@ impl SliceService for Slices {
             vm: r.vm,
             expected: r.expected_revision,
         };
-        let answer = |step: &Step, settings: &Settings| {
-            let vm = named(step).zip(step.outcome.vm.as_ref());
-            let vm = vm.and_then(|(slice, name)| Some(view::vm(slice, slice.vms.get(name)?, settings)));
-            wire::AddVmResponse {
-                revision: At::of(step).revision,
-                vm,
-            }
+        let answer = |step: &Step, settings: &Settings| wire::AddVmResponse {
+            revision: At::of(step).revision,
+            vm: named_vm(step, settings),
         };
         mutate(&self.core, "AddVm", request, |r| &r.request_id, intent, answer).await
     }
@@ -137,8 +133,18 @@ impl SliceService for Slices {
         mutate(&self.core, "RemoveVm", request, |r| &r.request_id, intent, answer).await
     }
 
-    async fn move_vm(&self, _: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
-        Err(Status::unimplemented("not in this version"))
+    async fn move_vm(&self, request: Request<wire::MoveVmRequest>) -> Answer<wire::MoveVmResponse> {
+        let intent = |r: wire::MoveVmRequest| Intent::MoveVm {
+            slice: r.slice,
+            name: r.name,
+            worker: r.worker,
+            expected: r.expected_revision,
+        };
+        let answer = |step: &Step, settings: &Settings| wire::MoveVmResponse {
+            revision: At::of(step).revision,
+            vm: named_vm(step, settings),
+        };
+        mutate(&self.core, "MoveVm", request, |r| &r.request_id, intent, answer).await
     }
 
     async fn add_link(&self, request: Request<wire::AddLinkRequest>) -> Answer<wire::AddLinkResponse> {
@@ -398,6 +404,12 @@ fn deployed_at(step: &Step) -> At {
 
 fn named(step: &Step) -> Option<&Arc<Slice>> {
     step.state.cluster.slices.get(step.outcome.slices.first()?)
+}
+
+/// The VM that was added or moved.
+fn named_vm(step: &Step, settings: &Settings) -> Option<wire::Vm> {
+    let (slice, name) = named(step).zip(step.outcome.vm.as_ref())?;
+    Some(view::vm(slice, slice.vms.get(name)?, settings))
 }
 
 fn find<'a>(state: &'a State, name: &str) -> Result<&'a Arc<Slice>, Status> {

@@ -83,7 +83,15 @@ fn a_viewer_changes_nothing() {
         .collect();
     for path in allowed {
         let method = path.rsplit('/').next().unwrap();
-        let reads = ["Get", "List", "Watch", "Follow", "Check", "ServerReflectionInfo"];
+        let reads = [
+            "Explain",
+            "Get",
+            "List",
+            "Watch",
+            "Follow",
+            "Check",
+            "ServerReflectionInfo",
+        ];
         assert!(
             reads.iter().any(|read| method.starts_with(read)),
             "a viewer may call {path}"

@@ -17,7 +17,10 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{
     Hash, Name, PortName, VlanId,
@@ -26,6 +29,7 @@ use trunkline_proto::{
 };
 
 use crate::{
+    leftovers::{HeldBack, Orphan},
     model::{Frozen, Link, Position, Slice, Timestamp, Vm},
     transition::State,
 };
@@ -53,6 +57,10 @@ pub struct NodeView {
     pub seen: Position,
     /// Up to where it read back as gone what it should no longer have.
     pub clean: Position,
+    /// Things with our mark that it found and nobody wants.
+    pub orphans: Vec<Orphan>,
+    /// Removals that wait for an operator.
+    pub held: Option<Arc<HeldBack>>,
 }
 
 /// A version that a node did not take.

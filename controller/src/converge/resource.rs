@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
         };
         let view = match self.views.get(node) {
             Some(view) if view.connected && view.complete => view,
-            other => return Err((Health::Unknown, silence(node, other))),
+            other => return Err((Health::Unknown, self.why_silent(node, other))),
         };
         if let Some(refusal) = view.refused.get(key).filter(|r| r.hash == envelope.hash) {
             return Err((Health::Failed, format!("{node} refused {key}: {}", refusal.reason)));
@@ -135,21 +135,29 @@ impl<'a> Reader<'a> {
     pub(super) fn silence(&self, node: &Name) -> Option<String> {
         match self.views.get(node) {
             Some(view) if view.connected && view.complete => None,
-            other => Some(silence(node, other)),
+            other => Some(self.why_silent(node, other)),
         }
     }
-}
 
-fn silence(node: &Name, view: Option<&NodeView>) -> String {
-    match view {
-        Some(view) if view.connected => format!("{node} has connected; its full report has not come yet"),
-        Some(NodeView {
-            last_seen: Some(seen), ..
-        }) => {
-            format!("{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller")
+    fn why_silent(&self, node: &Name, view: Option<&NodeView>) -> String {
+        let record = self.state.cluster.nodes.get(node);
+        if let Some(gone) = record.and_then(|record| record.gone) {
+            return format!(
+                "{node} was declared gone at {gone}; start it again, or move its VMs away with `trunkctl node drain {node}`"
+            );
         }
-        _ => format!(
-            "{node} has not connected since the controller started; start its agent or mend its way to the controller"
-        ),
+        match view {
+            Some(view) if view.connected => format!("{node} has connected; its full report has not come yet"),
+            Some(NodeView {
+                last_seen: Some(seen), ..
+            }) => {
+                format!(
+                    "{node} is not connected, last heard at {seen}; start its agent or mend its way to the controller"
+                )
+            }
+            _ => format!(
+                "{node} has not connected since the controller started; start its agent or mend its way to the controller"
+            ),
+        }
     }
 }

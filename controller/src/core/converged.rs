@@ -158,7 +158,7 @@ impl Core {
         let (state, views) = (self.state(), self.views());
         let names = converge::slices_with_status(&state);
         known.states.retain(|name, _| names.contains(name));
-        let mut events = Vec::new();
+        let mut events = self.live().left_out();
         for name in names {
             let status = converge::slice_status(&state, &views, &name);
             if known.is_news(&status, &name, self.converging.has(&name)) {

@@ -1,18 +1,25 @@
 //! What is known only while the controller runs: sessions of nodes, and what they report. Not stored: nodes say it again.
 
+mod leftovers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
 use prost::Message;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
-    Digest, Name,
-    resource::{Envelope, Facts, Key, Observation, Spec, State as ResourceState},
+    Digest, Name, PortName, VlanId,
+    resource::{Envelope, Facts, Key, Kind, Observation, Probe, Spec, State as ResourceState},
     wire,
 };
 
+pub use leftovers::Leftovers;
+use leftovers::Told;
+
+use super::quota::{Quotas, Story};
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Refusal, Views},
@@ -24,8 +31,11 @@ use crate::{
 /// node was asked: one path for each of its peers, which is 17 KB for 241 of them.
 const FACTS_BYTES: usize = 32 << 10;
 
-/// Most journal entries that one report may cause: a node that fails altogether is one story, not a thousand.
-const EVENTS_PER_REPORT: usize = 20;
+/// The same for what is about VLAN 400, which the whole fleet shares: thousands of leases, hundreds of peers.
+const SHARED_FACTS_BYTES: usize = 512 << 10;
+
+/// After this long without another attempt the next one is news again.
+const SPELL: Duration = Duration::from_secs(600);
 
 /// One session among all since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +58,8 @@ pub struct NewSession {
     pub patience: Duration,
     /// Cancelled when a newer session takes over.
     pub cancel: CancellationToken,
+    /// Takes an operator's word for removals that the node holds back.
+    pub confirm: mpsc::Sender<Position>,
 }
 
 /// What people see of a session, also after it ended.
@@ -61,15 +73,21 @@ pub struct SessionInfo {
 
 /// Another process with the same certificate is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken;
+pub struct Taken {
+    /// It is the first such attempt for a while.
+    pub news: bool,
+}
 
 #[derive(Debug)]
 struct Session {
     id: SessionId,
     instance: String,
     cancel: CancellationToken,
+    confirm: mpsc::Sender<Position>,
     heard: Instant,
     held: Digest,
+    /// When another process was turned away last.
+    duplicate: Option<Instant>,
 }
 
 /// What came of a report.
@@ -87,6 +105,8 @@ pub struct Live {
     views: Views,
     infos: BTreeMap<Name, SessionInfo>,
     sessions: BTreeMap<Name, Session>,
+    quotas: Quotas,
+    told: BTreeMap<Name, Told>,
     last_id: u64,
 }
 
@@ -104,10 +124,14 @@ impl Live {
             digest,
             patience,
             cancel,
+            confirm,
         } = new;
-        if let Some(other) = self.sessions.get(&node) {
+        if let Some(other) = self.sessions.get_mut(&node) {
             if other.instance != instance && other.heard.elapsed() < patience {
-                return Err(Taken);
+                let before = other.duplicate.replace(Instant::now());
+                return Err(Taken {
+                    news: before.is_none_or(|before| before.elapsed() >= SPELL),
+                });
             }
             other.cancel.cancel();
         }
@@ -119,8 +143,10 @@ impl Live {
                 id,
                 instance,
                 cancel,
+                confirm,
                 heard: Instant::now(),
                 held: digest,
+                duplicate: None,
             },
         );
         self.infos.insert(node.clone(), info);
@@ -206,11 +232,11 @@ impl Live {
             }
             let wanted = wanted.filter(|wanted| wanted.hash == item.hash);
             bound(&mut item, wanted.map(AsRef::as_ref));
-            if let Some(wanted) = wanted
-                && observed.events.len() < EVENTS_PER_REPORT
-            {
+            if let Some(wanted) = wanted {
                 let before = view.observations.get(&item.key).map(|before| before.state);
-                observed.events.extend(event(node, actor, before, &item, wanted));
+                if changed(before, item.state) && self.quotas.admits(node, Story::States, Instant::now()) {
+                    observed.events.extend(event(node, actor, before, &item, wanted));
+                }
             }
             view.observations.insert(item.key.clone(), item);
         }
@@ -244,6 +270,29 @@ impl Live {
         }
     }
 
+    /// What of this, said by a node, may go into the journal.
+    pub fn admits(&mut self, node: &Name, story: Story) -> bool {
+        self.quotas.admits(node, story, Instant::now())
+    }
+
+    /// More of it came than is looked at.
+    pub fn leave_out(&mut self, node: &Name, story: Story, count: u64) {
+        if count > 0 {
+            self.quotas.leave_out(node, story, count, Instant::now());
+        }
+    }
+
+    /// What was left out of the journal and is to be told now.
+    pub(super) fn left_out(&mut self) -> Vec<NewEvent> {
+        self.quotas.over(Instant::now())
+    }
+
+    /// True when the node should have this, or had it not long ago.
+    pub fn knows(&self, node: &Name, key: &Key, desired: &NodeDesired) -> bool {
+        let seen = |view: &NodeView| view.observations.contains_key(key);
+        desired.resources.contains_key(key) || self.views.get(node).is_some_and(seen)
+    }
+
     /// A commit changed what these nodes should hold.
     pub(super) fn follow(&mut self, state: &State, touched: &BTreeSet<Name>) {
         for node in touched {
@@ -255,6 +304,7 @@ impl Live {
         let known = |node: &Name| state.cluster.nodes.contains_key(node) || self.sessions.contains_key(node);
         self.views.retain(|node, _| known(node));
         self.infos.retain(|node, _| known(node));
+        self.told.retain(|node, _| known(node));
     }
 
     /// What nodes report.
@@ -300,9 +350,33 @@ fn bound(item: &mut Observation, wanted: Option<&Envelope>) {
         facts,
         ..wire::Observation::default()
     };
-    if report.encoded_len() <= FACTS_BYTES {
+    if report.encoded_len() <= most_facts(&item.key) {
         item.facts = report.facts;
     }
+}
+
+/// The slice that a resource says it is of. What serves a whole VLAN does not say.
+pub fn owner(spec: &Spec) -> Option<Name> {
+    match spec {
+        Spec::Port(port) => port.owner.slice.parse().ok(),
+        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) | Spec::Probe(_) => None,
+    }
+}
+
+fn most_facts(key: &Key) -> usize {
+    let shared = [
+        (Kind::Dhcp, PortName::dhcp(VlanId::INTERNET).to_string()),
+        (Kind::Probe, Probe::name_of(VlanId::INTERNET)),
+    ];
+    let is_shared = shared
+        .iter()
+        .any(|(kind, name)| key.kind == *kind && key.name.as_str() == name);
+    if is_shared { SHARED_FACTS_BYTES } else { FACTS_BYTES }
+}
+
+/// It failed, or it no longer fails.
+fn changed(before: Option<ResourceState>, now: ResourceState) -> bool {
+    (before == Some(ResourceState::Failed)) != (now == ResourceState::Failed)
 }
 
 fn event(
@@ -322,10 +396,7 @@ fn event(
         (true, true) | (false, false) => return None,
     };
     let spec = wanted.open().ok();
-    let slice = spec.as_ref().and_then(|spec| match spec {
-        Spec::Port(port) => port.owner.slice.parse().ok(),
-        Spec::Trunk(_) | Spec::Gateway(_) | Spec::Dhcp(_) | Spec::Nat(_) | Spec::Flows(_) | Spec::Probe(_) => None,
-    });
+    let slice = spec.as_ref().and_then(owner);
     let vlan = spec.and_then(|spec| spec.vlan());
     Some(NewEvent {
         kind,

@@ -13,6 +13,7 @@
 mod converged;
 mod history;
 mod live;
+mod quota;
 mod timer;
 mod writer;
 
@@ -31,13 +32,14 @@ use tokio_util::sync::CancellationToken;
 use trunkline_proto::Name;
 
 pub use history::{Commit, Compacted, SliceChange};
-pub use live::{Live, NewSession, SessionId, SessionInfo, Taken};
+pub use live::{Leftovers, Live, NewSession, SessionId, SessionInfo, Taken, owner};
+pub use quota::Story;
 pub use writer::{CoreError, Mutation};
 
 use crate::{
     compile::NodeDesired,
     converge::Views,
-    journal::Journal,
+    journal::{self, Journal},
     metrics::CoreMetrics,
     model::{Cluster, Timestamp, rows},
     requests::Requests,
@@ -52,8 +54,8 @@ const OTHER_ROWS: [&str; 2] = ["event/", "request/"];
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Journal entries.
-    pub events: usize,
+    /// Of the journal.
+    pub events: journal::Bounds,
     /// Answers.
     pub requests: usize,
     /// Commits for watches.

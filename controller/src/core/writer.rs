@@ -185,7 +185,10 @@ impl Core {
         let span = info_span!("transition", actor);
         // Resources carry the context of the call that changed them, not of this span: the push is its sibling.
         let traceparent = telemetry::current_traceparent();
-        let connected: BTreeSet<Name> = self.live().connected();
+        let (connected, held): (BTreeSet<Name>, _) = {
+            let live = self.live();
+            (live.connected(), live.held())
+        };
         let missing = state.cluster.meta.probe_secret.is_none();
         let fresh_secret = missing.then(draw_secret).flatten();
         let cx = Context {
@@ -193,6 +196,7 @@ impl Core {
             actor,
             settings: &self.settings,
             connected: &connected,
+            held: &held,
             traceparent: &traceparent,
             fresh_secret: fresh_secret.as_ref(),
         };

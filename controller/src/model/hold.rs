@@ -49,6 +49,8 @@ impl Cluster {
         let position = self.position();
         for record in self.nodes.values_mut() {
             record.changed = position;
+            // What became of it after the export was made is not known.
+            record.gone = None;
         }
         let (mut vlans, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for slice in self.slices.values() {

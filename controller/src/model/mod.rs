@@ -9,6 +9,7 @@
 //! A VLAN or an address of VLAN 400 is in use while a draft, a deployed revision or a departure holds it.
 
 mod hold;
+mod node;
 mod probe;
 pub mod rows;
 mod slice;
@@ -21,9 +22,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use trunkline_proto::{LinkSubnet, Name, VlanId, VmId, wire};
+use trunkline_proto::{LinkSubnet, Name, VlanId, VmId};
 
 pub use hold::Hold;
+pub use node::{Given, NodeRecord, NodeRole};
 pub use probe::ProbeSecret;
 pub use slice::{Frozen, Interface, Link, Pool, Slice, VlanRange, Vm};
 pub use time::Timestamp;
@@ -80,36 +82,11 @@ pub struct Position {
     pub generation: u64,
 }
 
-/// What a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeRole {
-    /// Runs VMs.
-    Worker,
-    /// Gives VLANs their gateway, DHCP and internet.
-    Netnode,
-}
-
-impl From<NodeRole> for wire::NodeRole {
-    fn from(role: NodeRole) -> Self {
-        match role {
-            NodeRole::Worker => Self::Worker,
-            NodeRole::Netnode => Self::Netnode,
-        }
+impl Position {
+    /// Nothing was ever told.
+    pub fn is_start(&self) -> bool {
+        *self == Self::default()
     }
-}
-
-/// A node that joined.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRecord {
-    /// From its certificate.
-    pub role: NodeRole,
-    /// Its first session.
-    pub first_seen: Timestamp,
-    /// Where its desired state last changed.
-    pub changed: Position,
-    /// Digest of its desired state at that point, in hex: tells after a restart whether new settings changed it.
-    pub digest: String,
 }
 
 /// What a deployed revision stopped using. Its VLANs and addresses are nobody else's until it is over.
@@ -173,6 +150,13 @@ impl Cluster {
         self.slices
             .values()
             .filter_map(|slice| Some((slice, slice.deployed()?)))
+    }
+
+    /// The slice whose deployed link has this VLAN. VLAN 400 is everybody's.
+    pub fn slice_on(&self, vlan: VlanId) -> Option<&Name> {
+        let has = |frozen: &Frozen| frozen.links.values().any(|link| link.vlan == vlan);
+        let found = self.deployed().find(|(_, frozen)| has(frozen));
+        found.map(|(slice, _)| &slice.name)
     }
 
     /// VMs placed on a node, in drafts or deployed; one that is in both counts once.

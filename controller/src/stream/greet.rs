@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Streaming};
 use trunkline_proto::{
@@ -17,13 +17,17 @@ use super::{
 };
 use crate::{
     api::errors,
-    core::{Core, NewSession, SessionId, SessionInfo, now},
+    core::{Core, NewSession, SessionId, SessionInfo, Story, Taken, now},
     listener::PeerInfo,
+    model::Position,
     transition::{Intent, NewEvent},
 };
 
 /// Longest wait for the first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Confirmations that wait for the session; one is the rule.
+const CONFIRMATIONS: usize = 4;
 
 /// A node that was let in.
 pub(super) struct Greeted {
@@ -33,6 +37,8 @@ pub(super) struct Greeted {
     pub(super) id: SessionId,
     /// Cancelled when a newer session takes over, and when the controller stops.
     pub(super) cancel: CancellationToken,
+    /// Operators' words for removals that the node holds back.
+    pub(super) confirmed: mpsc::Receiver<Position>,
 }
 
 /// Lets a node in: its Hello is right, it comes from this cluster, and no other process has its name.
@@ -68,24 +74,7 @@ pub(super) async fn greet(
         may_join(core, &greeting, peer).await?;
     }
     let cancel = core.stopping().child_token();
-    let id = begin(core, timing, peer, &greeting, &cancel)?;
-    join(core, &greeting, id, peer).await?;
-    let actor = peer.identity.to_string();
-    Ok(Greeted {
-        greeting,
-        actor,
-        id,
-        cancel,
-    })
-}
-
-fn begin(
-    core: &Core,
-    timing: Timing,
-    peer: &PeerInfo,
-    greeting: &Greeting,
-    cancel: &CancellationToken,
-) -> Result<SessionId, Refused> {
+    let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
     let session = NewSession {
         node: greeting.node.clone(),
         instance: greeting.instance.clone(),
@@ -97,14 +86,39 @@ fn begin(
         digest: greeting.digest,
         patience: timing.patience(),
         cancel: cancel.clone(),
+        confirm,
     };
-    core.live().begin(session, now()).map_err(|_| {
-        let message = format!(
-            "{} is connected already, from another process: stop one of the two, or give this one a certificate of its own",
-            peer.identity
-        );
-        Refused::new(Code::AlreadyExists, "IDENTITY_IN_USE", message)
+    let begun = core.live().begin(session, now());
+    let id = match begun {
+        Ok(id) => id,
+        Err(taken) => return Err(duplicate(core, &greeting.node, peer, taken).await),
+    };
+    join(core, &greeting, id, peer).await?;
+    let actor = peer.identity.to_string();
+    Ok(Greeted {
+        greeting,
+        actor,
+        id,
+        cancel,
+        confirmed,
     })
+}
+
+/// Another process has the node's name. The first attempt for a while is told to everybody.
+async fn duplicate(core: &Arc<Core>, node: &Name, peer: &PeerInfo, taken: Taken) -> Refused {
+    let who = &peer.identity;
+    if taken.news {
+        let message = format!(
+            "{who} is connected, and another process with its certificate was turned away, from {}: stop one of the two, or give it a \
+             certificate of its own",
+            peer.address
+        );
+        journal(core, "node.duplicate", who.to_string(), node, message).await;
+    }
+    let message = format!(
+        "{who} is connected already, from another process: stop one of the two, or give this one a certificate of its own"
+    );
+    Refused::new(Code::AlreadyExists, "IDENTITY_IN_USE", message)
 }
 
 /// Makes the node known, or says why it cannot be.
@@ -138,9 +152,15 @@ async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerI
 
 /// A session began or ended: the journal, the gauge, and whoever watches the status.
 pub(super) async fn journal(core: &Arc<Core>, kind: &'static str, actor: String, node: &Name, message: String) {
-    let connected = core.live().connected().len();
+    let (connected, told) = {
+        let mut live = core.live();
+        (live.connected().len(), live.admits(node, Story::Sessions))
+    };
     core.metrics().of_sessions(connected);
     core.touch_status();
+    if !told {
+        return;
+    }
     let event = NewEvent {
         kind,
         actor,

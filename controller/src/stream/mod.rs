@@ -17,6 +17,7 @@ mod greet;
 mod hello;
 mod protocol;
 mod report;
+mod sane;
 mod session;
 #[cfg(test)]
 mod tests;

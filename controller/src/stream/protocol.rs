@@ -9,7 +9,11 @@ use trunkline_proto::{
 };
 
 use super::{difference, hello::Greeting};
-use crate::{compile::NodeDesired, converge::Refusal, model::Position};
+use crate::{
+    compile::NodeDesired,
+    converge::Refusal,
+    model::{NodeRecord, Position},
+};
 
 /// Most entries of an inventory. The largest node has some thousands of resources.
 const INVENTORY: usize = 200_000;
@@ -19,10 +23,12 @@ const REASON_BYTES: usize = 1024;
 
 /// What the node should hold, and the order in which it says so.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct Target<'a> {
     pub(super) desired: Arc<NodeDesired>,
     /// The cluster's position, of the same moment.
     pub(super) position: Position,
+    /// What is known of the node for good; `None` for one that is being removed.
+    pub(super) record: Option<&'a NodeRecord>,
 }
 
 /// The node, or we, broke the protocol; the session ends.
@@ -59,6 +65,8 @@ pub(super) struct Taken {
     pub(super) position: Position,
     pub(super) digest: Digest,
     pub(super) refused: Vec<(Key, Refusal)>,
+    /// Removals that it holds back until an operator confirms them.
+    pub(super) held_removals: u32,
     /// Refusals of what was never sent.
     pub(super) unknown: u64,
 }
@@ -86,7 +94,11 @@ pub(super) struct Protocol {
     position: Position,
     /// The node never held anything of this cluster: it must hear its name once, even if there is nothing for it.
     fresh: bool,
+    /// It acknowledged in this session what it holds: then that is just what it was given.
+    acked: bool,
     digest: Digest,
+    /// What it said of itself at first.
+    greeted: Digest,
     phase: Phase,
 }
 
@@ -102,7 +114,9 @@ impl Protocol {
             cluster_id: cluster_id.to_owned(),
             position: greeting.position,
             fresh: greeting.fresh,
+            acked: false,
             digest: greeting.digest,
+            greeted: greeting.digest,
             phase,
         }
     }
@@ -135,6 +149,7 @@ impl Protocol {
             }
         };
         let position = self.new_position(target)?;
+        let removals_intended = self.only_asked_for(target) && (self.acked || self.fits(target, &held));
         let head = Update {
             cluster_id: self.cluster_id.clone(),
             term: position.term,
@@ -144,7 +159,7 @@ impl Protocol {
             upserts: Vec::new(),
             removals: Vec::new(),
             last: false,
-            removals_intended: true,
+            removals_intended,
         };
         let parts = difference::update(&head, &held, &target.desired);
         self.phase = Phase::Taking {
@@ -152,6 +167,24 @@ impl Protocol {
             position,
         };
         Ok(Next::Update(parts))
+    }
+
+    /// True when nothing but operators' intents lies between what the node holds and the target: no restore, no other settings.
+    fn only_asked_for(&self, target: &Target) -> bool {
+        let unasked = target.record.map(|record| record.unasked).unwrap_or_default();
+        self.position.term == target.position.term && self.position >= unasked
+    }
+
+    /// True when the node holds what it was given where it says it is, as far as that is still known.
+    fn fits(&self, target: &Target, held: &BTreeMap<Key, Hash>) -> bool {
+        let given = target.record.and_then(|record| record.given_at(self.position));
+        let same = given.is_none_or(|given| given == hex::encode(self.digest.to_vec()));
+        let old = |key: &Key| target.desired.since(key) <= self.position;
+        let resources = &target.desired.resources;
+        let same = same && self.digest == self.greeted;
+        same && resources
+            .iter()
+            .all(|(key, envelope)| !old(key) || held.get(key) == Some(&envelope.hash))
     }
 
     /// Where the desired state last changed; after a restore, or for a new node, where the cluster is.
@@ -193,7 +226,7 @@ impl Protocol {
             term,
             generation,
             refused,
-            held_removals: _,
+            held_removals,
         } = ack;
         let broken = Broken::Ack { term, generation };
         let Phase::Taking { target, position } = &self.phase else {
@@ -212,9 +245,11 @@ impl Protocol {
         self.digest = target.digest;
         self.position = position;
         self.fresh = false;
+        self.acked = true;
         self.phase = Phase::Known(difference::held(&target));
         let unknown = u64::try_from(sent - refused.len()).unwrap_or(u64::MAX);
         Ok(Taken {
+            held_removals,
             position,
             digest: target.digest,
             refused,

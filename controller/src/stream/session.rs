@@ -28,6 +28,7 @@ use crate::{
     compile::NodeDesired,
     core::{Core, SessionId, now},
     listener::PeerInfo,
+    model::Position,
 };
 
 /// Longest wait for room to say why a session ended.
@@ -52,6 +53,8 @@ struct Session {
     /// When a node that owes an answer is given up.
     answer: Option<Instant>,
     cancel: CancellationToken,
+    /// Operators' words for removals that the node holds back.
+    confirmed: mpsc::Receiver<Position>,
     /// Open from an update's first part to its acknowledgement.
     push: Option<tracing::Span>,
 }
@@ -96,6 +99,7 @@ impl Session {
             actor,
             id,
             cancel,
+            confirmed,
         } = greeted;
         let state = core.state();
         let meta = &state.cluster.meta;
@@ -121,6 +125,7 @@ impl Session {
             timing,
             id,
             cancel,
+            confirmed,
         }
     }
 
@@ -131,7 +136,7 @@ impl Session {
                 return status;
             }
             let answer = self.answer;
-            // Every arm may be cancelled: `reserve`, `message`, `changed` and `tick` lose nothing, the others only wait.
+            // Every arm may be cancelled: `reserve`, `message`, `changed`, `recv` and `tick` lose nothing, the others only wait.
             let ended = tokio::select! {
                 permit = out.reserve(), if !self.queue.is_empty() => match permit {
                     Ok(permit) => { self.send(permit); None }
@@ -139,6 +144,7 @@ impl Session {
                 },
                 received = inbound.message() => self.receive(received).await.err(),
                 changed = self.desired.changed() => changed.err().map(|_| gone(&self.node)),
+                Some(at) = self.confirmed.recv() => { self.confirm(at); None }
                 _ = self.beat.tick() => { self.heartbeat(); None }
                 () = sleep_until(self.silence) => Some(errors::with_reason(
                     Code::DeadlineExceeded, "NODE_SILENT", "the node missed three heartbeats")),
@@ -160,9 +166,11 @@ impl Session {
         // First what wakes us, then what it is about: a change that comes between the two wakes us once more, none is missed.
         self.desired.mark_unchanged();
         let state = self.core.state();
+        let record = state.cluster.nodes.get(&self.node);
         let target = Target {
             desired: state.node_desired(&self.node),
             position: state.cluster.position(),
+            record,
         };
         let next = self.protocol.next(&target);
         match next.map_err(|broken| errors::with_reason(Code::FailedPrecondition, "PROTOCOL", broken.to_string()))? {
@@ -202,11 +210,18 @@ impl Session {
 
     fn send(&mut self, permit: mpsc::Permit<'_, Result<ControllerMessage, Status>>) {
         let Some(next) = self.queue.pop_front() else { return };
-        // The clock of an answer runs from the last word of the question; a heartbeat is no question.
-        if !matches!(next.message, Some(ToNode::Heartbeat(_))) {
+        // The clock of an answer runs from the last word of the question; these two are no questions.
+        if !matches!(next.message, Some(ToNode::Heartbeat(_) | ToNode::Confirm(_))) {
             self.answer = self.protocol.waiting().then(|| Instant::now() + self.timing.ack);
         }
         permit.send(Ok(next));
+    }
+
+    fn confirm(&mut self, at: Position) {
+        tracing::info!(node = %self.node, generation = at.generation, "removals confirmed");
+        let Position { term, generation } = at;
+        self.queue
+            .push_back(message(ToNode::Confirm(wire::Confirm { term, generation })));
     }
 
     fn heartbeat(&mut self) {
@@ -270,6 +285,10 @@ impl Session {
         self.core.metrics().drop_items("refusal", taken.unknown);
         for (key, refusal) in &taken.refused {
             tracing::warn!(node = %self.node, %key, reason = refusal.reason, "resource refused");
+        }
+        if taken.held_removals > 0 {
+            let (count, generation) = (taken.held_removals, taken.position.generation);
+            tracing::warn!(node = %self.node, count, generation, "the node holds removals back");
         }
         let mut live = self.core.live();
         let desired = self.core.state().node_desired(&self.node);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     compile::NodeDesired,
-    model::{NodeRole, Position},
+    model::{NodeRecord, NodeRole, Position, Timestamp},
 };
 
 fn at(term: u64, generation: u64) -> Position {
@@ -45,10 +45,11 @@ fn greeting(position: Position, digest: Digest) -> Greeting {
     }
 }
 
-fn target(desired: &Arc<NodeDesired>, position: Position) -> Target {
+fn target(desired: &Arc<NodeDesired>, position: Position) -> Target<'static> {
     Target {
         desired: desired.clone(),
         position,
+        record: None,
     }
 }
 
@@ -109,6 +110,46 @@ fn after_a_restore_a_node_is_told_under_the_new_term() {
         .unwrap();
     let update = update(protocol.next(&target(&wanted, at(2, 40))).unwrap());
     assert_eq!((update.term, update.generation, update.upserts.len()), (2, 40, 1));
+}
+
+/// What a node that says it is at `position` and holds `held` is told of its removals, on the way to `wanted`.
+fn intended(position: Position, held: &NodeDesired, wanted: &Arc<NodeDesired>, record: &NodeRecord) -> bool {
+    let mut protocol = Protocol::new("c1", &greeting(position, held.digest));
+    let target = Target {
+        record: Some(record),
+        ..target(wanted, wanted.changed)
+    };
+    assert_eq!(protocol.next(&target).unwrap(), Next::Inventory);
+    let entry = |e: &Arc<Envelope>| wire::Held {
+        key: Some((&e.key).into()),
+        hash: e.hash.to_vec(),
+    };
+    let held = held.resources.values().map(entry).collect();
+    protocol.on_inventory(wire::Inventory { held, last: true }).unwrap();
+    update(protocol.next(&target).unwrap()).removals_intended
+}
+
+#[test]
+fn removals_are_intended_when_nothing_but_intents_lies_between_what_the_node_holds_and_the_target() {
+    let (given, wanted) = (desired(at(2, 5), &[110, 120]), desired(at(2, 9), &[110]));
+    let hex = |of: &NodeDesired| hex::encode(of.digest.to_vec());
+    let mut record = NodeRecord::new(NodeRole::Worker, Timestamp::default(), given.changed, hex(&given));
+    record.change(wanted.changed, hex(&wanted));
+    assert!(intended(at(2, 5), &given, &wanted, &record));
+    assert!(
+        intended(at(2, 8), &given, &wanted, &record),
+        "nothing changed for it meanwhile"
+    );
+    assert!(
+        intended(at(2, 3), &given, &wanted, &record),
+        "what it had then is no longer known"
+    );
+    assert!(!intended(at(1, 99), &given, &wanted, &record), "before a restore");
+    let stray = desired(at(2, 5), &[110, 130]);
+    assert!(!intended(at(2, 5), &stray, &wanted, &record), "it was never given that");
+    record.unasked = at(2, 7);
+    assert!(!intended(at(2, 5), &given, &wanted, &record), "other settings since");
+    assert!(intended(at(2, 7), &given, &wanted, &record), "it has had that");
 }
 
 #[test]

@@ -27,7 +27,12 @@ pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, touch
         if gone.is_empty() {
             continue;
         }
-        let told = gone.nodes.into_iter().filter(|node| touched.contains(node));
+        // One that was declared gone is cut off: so an operator has vouched.
+        let alive = |node: &Name| cluster.nodes.get(node).is_some_and(|record| record.gone.is_none());
+        let told = gone
+            .nodes
+            .into_iter()
+            .filter(|node| touched.contains(node) && alive(node));
         let waiting: BTreeMap<Name, _> = told.map(|node| (node, position)).collect();
         let free_at = waiting.is_empty().then(|| cx.now.after(cx.settings.quarantine));
         let departure = departure(slice, gone.links, gone.addresses, waiting, free_at);
@@ -126,6 +131,19 @@ pub(super) fn strike(cluster: &mut Cluster, node: &Name, cx: &Context, done: imp
                 departure.free_at = Some(free_at);
             }
         }
+    }
+}
+
+/// A node that was declared gone is there after all: what nobody has got yet waits for it again, until it is clean of all that it is
+/// not to have now.
+pub(super) fn await_again(cluster: &mut Cluster, node: &Name, changed: crate::model::Position) {
+    for departure in cluster.departures.values_mut() {
+        departure.waiting.insert(node.clone(), changed);
+        departure.free_at = None;
+    }
+    if let Some(hold) = &mut cluster.meta.hold {
+        hold.waiting.insert(node.clone());
+        hold.free_at = None;
     }
 }
 

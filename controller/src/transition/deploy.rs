@@ -102,7 +102,7 @@ type Vms = std::collections::BTreeMap<Name, Arc<crate::model::Vm>>;
 type Links = std::collections::BTreeMap<Name, Arc<crate::model::Link>>;
 
 /// Adds a revision, makes it the deployed one, and lets the oldest go. Its position is set once it is known.
-fn push(slice: &mut Slice, vms: Vms, links: Links, cx: &Context) -> u32 {
+pub(super) fn push(slice: &mut Slice, vms: Vms, links: Links, cx: &Context) -> u32 {
     let number = slice.next_number;
     let frozen = Frozen {
         number,

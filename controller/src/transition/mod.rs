@@ -16,6 +16,7 @@ mod depart;
 mod deploy;
 mod draft;
 mod edit;
+mod life;
 mod node;
 mod rejection;
 mod rollback;
@@ -24,7 +25,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{Name, VlanId, wire};
 
@@ -33,7 +37,8 @@ pub use rejection::{Conflict, Rejection, Violation};
 pub use state::{LoadError, State, Step};
 
 use crate::{
-    model::{NodeRole, ProbeSecret, Timestamp},
+    leftovers::HeldBack,
+    model::{NodeRole, Position, ProbeSecret, Timestamp},
     settings::Settings,
 };
 
@@ -48,6 +53,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// Nodes with a session: placement prefers them, and a connected one cannot be removed.
     pub connected: &'a BTreeSet<Name>,
+    /// What connected nodes hold back at this moment.
+    pub held: &'a BTreeMap<Name, Arc<HeldBack>>,
     /// W3C trace context of the request; may be empty.
     pub traceparent: &'a str,
     /// Drawn by the caller for a cluster that has none.
@@ -88,6 +95,17 @@ pub enum Intent {
         slice: String,
         /// The VM.
         name: String,
+        /// 0: not checked.
+        expected: u64,
+    },
+    /// Move a VM of a draft to another worker.
+    MoveVm {
+        /// The slice.
+        slice: String,
+        /// The VM.
+        name: String,
+        /// Where to.
+        worker: String,
         /// 0: not checked.
         expected: u64,
     },
@@ -136,6 +154,32 @@ pub enum Intent {
     RemoveNode {
         /// The node.
         name: String,
+    },
+    /// Close a worker to new VMs, or open it again.
+    CordonNode {
+        /// The worker.
+        name: String,
+        /// False: it takes VMs again.
+        cordoned: bool,
+    },
+    /// Move every VM away from a worker, and close it.
+    DrainNode {
+        /// The worker.
+        name: String,
+        /// Worker that takes them all; empty: each is placed anew.
+        onto: String,
+    },
+    /// A node is dead and cut off: nobody waits for it until it connects again.
+    DeclareNodeGone {
+        /// The node.
+        name: String,
+    },
+    /// Removals that a node holds back are meant. This changes nothing here; the caller tells the node.
+    ConfirmRemovals {
+        /// The node.
+        name: String,
+        /// The desired state that they belong to.
+        at: Position,
     },
     /// A node's session began.
     NodeJoined {
@@ -214,8 +258,7 @@ impl From<&Change> for wire::Change {
 /// An entry for the journal; the caller adds the sequence and the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// `slice.applied`, `slice.deployed`, `slice.undeployed`, `slice.rolledback`, `slice.deleted`, `slice.gone`,
-    /// `node.joined`, `node.removed`, `vlan.freed`, `restore.settled`.
+    /// One of [`journal::KINDS`](crate::journal::KINDS).
     pub kind: &'static str,
     /// Who caused it.
     pub actor: String,
@@ -242,8 +285,25 @@ pub struct Outcome {
     pub link: Option<Name>,
     /// Deployment that is now desired state.
     pub number: Option<u32>,
-    /// VLANs and addresses that a rollback had to change, in words.
+    /// VLANs and addresses that a rollback had to change, and workers that it brought back, in words.
     pub renumbered: Vec<String>,
+    /// VMs that a drain moved.
+    pub moved: Vec<Moved>,
+    /// Removals that were confirmed.
+    pub confirmed: u32,
+}
+
+/// A VM that goes from one worker to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Its slice.
+    pub slice: Name,
+    /// Its name.
+    pub vm: Name,
+    /// Where it was.
+    pub from: Name,
+    /// Where it goes.
+    pub to: Name,
 }
 
 /// An event of `cx.actor`; the revision is set when the commit's is known.

@@ -6,7 +6,7 @@ use trunkline_proto::{Digest, Name};
 
 use super::{
     Context, Rejection,
-    depart::{release, strike},
+    depart::{await_again, release, strike},
     edit::parse,
     event,
     state::Draft,
@@ -16,7 +16,7 @@ use crate::model::{Cluster, NodeRecord, NodeRole, Position};
 pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Context) -> Result<Draft, Rejection> {
     if let Some(known) = cluster.nodes.get(&name) {
         return if known.role == role {
-            Ok(Draft::default())
+            Ok(returned(cluster, &name, cx))
         } else {
             Err(refuse(
                 "ROLE_CHANGED",
@@ -35,17 +35,14 @@ pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Con
         }
         cluster.meta.netnode = Some(name.clone());
     }
-    let record = NodeRecord {
-        role,
-        first_seen: cx.now,
-        // One that the export does not know may have been given anything since.
-        changed: cluster
-            .meta
-            .hold
-            .as_ref()
-            .map_or(Position::default(), |_| cluster.position()),
-        digest: hex::encode(Digest::default().to_vec()),
-    };
+    // One that the export does not know may have been given anything since.
+    let changed = cluster
+        .meta
+        .hold
+        .as_ref()
+        .map_or(Position::default(), |_| cluster.position());
+    let digest = hex::encode(Digest::default().to_vec());
+    let record = NodeRecord::new(role, cx.now, changed, digest);
     if let Some(hold) = &mut cluster.meta.hold {
         hold.waiting.insert(name.clone());
         hold.free_at = None;
@@ -58,29 +55,46 @@ pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Con
     Ok(draft)
 }
 
+/// One that was declared gone is there after all.
+fn returned(cluster: &mut Cluster, name: &Name, cx: &Context) -> Draft {
+    let mut draft = Draft::default();
+    let Some(record) = cluster.nodes.get_mut(name) else {
+        return draft;
+    };
+    let Some(gone) = record.gone.take() else { return draft };
+    let changed = record.changed;
+    await_again(cluster, name, changed);
+    let text = format!(
+        "node {name}, which was declared gone at {gone}, has connected again; it removes what it should no longer have"
+    );
+    let mut event = event("node.returned", cx, None, text);
+    event.node = Some(name.clone());
+    draft.events.push(event);
+    draft
+}
+
 pub(super) fn remove(cluster: &mut Cluster, name: &str, cx: &Context) -> Result<Draft, Rejection> {
     let name = parse("name", name)?;
     if !cluster.nodes.contains_key(&name) {
-        return Err(Rejection::NotFound {
-            kind: "node",
-            name: name.to_string(),
-        });
+        return Err(missing(&name));
     }
     if cx.connected.contains(&name) {
-        let text = format!("node {name} is connected; stop it first");
+        let text = format!("node {name} is connected; stop its agent first");
         return Err(refuse("CONNECTED", &name, text));
     }
     let vms = cluster.vms_on(&name);
     if vms > 0 {
-        let text = format!("{vms} VM(s) are placed on node {name}; move or remove them and deploy, then try again");
+        let text = format!(
+            "{vms} VM(s) are placed on node {name}; move them away with `trunkctl node drain {name}`, then try again"
+        );
         return Err(refuse("IN_USE", &name, text));
     }
     cluster.nodes.remove(&name);
     if cluster.meta.netnode.as_ref() == Some(&name) {
         cluster.meta.netnode = None;
     }
-    strike(cluster, &name, cx, |_| true);
     let mut draft = Draft::default();
+    strike_and_tell(cluster, &name, cx, &mut draft, |_| true);
     let mut event = event("node.removed", cx, None, format!("node {name} was removed for good"));
     event.node = Some(name);
     draft.events.push(event);
@@ -92,17 +106,28 @@ pub(super) fn clean(cluster: &mut Cluster, name: &Name, term: u64, generation: u
     let mut draft = Draft::default();
     // A node cannot have cleaned what it has not been told yet.
     if clean <= cluster.position() {
-        let before = going(cluster);
-        strike(cluster, name, cx, |removal| removal <= clean);
-        for (slice, uid) in before.difference(&going(cluster)) {
-            let now = cluster.slices.get(slice).filter(|s| s.uid == *uid);
-            if now.is_none_or(|s| s.deployed.is_none()) {
-                let text = format!("slice {slice} is gone from every host");
-                draft.events.push(event("slice.gone", cx, Some(slice), text));
-            }
-        }
+        strike_and_tell(cluster, name, cx, &mut draft, |removal| removal <= clean);
     }
     draft
+}
+
+/// Strikes a node off what waits for it, and tells of slices that no node has any more.
+pub(super) fn strike_and_tell(
+    cluster: &mut Cluster,
+    name: &Name,
+    cx: &Context,
+    draft: &mut Draft,
+    done: impl Fn(Position) -> bool,
+) {
+    let before = going(cluster);
+    strike(cluster, name, cx, done);
+    for (slice, uid) in before.difference(&going(cluster)) {
+        let now = cluster.slices.get(slice).filter(|s| s.uid == *uid);
+        if now.is_none_or(|s| s.deployed.is_none()) {
+            let text = format!("slice {slice} is gone from every host");
+            draft.events.push(event("slice.gone", cx, Some(slice), text));
+        }
+    }
 }
 
 /// Slices of which some node still has to take something away.
@@ -129,7 +154,14 @@ pub(super) fn tick(cluster: &mut Cluster, cx: &Context) -> Draft {
     draft
 }
 
-fn refuse(kind: &'static str, node: &Name, description: String) -> Rejection {
+pub(super) fn missing(node: &Name) -> Rejection {
+    Rejection::NotFound {
+        kind: "node",
+        name: node.to_string(),
+    }
+}
+
+pub(super) fn refuse(kind: &'static str, node: &Name, description: String) -> Rejection {
     Rejection::Precondition {
         kind,
         subject: format!("node {node}"),

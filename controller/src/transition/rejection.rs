@@ -42,7 +42,7 @@ pub enum Rejection {
     /// Something else must be done first.
     #[error("{description}")]
     Precondition {
-        /// `LINKED`, `CONNECTED`, `IN_USE`, `OTHER_NETNODE`, `ROLE_CHANGED`, `WORKER_GONE`.
+        /// As the table of the API's errors lists them.
         kind: &'static str,
         /// `vm web`, `node w1`.
         subject: String,
@@ -98,6 +98,11 @@ impl Mistakes {
     /// The value, or a mistake in its place.
     pub(crate) fn take<T>(&mut self, field: impl Into<String>, value: Result<T, Invalid>) -> Option<T> {
         value.map_err(|problem| self.add(field, problem)).ok()
+    }
+
+    /// All of them.
+    pub(crate) fn into_list(self) -> Vec<Violation> {
+        self.0
     }
 
     /// `Ok` when there was none. Only when nothing but exhaustion was found is it called that.

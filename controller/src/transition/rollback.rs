@@ -15,7 +15,7 @@ type Restored = (BTreeMap<Name, Arc<Vm>>, BTreeMap<Name, Arc<Link>>, Vec<String>
 
 /// The revision with new values where another holds the old ones. The draft stays as it is, and nothing of it is taken.
 pub(super) fn restore(cluster: &Cluster, slice: &Slice, wanted: &Frozen, cx: &Context) -> Result<Restored, Rejection> {
-    workers(cluster, wanted)?;
+    workers(cluster, slice, wanted)?;
     let mut rollback = Rollback {
         slice,
         cx,
@@ -38,8 +38,9 @@ pub(super) fn restore(cluster: &Cluster, slice: &Slice, wanted: &Frozen, cx: &Co
         rollback.macs(vm);
         rollback.internet(vm);
     }
-    let Rollback { mistakes, told, .. } = rollback;
+    let Rollback { mistakes, mut told, .. } = rollback;
     mistakes.finish()?;
+    told.extend(moves(slice, wanted));
     let vms = vms.into_iter().map(|(name, vm)| {
         let same = wanted.vms.get(&name).filter(|w| ***w == vm).cloned();
         (name, same.unwrap_or_else(|| Arc::new(vm)))
@@ -47,13 +48,24 @@ pub(super) fn restore(cluster: &Cluster, slice: &Slice, wanted: &Frozen, cx: &Co
     Ok((vms.collect(), links, told))
 }
 
-fn workers(cluster: &Cluster, wanted: &Frozen) -> Result<(), Rejection> {
+fn workers(cluster: &Cluster, slice: &Slice, wanted: &Frozen) -> Result<(), Rejection> {
     for vm in wanted.vms.values() {
-        let known = cluster
-            .nodes
-            .get(&vm.worker)
-            .is_some_and(|n| n.role == NodeRole::Worker);
-        if !known {
+        let record = cluster.nodes.get(&vm.worker).filter(|n| n.role == NodeRole::Worker);
+        let there = slice.deployed().and_then(|now| now.vms.get(&vm.name));
+        let there = there.is_some_and(|now| now.id == vm.id && now.worker == vm.worker);
+        if record.is_some_and(|record| record.cordoned) && !there {
+            return Err(Rejection::Precondition {
+                kind: "CORDONED",
+                subject: format!("vm {}", vm.name),
+                description: format!(
+                    "vm {} was on worker {w}, which is cordoned and takes no new VMs; open it with `trunkctl node uncordon {w}`, or \
+                     deploy a draft that has the VM elsewhere",
+                    vm.name,
+                    w = vm.worker
+                ),
+            });
+        }
+        if record.is_none() {
             return Err(Rejection::Precondition {
                 kind: "WORKER_GONE",
                 subject: format!("vm {}", vm.name),
@@ -65,6 +77,21 @@ fn workers(cluster: &Cluster, wanted: &Frozen) -> Result<(), Rejection> {
         }
     }
     Ok(())
+}
+
+/// VMs that have been moved since: they go back, too.
+fn moves(slice: &Slice, wanted: &Frozen) -> impl Iterator<Item = String> {
+    let now = slice.deployed();
+    wanted.vms.values().filter_map(move |vm| {
+        let now = now?
+            .vms
+            .get(&vm.name)
+            .filter(|now| now.id == vm.id && now.worker != vm.worker)?;
+        Some(format!(
+            "vm {}: worker {} -> {}, as it was",
+            vm.name, now.worker, vm.worker
+        ))
+    })
 }
 
 struct Rollback<'a> {

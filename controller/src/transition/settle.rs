@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use trunkline_proto::Name;
 
 use super::{
-    Context, Rejection, depart,
+    Context, NewEvent, Rejection, depart,
     state::{Draft, State, Step},
 };
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// Finishes a transition from `old` to `cluster`, or finds that nothing changed.
 pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Context) -> Result<Step, Rejection> {
+    // Before this step, so by other settings or another version than when the state was stored.
+    let unasked: BTreeSet<Name> = out_of_record(&old.cluster, &old.desired).into_iter().collect();
     let compile = || old.desired.next(&cluster, cx.settings, cx.traceparent);
     let (mut desired, mut touched) = tracing::info_span!("compile").in_scope(compile);
     for node in out_of_record(&cluster, &desired) {
@@ -35,8 +37,10 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     for node in &touched {
         desired.stamp(node, position);
         if let Some(record) = cluster.nodes.get_mut(node) {
-            record.changed = position;
-            record.digest = digest(&desired, node);
+            record.change(position, digest(&desired, node));
+            if unasked.contains(node) {
+                record.unasked = position;
+            }
         }
     }
     mark(&old.cluster, &mut cluster, position);
@@ -44,8 +48,7 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     check(&cluster, &desired, &old.desired, &touched, cx.settings).map_err(Rejection::Internal)?;
     let batch = rows::diff(&old.cluster, &cluster);
     let revision = cluster.meta.revision;
-    let mut events = draft.events;
-    events.iter_mut().for_each(|event| event.revision = revision);
+    let events = told_at(draft.events, revision);
     Ok(Step {
         state: State { cluster, desired },
         batch,
@@ -56,12 +59,18 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     })
 }
 
+fn told_at(mut events: Vec<NewEvent>, revision: u64) -> Vec<NewEvent> {
+    events.iter_mut().for_each(|event| event.revision = revision);
+    events
+}
+
 fn unchanged(old: &State, draft: Draft) -> Step {
     Step {
         state: old.clone(),
         batch: rows::Batch::default(),
         changes: Vec::new(),
-        events: Vec::new(),
+        // An order that changes nothing here, but somewhere else.
+        events: told_at(draft.events, old.cluster.meta.revision),
         outcome: draft.outcome,
         touched: BTreeSet::new(),
     }

@@ -94,7 +94,7 @@ impl State {
 }
 
 fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft, Rejection> {
-    use super::{apply, deploy, edit, node};
+    use super::{apply, deploy, edit, life, node};
     match intent {
         Intent::Apply {
             slices,
@@ -109,6 +109,16 @@ fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft
         Intent::Deploy { name, expected } => deploy::deploy(cluster, &name, expected, cx),
         Intent::Undeploy { name, expected } => deploy::undeploy(cluster, &name, expected, cx),
         Intent::Rollback { name, number, expected } => deploy::rollback(cluster, &name, number, expected, cx),
+        Intent::MoveVm {
+            slice,
+            name,
+            worker,
+            expected,
+        } => life::move_vm(cluster, &slice, &name, &worker, expected, cx),
+        Intent::CordonNode { name, cordoned } => life::cordon(cluster, &name, cordoned, cx),
+        Intent::DrainNode { name, onto } => life::drain(cluster, &name, &onto, cx),
+        Intent::DeclareNodeGone { name } => life::declare_gone(cluster, &name, cx),
+        Intent::ConfirmRemovals { name, at } => life::confirm(cluster, &name, at, cx),
         Intent::RemoveNode { name } => node::remove(cluster, &name, cx),
         Intent::NodeJoined { name, role } => node::joined(cluster, name, role, cx),
         Intent::NodeClean { name, term, generation } => Ok(node::clean(cluster, &name, term, generation, cx)),

@@ -5,6 +5,8 @@
 mod api;
 mod backup;
 mod common;
+mod guards;
+mod life;
 mod probes;
 mod program;
 mod retry;

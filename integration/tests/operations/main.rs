@@ -18,6 +18,7 @@ mod damage;
 mod dataplane;
 mod endings;
 mod handshakes;
+mod life;
 mod many_links;
 mod metrics;
 mod mistakes;

@@ -1,7 +1,7 @@
 //! Makes a plan true.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -129,12 +129,24 @@ impl Servers {
         }
     }
 
-    /// How many leases a server has given that have not expired.
+    /// Leases that a server has given and that have not expired.
     ///
     /// # Errors
     /// When dnsmasq's file cannot be read.
-    pub fn leases(&self, vlan: VlanId) -> Result<usize, Error> {
-        Ok(read_leases(&self.paths(vlan).leases)?.len())
+    pub fn leases(&self, vlan: VlanId) -> Result<Vec<Lease>, Error> {
+        read_leases(&self.paths(vlan).leases)
+    }
+
+    /// Where a server's files are.
+    pub(crate) fn home(&self, vlan: VlanId) -> PathBuf {
+        self.paths(vlan).directory
+    }
+
+    /// Whether a file of this name is one that only this program writes.
+    pub(crate) fn is_ours_to_write(name: &OsStr) -> bool {
+        ["dnsmasq.conf", "hosts", "server.json"]
+            .iter()
+            .any(|ours| name == *ours)
     }
 
     pub(super) fn paths(&self, vlan: VlanId) -> Paths {

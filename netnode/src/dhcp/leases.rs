@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use trunkline_proto::Mac;
+use trunkline_proto::{Mac, wire};
 
 /// A lease that has not expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,25 @@ pub struct Lease {
     pub mac: Mac,
     /// Which address.
     pub address: Ipv4Addr,
+    /// When it ends, in seconds since 1970; 0: never.
+    pub expires: u64,
+}
+
+impl From<&Lease> for wire::LeaseFacts {
+    fn from(Lease { mac, address, expires }: &Lease) -> Self {
+        Self {
+            mac: mac.to_string(),
+            address: address.to_string(),
+            expires: *expires,
+        }
+    }
+}
+
+/// Leases as the controller is told of them, by address.
+pub fn facts(leases: &[Lease]) -> Vec<wire::LeaseFacts> {
+    let mut leases: Vec<&Lease> = leases.iter().collect();
+    leases.sort_by_key(|lease| lease.address);
+    leases.into_iter().map(Into::into).collect()
 }
 
 /// Leases that are still running at `now`, in seconds since 1970. Lines of another form are not leases of ours.
@@ -20,7 +39,13 @@ pub fn parse(text: &str, now: u64) -> Vec<Lease> {
 
 /// The file without the lines of these leases; all others stay as they are.
 pub(super) fn without(text: &str, taken: &[Lease]) -> String {
-    let stays = |line: &&str| !lease(line.trim_end(), 0).is_some_and(|lease| taken.contains(&lease));
+    // One that was renewed meanwhile is still the same guest's.
+    let is_taken = |held: Lease| {
+        taken
+            .iter()
+            .any(|lease| (lease.mac, lease.address) == (held.mac, held.address))
+    };
+    let stays = |line: &&str| !lease(line.trim_end(), 0).is_some_and(is_taken);
     text.split_inclusive('\n').filter(stays).collect()
 }
 
@@ -30,7 +55,11 @@ fn lease(line: &str, now: u64) -> Option<Lease> {
     let mac = fields.next()?.parse().ok()?;
     let address = fields.next()?.parse().ok()?;
     // 0: for ever.
-    (expiry == 0 || expiry > now).then_some(Lease { mac, address })
+    (expiry == 0 || expiry > now).then_some(Lease {
+        mac,
+        address,
+        expires: expiry,
+    })
 }
 
 #[cfg(test)]
@@ -60,6 +89,7 @@ mod tests {
         let taken = Lease {
             mac: "52:54:00:03:ea:01".parse().unwrap(),
             address: "10.64.110.10".parse().unwrap(),
+            expires: 900,
         };
         assert_eq!(without(text, &[taken]), text.split_once('\n').unwrap().1);
         let other = Lease {

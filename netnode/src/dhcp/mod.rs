@@ -13,6 +13,7 @@
 //! its restarts), `filter.json` (how the namespace's table read when it was written), `server.json` (which process runs with what),
 //! `start.log` (what it said when it failed to start).
 
+mod drift;
 mod execute;
 mod filter;
 mod leases;
@@ -21,9 +22,10 @@ mod plan;
 mod render;
 mod table;
 
+pub use drift::drift;
 pub use execute::{Error, Servers};
 pub use filter::filter;
-pub use leases::{Lease, parse as parse_leases};
+pub use leases::{Lease, facts as lease_facts, parse as parse_leases};
 pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
 pub use plan::{Plan, Removal, Step, Wanted, has_leftovers, judge, plan};
 pub use render::{Place, config, hosts};

@@ -120,7 +120,7 @@ pub struct Started {
 }
 
 impl Observed {
-    /// Ports whose device went out of reach with its namespace: the switch has to make them anew.
+    /// Ports whose device was deleted, or went out of reach with its namespace: the switch has to make them anew.
     pub fn lost(&self) -> BTreeSet<PortName> {
         let lost = self.sites.iter().filter(|(_, site)| site.lost);
         lost.map(|(vlan, _)| PortName::dhcp(*vlan)).collect()
@@ -171,7 +171,8 @@ impl Servers {
             let filtered = wanted.get(&vlan).copied().unwrap_or_default();
             async move {
                 let site = self.site(vlan, running, index, filtered).await.map(|mut site| {
-                    site.lost = made && site.namespace == NamespaceState::Absent;
+                    let in_place = site.namespace == NamespaceState::Ours && site.device.is_none();
+                    site.lost = made && (in_place || site.namespace == NamespaceState::Absent);
                     site
                 });
                 (vlan, site)

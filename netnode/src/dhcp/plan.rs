@@ -8,7 +8,7 @@ use trunkline_agent::process::Identity;
 use trunkline_proto::resource::{Dhcp, Facts, Reservation, State};
 use trunkline_proto::{Cidr, VlanId, wire};
 
-use super::leases::Lease;
+use super::leases::{self, Lease};
 use super::observe::{Device, NamespaceState, Observed, Server, Site};
 use crate::nft::{self, TABLE};
 use crate::{Fingerprint, ip_net};
@@ -176,7 +176,7 @@ fn blocked(wanted: &Wanted, site: &Site) -> Option<String> {
     None
 }
 
-fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
+pub(super) fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
     if let NamespaceState::Hidden(pid) = site.namespace {
         // What is in it is seen only then, and most likely right.
         return vec![Step::RestoreNamespace(pid)];
@@ -208,7 +208,8 @@ fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
     }
     match fit {
         None => steps.push(Step::Start),
-        Some(server) if server.started.hosts != hosts => steps.push(Step::Reload(server)),
+        // It may have read a file that somebody edited.
+        Some(server) if server.started.hosts != hosts || site.hosts != Some(hosts) => steps.push(Step::Reload(server)),
         Some(_) => {}
     }
     steps
@@ -314,7 +315,7 @@ pub fn judge(wanted: &Wanted, site: &Site, ofport: Option<i64>) -> (State, Strin
         pid: running.map_or(0, |server| server.started.identity.pid),
         leases: u32::try_from(site.leases.len()).unwrap_or(u32::MAX),
         current,
-        held: Vec::new(),
+        held: leases::facts(&site.leases),
     });
     let (state, reason) = verdict(wanted, site, ofport);
     (state, reason, facts)

@@ -10,4 +10,4 @@ mod plan;
 
 pub use execute::{Error, Failures, execute};
 pub use observe::{Device, ForeignRoute, Observed, observe};
-pub use plan::{ALIAS, DevicePlan, Plan, Step, has_leftovers, judge, plan};
+pub use plan::{ALIAS, DevicePlan, Plan, Step, drift, has_leftovers, judge, plan};

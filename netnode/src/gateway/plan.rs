@@ -149,6 +149,25 @@ fn steps(gateway: &Gateway, device: &Device) -> Vec<Step> {
     steps
 }
 
+/// What was changed of a gateway's device behind our back, in words.
+pub fn drift(gateway: &Gateway, observed: &Observed) -> Vec<String> {
+    let Ok(device) = blocked(gateway, observed) else {
+        // Not put right here, so no news.
+        return Vec::new();
+    };
+    let word = |step: &Step| match step {
+        Step::DisableIpv6 => "IPv6 was on".to_owned(),
+        Step::IgnoreForeignArp => "arp_ignore was not 1".to_owned(),
+        Step::SetAlias => "its device did not carry our alias".to_owned(),
+        Step::SetMac(_) => "its device had another MAC".to_owned(),
+        Step::SetMtu(mtu) => format!("its device had an MTU of {}, not {mtu}", device.mtu),
+        Step::RemoveAddress(address) => format!("its device had the foreign address {address}"),
+        Step::AddAddress(_) => "gateway address was gone".to_owned(),
+        Step::SetUp => "its device was down".to_owned(),
+    };
+    steps(gateway, device).iter().map(word).collect()
+}
+
 /// How far a gateway is true, from what was read back. `ofport` is the switch's number for the port.
 pub fn judge(gateway: &Gateway, observed: &Observed, ofport: Option<i64>) -> (State, String, Facts) {
     let device = observed.devices.get(&gateway.port());

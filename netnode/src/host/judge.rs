@@ -1,6 +1,7 @@
 //! What was read back of each resource.
 
 use trunkline_agent::node::{Desired, Item};
+use trunkline_agent::probe::Prober;
 use trunkline_agent::switch::{self, Judgement};
 use trunkline_proto::resource::{Dhcp, Facts, Gateway, Key, Nat, Observation, Spec, State};
 
@@ -8,6 +9,9 @@ use super::NetworkNode;
 use super::pass::{Acts, Look, Wanted};
 use crate::nat::{Filter, TableStep};
 use crate::{dhcp, gateway, nat};
+
+/// Why nothing is known of what ovs-vswitchd does.
+pub(super) const SILENT: &str = "ovs-vswitchd gives no sign of life; is it running?";
 
 type Verdict = (State, String, Option<Facts>);
 
@@ -18,6 +22,7 @@ impl NetworkNode {
             look,
             acts,
             filter: self.filter(wanted, look),
+            prober: &self.prober,
         };
         desired
             .items
@@ -33,6 +38,7 @@ struct Judge<'a> {
     look: &'a Look,
     acts: &'a Acts,
     filter: Filter,
+    prober: &'a Prober,
 }
 
 impl Judge<'_> {
@@ -46,16 +52,14 @@ impl Judge<'_> {
             Spec::Gateway(gateway) => self.gateway(gateway),
             Spec::Dhcp(dhcp) => self.dhcp(dhcp),
             Spec::Nat(nat) => self.nat(nat),
+            Spec::Probe(probe) => self.prober.verdict(item, probe),
             // Refused before it came here.
-            Spec::Probe(_) | Spec::Port(_) | Spec::Flows(_) => return None,
+            Spec::Port(_) | Spec::Flows(_) => return None,
         };
         let (state, reason) = match (&self.acts.refused, &item.spec) {
             (Some(refused), _) => (State::Failed, refused.clone()),
             (None, Spec::Nat(_)) => (state, reason),
-            (None, _) if self.acts.silent => (
-                State::Unknown,
-                "ovs-vswitchd gives no sign of life; is it running?".to_owned(),
-            ),
+            (None, _) if self.acts.silent => (State::Unknown, SILENT.to_owned()),
             (None, _) => (state, reason),
         };
         Some(item.observation(key, state, reason, facts))

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
-use trunkline_agent::node::Desired;
+use trunkline_agent::node::{Desired, Repair};
+use trunkline_agent::orphans::Thing;
 use trunkline_agent::switch::{self, SwitchState};
-use trunkline_agent::{chain, netlink, ovsdb};
+use trunkline_agent::{chain, netlink, ovsdb, probe};
 use trunkline_proto::daemon::telemetry;
-use trunkline_proto::resource::{Gateway, Nat};
+use trunkline_proto::resource::{Gateway, Nat, State};
 use trunkline_proto::{PortName, VlanId};
 
-use super::{ALIVE_EVERY, NetworkNode};
+use super::judge::SILENT;
+use super::{NetworkNode, drift};
 use crate::nat::{Filter, HostNetwork};
 use crate::{dhcp, gateway, nat, ports};
 
@@ -39,6 +41,8 @@ pub(super) struct Look {
     pub(super) nat: Result<nat::Observed, String>,
     /// Gateway ports that carry our mark.
     pub(super) gateway_ports: BTreeSet<PortName>,
+    /// Ports whose device is gone though the switch has made one: it does not make another by itself.
+    pub(super) lost: BTreeSet<PortName>,
     /// Names of wanted ports that a device of somebody else has.
     pub(super) taken: BTreeSet<String>,
 }
@@ -56,6 +60,16 @@ pub(super) struct Acts {
     pub(super) acted: bool,
     /// ovs-vswitchd gives no sign of life.
     pub(super) silent: bool,
+    /// Leftovers that may not go yet.
+    kept: BTreeSet<Thing>,
+    /// What the first look found other than it should be.
+    pub(super) repairs: Vec<Repair>,
+}
+
+impl Acts {
+    fn keeps(&self, kind: &'static str, name: &str) -> bool {
+        !self.kept.is_empty() && self.kept.contains(&Thing::new(kind, name))
+    }
 }
 
 /// Why nothing is known.
@@ -75,8 +89,12 @@ pub(super) enum Blind {
 
 impl NetworkNode {
     pub(super) fn wanted(&self, desired: &Desired) -> Wanted {
+        let mut switch = ports::switch(&self.base, desired);
+        if let Some(port) = self.prober.port(desired) {
+            switch.ports.insert(probe::PORT.to_owned(), port);
+        }
         Wanted {
-            switch: ports::switch(&self.base, desired),
+            switch,
             gateways: desired.gateways().map(|(_, _, g)| (g.vlan, g.clone())).collect(),
             servers: desired
                 .dhcps()
@@ -99,17 +117,27 @@ impl NetworkNode {
         let gateways = gateway::observe(&host, &ours)?;
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
-        let taken = ports::taken(&wanted.switch, &ours, &devices);
+        let mut taken = ports::taken(&wanted.switch, &ours, &devices);
+        taken.remove(probe::PORT);
+        taken.extend(probe::port::taken(&switch, &self.base.mark).map(|_| probe::PORT.to_owned()));
+        let servers = self
+            .servers
+            .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
+            .await?;
+        let mut lost = servers.lost();
+        lost.extend(ports::lost_gateways(&ours, &host.links));
+        if switch.behind {
+            // It may be about to make them.
+            lost.clear();
+        }
         Ok(Look {
+            lost,
             gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
                 .cloned()
                 .collect(),
-            servers: self
-                .servers
-                .observe(wanted.servers.values().map(|w| &w.dhcp), &host, &ours)
-                .await?,
+            servers,
             nat: self.nats.observe(&host).await.map_err(|error| chain(&error)),
             gateways,
             taken,
@@ -140,10 +168,18 @@ impl NetworkNode {
     }
 
     /// Looks, acts, looks again. An error means that nothing is known.
-    pub(super) async fn realise(&mut self, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
+    pub(super) async fn realise(&mut self, desired: &Desired, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
         self.ovs.ready(OVS_WAIT).await?;
-        let mut acts = Acts::default();
         let mut look = self.look(wanted).await?;
+        if self.prober.clear(&look.switch, &self.netlink).await {
+            look = self.look(wanted).await?;
+        }
+        let (unwanted, now) = (drift::unwanted(wanted, &look), tokio::time::Instant::now());
+        let mut acts = Acts {
+            kept: self.orphans.look(drift::wanted(wanted), unwanted, now),
+            repairs: drift::repairs(desired, wanted, &look),
+            ..Acts::default()
+        };
         if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
             // Without the bridge nothing can work, so nothing is begun.
             acts.refused = Some(reason);
@@ -154,10 +190,10 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        let lost = look.servers.lost();
+        let lost = &look.lost;
         if !lost.is_empty() {
             // Taken off the switch and put back, so that it makes their devices anew.
-            tracing::warn!(ports = ?lost, "devices went with their namespaces; they are made again");
+            tracing::warn!(ports = ?lost, "devices are gone, perhaps with their namespaces; they are made again");
             let mut without = wanted.switch.clone();
             without
                 .ports
@@ -180,7 +216,19 @@ impl NetworkNode {
                 look = self.look(wanted).await?;
             }
         }
+        self.left = self.orphans.list(&drift::unwanted(wanted, &look));
         Ok((look, acts))
+    }
+
+    /// Hands over what is to be probed, when everything that it needs was set and read back.
+    pub(super) async fn probe(&self, desired: &Desired, wanted: &Wanted, look: &Look, acts: &Acts) {
+        let refused = acts.refused.as_ref().or(acts.troubles.get(probe::PORT));
+        let failed = refused.map(|reason| (State::Failed, reason.clone()));
+        let silent = || acts.silent.then(|| (State::Unknown, SILENT.to_owned()));
+        let trouble = failed.or_else(silent);
+        self.prober
+            .attend(desired, &wanted.switch, &look.switch, trouble, &self.netlink)
+            .await;
     }
 
     async fn set_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
@@ -207,14 +255,17 @@ impl NetworkNode {
 
     /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
     async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
-        let plan = dhcp::plan(&wanted.servers, &look.servers);
+        let mut plan = dhcp::plan(&wanted.servers, &look.servers);
+        plan.remove
+            .retain(|vlan, _| !drift::server(*vlan).iter().any(|thing| acts.kept.contains(thing)));
         for (vlan, error) in self.servers.remove(&plan).await {
             tracing::warn!(%vlan, error = chain(&error), "a DHCP server could not be removed");
         }
-        let orphans = gateway::Plan {
+        let mut orphans = gateway::Plan {
             orphans: look.gateways.orphans.clone(),
             ..gateway::Plan::default()
         };
+        orphans.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
@@ -233,7 +284,11 @@ impl NetworkNode {
         };
         acts.troubles.extend(look.taken.iter().map(theirs));
         let plan = match switch::plan(&state, &look.switch) {
-            Ok(plan) => plan,
+            Ok(mut plan) => {
+                plan.remove
+                    .retain(|removal| !acts.keeps(drift::SWITCH_PORT, &removal.name));
+                plan
+            }
             Err(reason) => {
                 acts.refused = Some(reason);
                 return false;
@@ -274,7 +329,8 @@ impl NetworkNode {
 
     /// Gateways and DHCP servers. A gateway gets no address while nothing filters it.
     async fn set_up(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
-        let gateways = gateway::plan(&wanted.gateways, &look.gateways);
+        let mut gateways = gateway::plan(&wanted.gateways, &look.gateways);
+        gateways.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         let servers = dhcp::plan(&wanted.servers, &look.servers);
         if acts.filter.is_none() && !gateways.is_empty() {
             acts.acted = true;
@@ -296,7 +352,7 @@ impl NetworkNode {
     }
 
     async fn prove_alive(&mut self, acts: &mut Acts) {
-        if self.alive.is_some_and(|at| at.elapsed() < ALIVE_EVERY) {
+        if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {

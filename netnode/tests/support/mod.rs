@@ -11,6 +11,7 @@
     clippy::missing_panics_doc
 )]
 
+pub mod far;
 pub mod guest;
 pub mod world;
 
@@ -28,7 +29,9 @@ use trunkline_agent::{netlink, ovsdb};
 use trunkline_netnode::config::{DhcpSection, NatSection};
 use trunkline_netnode::host::{NetworkNode, Parts};
 use trunkline_proto::daemon::Metrics;
-use trunkline_proto::resource::{Dhcp, Envelope, Gateway, Key, Nat, Observation, Reservation, Spec, State, Trunk};
+use trunkline_proto::resource::{
+    Dhcp, Envelope, Gateway, Key, Nat, Observation, Probe, ProbeKey, Reservation, Spec, State, Trunk,
+};
 use trunkline_proto::{LinkSubnet, Mac, PortName, VlanId};
 
 const INSIDE: &str = "TRUNKLINE_TEST_INSIDE";
@@ -78,22 +81,7 @@ impl Lab {
         };
         std::fs::create_dir_all(&lab.directory).unwrap();
         run(&["ip", "link", "set", "lo", "up"]);
-        run(&[
-            "ovsdb-tool",
-            "create",
-            &lab.file("conf.db"),
-            "/usr/share/openvswitch/vswitch.ovsschema",
-        ]);
-        run(&[
-            "ovsdb-server",
-            &lab.file("conf.db"),
-            &format!("--remote=punix:{}", lab.file("db.sock")),
-            &format!("--pidfile={}", lab.file("db.pid")),
-            &format!("--log-file={}", lab.file("db.log")),
-            &format!("--unixctl={}", lab.file("db.ctl")),
-            "--detach",
-        ]);
-        lab.vsctl(&["--no-wait", "init"]);
+        lab.start_database();
         lab.start_vswitchd();
         run(&[
             "ip",
@@ -149,6 +137,39 @@ impl Lab {
         });
     }
 
+    /// Kills ovsdb-server the hard way and starts it with a database as on the day of its making.
+    pub fn wipe_database(&self) {
+        let pid = std::fs::read_to_string(self.file("db.pid")).unwrap();
+        run(&["kill", "-9", pid.trim()]);
+        wait("ovsdb-server to end", || {
+            trunkline_agent::process::Identity::of(pid.trim().parse().unwrap()).is_none()
+        });
+        for file in ["conf.db", "db.sock", "db.pid"] {
+            let _ = std::fs::remove_file(self.file(file));
+        }
+        let _ = std::fs::remove_file(self.file(".conf.db.~lock~"));
+        self.start_database();
+    }
+
+    fn start_database(&self) {
+        run(&[
+            "ovsdb-tool",
+            "create",
+            &self.file("conf.db"),
+            "/usr/share/openvswitch/vswitch.ovsschema",
+        ]);
+        run(&[
+            "ovsdb-server",
+            &self.file("conf.db"),
+            &format!("--remote=punix:{}", self.file("db.sock")),
+            &format!("--pidfile={}", self.file("db.pid")),
+            &format!("--log-file={}", self.file("db.log")),
+            &format!("--unixctl={}", self.file("db.ctl")),
+            "--detach",
+        ]);
+        self.vsctl(&["--no-wait", "init"]);
+    }
+
     pub fn vsctl(&self, args: &[&str]) -> String {
         let db = format!("--db=unix:{}", self.file("db.sock"));
         run(&[&["ovs-vsctl", "--timeout=20", &db], args].concat())
@@ -182,6 +203,7 @@ impl Lab {
             dhcp: DhcpSection::default(),
             ovs,
             netlink: netlink::Handle::current().unwrap(),
+            board: Arc::default(),
             metrics: Arc::new(Metrics::new("trunkline-netnode", "0")),
             wake: Wake::new(tasks.clone(), cancel.clone()),
             cancel: cancel.clone(),
@@ -234,11 +256,19 @@ impl Node {
 /// What a pass reported.
 pub struct Seen {
     pub clean: bool,
+    pub repairs: Vec<(String, String)>,
+    pub orphans: Vec<String>,
     by_name: BTreeMap<String, Observation>,
 }
 
 impl Seen {
     fn new(pass: Pass) -> Self {
+        let repairs = pass.repairs.iter().map(|r| (r.key.name.to_string(), r.what.clone()));
+        let orphans = pass
+            .orphans
+            .iter()
+            .map(|o| format!("{} {}", o.thing.kind, o.thing.name));
+        let (repairs, orphans) = (repairs.collect(), orphans.collect());
         let by_name = pass
             .observations
             .into_iter()
@@ -246,6 +276,8 @@ impl Seen {
             .collect();
         Self {
             clean: pass.clean,
+            repairs,
+            orphans,
             by_name,
         }
     }
@@ -342,6 +374,16 @@ pub fn nat() -> Spec {
         subnet: subnet(vlan),
         gateway_port: PortName::gateway(vlan),
     })
+}
+
+/// What joins a node to its peers is to be proved; all have the same key.
+pub fn probe(id: u32, peers: &[&str]) -> Probe {
+    Probe {
+        vlan: vlan(id),
+        mtu: 1500,
+        peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+        keys: vec![ProbeKey { id: 1, secret: [7; 32] }],
+    }
 }
 
 pub fn trunk(vlans: &[u32]) -> Spec {

@@ -51,6 +51,8 @@ fn frames() -> impl Strategy<Value = Frame> {
     let addresses = (10_u32..17).prop_map(|number| u32::from(address(number)));
     let addresses = prop_oneof![Just(0_u32), Just(u32::from(address(1))), addresses];
     let udp_ports = prop_oneof![Just((68_u16, 67_u16)), Just((67, 68)), Just((5000, 53))];
+    // Whole, a first fragment, a later one.
+    let parts = prop_oneof![3 => Just(0_u8), 1 => Just(1), 1 => Just(3)];
     let kinds = prop_oneof![Just(0x0800_u16), Just(0x0806), Just(0x86dd), Just(0x88b5), Just(0x8808)];
     (
         ports,
@@ -59,8 +61,9 @@ fn frames() -> impl Strategy<Value = Frame> {
         (addresses.clone(), addresses),
         udp_ports,
         kinds,
+        parts,
     )
-        .prop_map(|(from, tag, (source, target, sender), (spa, tpa), ports, kind)| {
+        .prop_map(|(from, tag, (source, target, sender), (spa, tpa), ports, kind, part)| {
             let frame = Frame::default()
                 .with(Field::InPort, from)
                 .with(Field::EthSrc, source)
@@ -71,13 +74,17 @@ fn frames() -> impl Strategy<Value = Frame> {
                 None => frame,
             };
             match kind {
-                0x0800 => udp(frame, spa.into(), ports),
+                0x0800 => udp(frame, spa.into(), if part == 3 { (0, 0) } else { ports }).with(Field::IpFrag, part),
                 0x0806 => frame
                     .with(Field::ArpOp, 1_u16)
                     .with(Field::ArpSpa, spa)
                     .with(Field::ArpTpa, tpa)
                     .with(Field::ArpSha, sender),
-                0x86dd => frame.with(Field::IpProto, 58_u8).with(Field::Icmpv6Type, 134_u8),
+                0x86dd if part == 3 => frame.with(Field::IpProto, 44_u8).with(Field::IpFrag, part),
+                0x86dd => {
+                    let icmp = frame.with(Field::IpProto, 58_u8).with(Field::IpFrag, part);
+                    icmp.with(Field::Icmpv6Type, 134_u8)
+                }
                 _ => frame,
             }
         })

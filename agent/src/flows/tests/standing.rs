@@ -53,7 +53,11 @@ fn a_ports_counters_are_of_its_own_flows() {
         .keys()
         .map(|rule| (rule.clone(), Counters { packets: 1, bytes: 60 }))
         .collect();
-    let table = Table { set, counters };
+    let table = Table {
+        set,
+        counters,
+        ..Table::default()
+    };
     let seen = port_counters(10, &table);
     assert_eq!(
         seen,

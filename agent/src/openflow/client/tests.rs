@@ -24,6 +24,10 @@ struct State {
     heard: Vec<(u8, u32)>,
     /// Answers nothing but echoes and greetings.
     silent: bool,
+    /// Flags of its configuration.
+    flags: u16,
+    /// Keeps its configuration: without a word, or with this error.
+    keeps_flags: Option<Option<(u16, u16)>>,
     /// The error that each meter gets.
     no_meters: Option<(u16, u16)>,
 }
@@ -109,18 +113,32 @@ fn answer(message: &Incoming, state: &mut State) -> Option<Vec<u8>> {
             whole.raw(&body[..2]).zeros(6);
             Message::new(kind::MULTIPART_REPLY, whole.0)
         }
-        kind::METER_MOD => {
-            let (kind_of_error, code) = state.no_meters?;
-            let mut error = Writer::default();
-            error.u16(kind_of_error).u16(code);
-            Message::new(kind::ERROR, error.0)
+        kind::METER_MOD => error(state.no_meters?),
+        kind::CONFIG_REQUEST => {
+            let mut config = Writer::default();
+            config.u16(state.flags).u16(128);
+            Message::new(kind::CONFIG_REPLY, config.0)
         }
+        kind::SET_CONFIG => match state.keeps_flags {
+            Some(said) => error(said?),
+            None => {
+                assert_eq!(body[2..], [0, 128], "what else the configuration holds is kept");
+                state.flags = u16::from_be_bytes([body[0], body[1]]);
+                return None;
+            }
+        },
         kind::BARRIER_REQUEST => Message::new(21, Vec::new()),
         // An acknowledgement looks like the request.
         kind::BUNDLE_CONTROL => Message::new(kind::BUNDLE_CONTROL, body.clone()),
         _ => return None,
     };
     Some(reply.bytes(*xid).unwrap())
+}
+
+fn error((kind_of_error, code): (u16, u16)) -> Message {
+    let mut error = Writer::default();
+    error.u16(kind_of_error).u16(code);
+    Message::new(kind::ERROR, error.0)
 }
 
 fn flow(number: u32) -> Flow {
@@ -257,6 +275,26 @@ async fn meters_that_the_switch_cannot_have_are_named_before_any_flow_is_set() {
     fake.set(|state| state.no_meters = Some((1, 5)));
     let error = fake.client.set_meters(&[(5, meter)].into(), &BTreeMap::new()).await;
     assert!(matches!(error, Err(Error::Refused { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn fragments_that_the_switch_does_not_show_are_an_error_whether_it_says_so_or_not() {
+    let fake = Fake::start().await;
+    for said in [None, Some((10, 0))] {
+        fake.set(|state| state.keeps_flags = Some(said));
+        let error = fake.client.match_fragments().await.unwrap_err();
+        assert!(error.is_answer(), "{error}");
+        assert!(error.to_string().contains("the ports of fragments"), "{error}");
+        assert_eq!(fake.client.table().await.unwrap().fragments, Fragments::Hidden);
+    }
+    fake.set(|state| state.keeps_flags = None);
+    fake.client.match_fragments().await.unwrap();
+    assert_eq!(fake.client.table().await.unwrap().fragments, Fragments::Matched);
+    // Somebody changes it by hand.
+    fake.set(|state| state.flags = 0);
+    assert_eq!(fake.client.table().await.unwrap().fragments, Fragments::Hidden);
+    fake.client.match_fragments().await.unwrap();
+    assert_eq!(fake.state.lock().unwrap().flags, 3);
 }
 
 #[test]

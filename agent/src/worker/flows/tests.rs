@@ -249,3 +249,27 @@ fn a_limit_that_bites_degrades_its_vlan_until_a_look_without() {
     // What did not change is not told again.
     assert_eq!(storms.count(&desired, meters(8, 4)), []);
 }
+
+#[test]
+fn a_switch_that_hides_fragments_is_a_reason_where_guests_are_held_to_what_they_are() {
+    let flows = |id: u32, port_security, protected| {
+        let Spec::Flows(flows) = rules(id) else { panic!() };
+        Flows {
+            port_security,
+            protected,
+            ..flows
+        }
+    };
+    let reason = |flows: &Flows, fragments| crate::worker::judge::unseen("br-int", flows, fragments);
+    for flows in [
+        flows(111, true, false),
+        flows(111, false, true),
+        flows(400, false, false),
+    ] {
+        let text = reason(&flows, Fragments::Hidden).unwrap();
+        assert!(text.contains("br-int handles fragments as `normal`"), "{text}");
+        assert!(reason(&flows, Fragments::Dropped).is_some());
+        assert_eq!(reason(&flows, Fragments::Matched), None);
+    }
+    assert_eq!(reason(&flows(111, false, false), Fragments::Hidden), None);
+}

@@ -29,9 +29,21 @@ pub(super) fn ipv4(
     more: bool,
     rest: &[u8],
 ) -> Vec<u8> {
+    ipv4_part(to, from, addresses, protocol, (more, 0), rest)
+}
+
+/// A fragment: whether more follow, and its place in units of 8 bytes.
+pub(super) fn ipv4_part(
+    to: [u8; 6],
+    from: [u8; 6],
+    addresses: (Ipv4Addr, Ipv4Addr),
+    protocol: u8,
+    (more, place): (bool, u8),
+    rest: &[u8],
+) -> Vec<u8> {
     let size = u16::try_from(20 + rest.len()).unwrap().to_be_bytes();
     let fragment = if more { 0x20 } else { 0 };
-    let mut head = [&[0x45, 0], &size[..], &[0, 1, fragment, 0, 64, protocol, 0, 0]].concat();
+    let mut head = [&[0x45, 0], &size[..], &[0, 1, fragment, place, 64, protocol, 0, 0]].concat();
     head.extend(addresses.0.octets());
     head.extend(addresses.1.octets());
     let sum: u32 = head
@@ -63,6 +75,17 @@ pub(super) fn ipv6(to: [u8; 6], from: [u8; 6], next: u8, rest: &[u8]) -> Vec<u8>
         from,
         IPV6,
         &[&[0x60, 0, 0, 0], &size[..], &[next, 255], &source, &target, rest].concat(),
+    )
+}
+
+/// A fragment of an IPv6 packet: the protocol in it, whether more follow, its place in units of 8 bytes.
+pub(super) fn ipv6_part(to: [u8; 6], from: [u8; 6], (protocol, more, place): (u8, bool, u16), rest: &[u8]) -> Vec<u8> {
+    let place = (place << 3 | u16::from(more)).to_be_bytes();
+    ipv6(
+        to,
+        from,
+        44,
+        &[&[protocol, 0][..], &place, &[0, 0, 0, 1], rest].concat(),
     )
 }
 

@@ -3,6 +3,7 @@
 //! Each port is a TAP whose other side is this test. After each frame two sentinels go from `a` to `b`: when the second has come,
 //! ovs-vswitchd has been round all its ports, so what has not come till then was dropped.
 
+mod fragments;
 mod frames;
 mod open;
 mod probe;
@@ -23,7 +24,7 @@ use trunkline_proto::{Mac, VlanId};
 
 use self::frames::*;
 use self::rig::Rig;
-use super::openflow::Bridge;
+use super::openflow::{Bridge, ofctl};
 use super::stand::{LIMIT, alone, run};
 use super::tun::tap;
 

@@ -19,9 +19,9 @@ use trunkline_proto::{Endpoint, Name, VlanId};
 
 use super::{Context, Mistakes};
 use crate::{
-    allocate::{Claim, Ledger, What},
+    allocate::{Claim, Ledger, Placement, What},
     intent::{LinkIntent, SliceIntent, VmIntent},
-    model::{Cluster, Link, NodeRole, Pool, Slice, Vm},
+    model::{Cluster, Link, Pool, Slice, Vm},
 };
 
 /// Plans the drafts of one request.
@@ -31,8 +31,7 @@ pub(super) struct Planner<'a> {
     ledger: Ledger<'a>,
     mistakes: &'a mut Mistakes,
     next_vm_id: u32,
-    /// VMs on each worker.
-    load: BTreeMap<Name, u32>,
+    placement: Placement<'a>,
 }
 
 /// One slice in the making.
@@ -77,9 +76,8 @@ pub(super) fn plan(cluster: &Cluster, intents: &[SliceIntent], cx: &Context, mis
         ledger: Ledger::of(cluster, cx.settings, |name| rewritten.contains(name)),
         mistakes,
         next_vm_id: cluster.meta.next_vm_id,
-        load: BTreeMap::new(),
+        placement: Placement::of(cluster, cx.connected, |slice| !rewritten.contains(&slice.name)),
     };
-    planner.count_load(&rewritten);
     let mut works: Vec<Work> = intents.iter().map(|intent| planner.begin(intent)).collect();
     planner.pools(&mut works);
     planner.fixed_links(&mut works);
@@ -94,18 +92,6 @@ pub(super) fn plan(cluster: &Cluster, intents: &[SliceIntent], cx: &Context, mis
 }
 
 impl<'a> Planner<'a> {
-    fn count_load(&mut self, rewritten: &BTreeSet<&Name>) {
-        let workers = self.cluster.nodes.iter().filter(|(_, n)| n.role == NodeRole::Worker);
-        self.load = workers.map(|(name, _)| (name.clone(), 0)).collect();
-        for slice in self.cluster.slices.values().filter(|s| !rewritten.contains(&s.name)) {
-            for vm in slice.vms.values() {
-                if let Some(load) = self.load.get_mut(&vm.worker) {
-                    *load += 1;
-                }
-            }
-        }
-    }
-
     fn begin(&self, intent: &'a SliceIntent) -> Work<'a> {
         let old = self.cluster.slices.get(&intent.name).map(AsRef::as_ref);
         Work {

@@ -4,7 +4,7 @@ use trunkline_proto::{InterfaceName, Mac, Name, PortName, VlanId, VmId};
 
 use super::{Planner, VmWork, Work};
 use crate::{
-    allocate::What,
+    allocate::{What, placement::refused},
     intent::VmIntent,
     model::{Interface, Slice, Vm},
 };
@@ -26,7 +26,7 @@ impl<'a> Planner<'a> {
         }
         for vm in works.iter_mut().flat_map(|w| &mut w.vms) {
             if let Some(worker) = self.settled_worker(vm) {
-                *self.load.entry(worker.clone()).or_default() += 1;
+                self.placement.count(&worker);
                 vm.vm.worker = worker;
             }
         }
@@ -107,40 +107,36 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The worker that was given, or the one it is on.
+    /// The worker that was given, or the one it is on. One that takes no new VMs keeps those that it has.
     fn settled_worker(&mut self, vm: &VmWork) -> Option<Name> {
+        let was_on = vm.old.map(|o| &o.worker);
         let Some(worker) = &vm.intent.worker else {
-            return vm.old.map(|o| o.worker.clone());
+            return was_on.cloned();
         };
-        if !self.load.contains_key(worker) {
-            let known: Vec<&str> = self.load.keys().take(8).map(Name::as_str).collect();
-            let instead = if known.is_empty() {
-                "no worker has joined yet; start one, then try again".to_owned()
-            } else {
-                format!("write one of {}, or leave it out", known.join(", "))
-            };
-            let text = format!("there is no worker {worker}; {instead}");
-            self.mistakes.add(format!("{}.worker", vm.intent.path), text);
+        let path = || format!("{}.worker", vm.intent.path);
+        match self.placement.worker(worker) {
+            None => {
+                let text = format!(
+                    "there is no worker {worker}; {}",
+                    self.placement.known(", or leave it out")
+                );
+                self.mistakes.add(path(), text);
+            }
+            // One that was declared gone may come back: what names it waits.
+            Some(record) if record.cordoned && was_on != Some(worker) => {
+                self.mistakes.add(path(), refused(worker, record).unwrap_or_default());
+            }
+            Some(_) => {}
         }
         Some(worker.clone())
     }
 
-    /// The worker with the fewest VMs; one that is connected for choice.
     fn place(&mut self, vm: &mut VmWork) {
-        let connected = self.cx.connected;
-        let best = self
-            .load
-            .iter_mut()
-            .min_by_key(|(name, load)| (!connected.contains(*name), **load));
-        match best {
-            Some((name, load)) => {
-                vm.vm.worker = name.clone();
-                *load += 1;
-            }
-            None => {
-                let text = "no worker has joined yet, so there is nowhere to place it; start one, then try again";
-                self.mistakes.add(format!("{}.worker", vm.intent.path), text);
-            }
+        match self.placement.place(None) {
+            Some(worker) => vm.vm.worker = worker,
+            None => self
+                .mistakes
+                .add(format!("{}.worker", vm.intent.path), self.placement.full()),
         }
     }
 

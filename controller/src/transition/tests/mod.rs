@@ -3,6 +3,7 @@
 mod bad_input;
 mod drafts;
 mod isolation;
+mod life;
 mod lifecycle;
 mod properties;
 mod waiting;

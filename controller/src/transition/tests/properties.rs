@@ -31,6 +31,11 @@ enum Op {
     /// Node, and by how many generations its report is late.
     Clean(usize, u64),
     Wait(u64),
+    Drain(usize),
+    Cordon(usize, bool),
+    /// An operator vouches for a node, rightly; it comes back later.
+    Gone(usize),
+    Return(usize),
 }
 
 const SLICES: [&str; 4] = ["a", "b", "c", "d"];
@@ -52,6 +57,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3usize, 0..2usize).prop_map(|(s, l)| Op::RemoveLink(s, l)),
         5 => (0..3usize, prop_oneof![3 => Just(0u64), 1 => 1..4u64]).prop_map(|(n, late)| Op::Clean(n, late)),
         2 => prop_oneof![4 => 20..90u64, 1 => 80_000..100_000u64].prop_map(Op::Wait),
+        1 => (0..2usize).prop_map(Op::Drain),
+        1 => (0..2usize, prop::bool::weighted(0.2)).prop_map(|(w, yes)| Op::Cordon(w, yes)),
+        1 => (0..3usize).prop_map(Op::Gone),
+        1 => (0..3usize).prop_map(Op::Return),
     ]
 }
 
@@ -138,6 +147,19 @@ fn intent(world: &World, op: &Op) -> Intent {
             }
         }
         Op::Wait(_) => Intent::Tick,
+        Op::Drain(w) => Intent::DrainNode {
+            name: NODES[*w].into(),
+            onto: String::new(),
+        },
+        Op::Cordon(w, cordoned) => Intent::CordonNode {
+            name: NODES[*w].into(),
+            cordoned: *cordoned,
+        },
+        Op::Gone(n) => Intent::DeclareNodeGone { name: NODES[*n].into() },
+        Op::Return(n) => Intent::NodeJoined {
+            name: name(NODES[*n]),
+            role: world.state.cluster.nodes[&name(NODES[*n])].role,
+        },
     }
 }
 
@@ -174,6 +196,9 @@ impl Truth {
             let clean = cleaned
                 .filter(|(name, _)| *name == node)
                 .map(|(_, generation)| *generation);
+            // One that is off forwards nothing.
+            let off = world.state.cluster.nodes[&node].gone.map(|_| u64::MAX);
+            let clean = clean.max(off);
             held.retain(|pair, gone| {
                 let over = gone.is_some_and(|gone| clean.is_some_and(|clean| gone <= clean));
                 if over {

@@ -57,6 +57,7 @@ impl Controller {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             bundle,
             state: StateConfig::new(dir.path().join("state")),
+            events: Default::default(),
             nodes: NodesConfig {
                 heartbeat: DurationText(Duration::from_millis(300)),
                 ack_timeout: DurationText(Duration::from_secs(10)),

@@ -326,6 +326,7 @@ fn a_server_says_what_is_wrong() {
     let taken = Lease {
         mac: "02:00:00:00:00:07".parse().unwrap(),
         address: wanted.dhcp.reservations[0].address,
+        expires: 0,
     };
     let (state, reason) = check(
         &Site {
@@ -370,6 +371,7 @@ fn a_removed_guests_lease_does_not_keep_an_address_from_its_heir() {
         let lease = |mac, n: usize| Lease {
             mac,
             address: wanted.dhcp.reservations[n].address,
+            expires: 0,
         };
         let kept = lease(wanted.dhcp.reservations[1].mac, 1);
         let mut site = Site {

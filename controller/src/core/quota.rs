@@ -1,0 +1,149 @@
+//! How much a single node may put into the journal: one that repairs, fails or reconnects in a loop must not push out everybody
+//! else's history.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use trunkline_proto::Name;
+
+use crate::transition::NewEvent;
+
+/// What is counted together.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What a node's entries are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Story {
+    /// Drift that was put right.
+    Repairs,
+    /// Resources that failed, and recovered.
+    States,
+    /// Sessions that began and ended.
+    Sessions,
+    /// Orphans, and removals held back.
+    Leftovers,
+}
+
+impl Story {
+    /// Entries that one node may cause within [`WINDOW`].
+    fn most(self) -> u32 {
+        match self {
+            Self::Repairs | Self::States => 30,
+            Self::Sessions | Self::Leftovers => 10,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Repairs => "repairs",
+            Self::States => "failures and recoveries of resources",
+            Self::Sessions => "beginnings and ends of sessions",
+            Self::Leftovers => "words about leftovers",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    told: u32,
+    left_out: u64,
+}
+
+/// What every node has told lately.
+#[derive(Debug, Default)]
+pub(super) struct Quotas(BTreeMap<(Name, Story), Window>);
+
+impl Quotas {
+    /// True when one entry more may be told; otherwise it is counted.
+    pub(super) fn admits(&mut self, node: &Name, story: Story, now: Instant) -> bool {
+        let window = self.window(node, story, now);
+        if window.told < story.most() {
+            window.told += 1;
+            true
+        } else {
+            window.left_out += 1;
+            false
+        }
+    }
+
+    /// So many were not even looked at.
+    pub(super) fn leave_out(&mut self, node: &Name, story: Story, count: u64, now: Instant) {
+        self.window(node, story, now).left_out += count;
+    }
+
+    fn window(&mut self, node: &Name, story: Story, now: Instant) -> &mut Window {
+        let window = self.0.entry((node.clone(), story)).or_insert(Window {
+            since: now,
+            told: 0,
+            left_out: 0,
+        });
+        if now.duration_since(window.since) >= WINDOW && window.left_out == 0 {
+            (window.since, window.told) = (now, 0);
+        }
+        window
+    }
+
+    /// One entry for each window that is over and left something out.
+    pub(super) fn over(&mut self, now: Instant) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        self.0.retain(|(node, story), window| {
+            let over = now.duration_since(window.since) >= WINDOW;
+            if over && window.left_out > 0 {
+                let count = window.left_out;
+                events.push(NewEvent {
+                    kind: "events.left_out",
+                    actor: "controller".to_owned(),
+                    slice: None,
+                    node: Some(node.clone()),
+                    vlan: None,
+                    revision: 0,
+                    message: format!("{count} more {} of {node} were left out", story.noun()),
+                });
+            }
+            !over
+        });
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_node_in_a_loop_gets_its_share_and_one_word_of_what_was_left_out() {
+        let (w1, w2): (Name, Name) = ("w1".parse().unwrap(), "w2".parse().unwrap());
+        let (mut quotas, start) = (Quotas::default(), Instant::now());
+        let tries =
+            |quotas: &mut Quotas, node, at| (0..1000).filter(|_| quotas.admits(node, Story::Repairs, at)).count();
+        assert_eq!(tries(&mut quotas, &w1, start), 30);
+        assert_eq!(tries(&mut quotas, &w2, start), 30, "each has its own");
+        assert!(quotas.admits(&w1, Story::Sessions, start), "and each sort");
+        assert!(quotas.over(start + WINDOW / 2).is_empty());
+        quotas.leave_out(&w1, Story::Repairs, 5, start);
+        // Nobody looked in time: what was left out is told before the next window begins.
+        assert_eq!(tries(&mut quotas, &w1, start + WINDOW), 0);
+        let told: Vec<String> = quotas
+            .over(start + WINDOW)
+            .into_iter()
+            .map(|event| event.message)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "1975 more repairs of w1 were left out",
+                "970 more repairs of w2 were left out"
+            ]
+        );
+        assert!(quotas.over(start + WINDOW).is_empty(), "once");
+        assert_eq!(tries(&mut quotas, &w1, start + WINDOW), 30);
+        assert!(
+            quotas.over(start + 3 * WINDOW).len() == 1 && quotas.0.is_empty(),
+            "nothing is kept of who is quiet"
+        );
+    }
+}
