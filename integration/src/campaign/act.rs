@@ -82,8 +82,8 @@ impl Operator {
                     async move { slices.rollback_slice(request).await }
                 })?;
                 self.note(answer, |ledger, done| {
-                    ledger.rolled_back(slice, *number, done.number)?;
-                    ledger.saw(done.revision, Some((done.term, done.generation)))
+                    let new = ledger.rolled_back(slice, *number, done.number)?;
+                    ledger.saw(done.revision, new.then_some((done.term, done.generation)))
                 })
             }
             Step::Delete { slice, twice } => {
@@ -141,8 +141,9 @@ impl Operator {
             async move { slices.deploy_slice(request).await }
         })?;
         self.note(answer, |ledger, done| {
-            ledger.deployed(slice, done.number)?;
-            ledger.saw(done.revision, Some((done.term, done.generation)))
+            let new = ledger.deployed(slice, done.number)?;
+            // One that differs in nothing is answered with its own generation.
+            ledger.saw(done.revision, new.then_some((done.term, done.generation)))
         })
     }
 

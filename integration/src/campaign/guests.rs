@@ -10,8 +10,8 @@ use super::oracle::{INTERNET_VLAN, Policy, Port, ports};
 use crate::LabError;
 use crate::demo::joined;
 use crate::guest::{Guest, Kind, Spec};
-use crate::lab::Lab;
 use crate::lab::layout::INTERNET_ADDRESS;
+use crate::lab::{Host, Lab};
 
 const LEASE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ pub(super) fn ask(lab: &Lab, slices: &[Slice], sample: usize) -> Result<(Vec<Str
     };
     let all = ports(slices);
     let guests = start(lab, slice)?;
-    let mut wrong = addresses(slice, &all, &guests)?;
+    let mut wrong = addresses(lab, slice, &all, &guests)?;
     let questions = questions(slice, &all);
     let asked = questions.len();
     let answers: Result<Vec<Option<String>>, LabError> = std::thread::scope(|scope| {
@@ -65,7 +65,12 @@ fn start(lab: &Lab, slice: &Slice) -> Result<BTreeMap<String, Guest>, LabError> 
 }
 
 /// By DHCP where there is a server, which must give the reserved address; by hand elsewhere.
-fn addresses(slice: &Slice, all: &[Port], guests: &BTreeMap<String, Guest>) -> Result<Vec<String>, LabError> {
+fn addresses(
+    lab: &Lab,
+    slice: &Slice,
+    all: &[Port],
+    guests: &BTreeMap<String, Guest>,
+) -> Result<Vec<String>, LabError> {
     let mut wrong = Vec::new();
     for port in all.iter().filter(|port| port.vlan != 0) {
         let Some(guest) = guests.get(&port.vm) else { continue };
@@ -73,7 +78,11 @@ fn addresses(slice: &Slice, all: &[Port], guests: &BTreeMap<String, Guest>) -> R
         let link = slice.links.iter().find(|link| link.vlan == u32::from(port.vlan));
         if link.is_some_and(|link| !link.dhcp) {
             let address = format!("{}/{}", interface.address, interface.prefix_len);
-            guest.exec(&["ip", "address", "add", &address, "dev", &interface.name])?;
+            end_client(lab.host(&port.worker)?, guest, &interface.name)?;
+            let output = guest.exec(&["ip", "address", "replace", &address, "dev", &interface.name])?;
+            if !output.ok() {
+                wrong.push(format!("{} {}: no address: {}", port.vm, interface.name, output.stderr));
+            }
             continue;
         }
         match guest.await_lease(&interface.name, LEASE_LIMIT) {
@@ -86,6 +95,19 @@ fn addresses(slice: &Slice, all: &[Port], guests: &BTreeMap<String, Guest>) -> R
         }
     }
     Ok(wrong)
+}
+
+/// A DHCP client that hears no server takes the address away that was given by hand.
+fn end_client(worker: &Host, guest: &Guest, interface: &str) -> Result<(), LabError> {
+    let listed = worker.must(&["ps", "-eo", "pid,args"])?;
+    let (on, of) = (format!("-i {interface} "), format!("/guest-{}/", guest.spec().vm_id));
+    let is_it = |line: &&str| line.contains("udhcpc") && line.contains(&on) && line.contains(&of);
+    for line in listed.lines().filter(is_it) {
+        if let Some(pid) = line.split_whitespace().next() {
+            worker.exec(&["kill", "-KILL", pid])?;
+        }
+    }
+    Ok(())
 }
 
 fn questions(slice: &Slice, all: &[Port]) -> Vec<Question> {

@@ -32,14 +32,14 @@ impl Ledger {
         entry.draft = wish.clone();
     }
 
-    /// The draft was deployed with this number.
-    pub(super) fn deployed(&mut self, slice: &str, number: u32) -> Result<(), String> {
+    /// The draft was deployed with this number. True when the number is a new one.
+    pub(super) fn deployed(&mut self, slice: &str, number: u32) -> Result<bool, String> {
         let draft = self.entry(slice)?.draft.clone();
         self.stands(slice, number, draft)
     }
 
     /// What had one number was deployed again with another.
-    pub(super) fn rolled_back(&mut self, slice: &str, from: u32, number: u32) -> Result<(), String> {
+    pub(super) fn rolled_back(&mut self, slice: &str, from: u32, number: u32) -> Result<bool, String> {
         let wish = self.entry(slice)?.numbers.get(&from).cloned();
         let wish = wish.ok_or_else(|| format!("{slice} was rolled back to {from}, which was never deployed"))?;
         self.stands(slice, number, wish)
@@ -118,7 +118,7 @@ impl Ledger {
         wrong
     }
 
-    fn stands(&mut self, slice: &str, number: u32, wish: Wish) -> Result<(), String> {
+    fn stands(&mut self, slice: &str, number: u32, wish: Wish) -> Result<bool, String> {
         let entry = self.entry(slice)?;
         let highest = entry.numbers.keys().next_back().copied().unwrap_or_default();
         if let Some(earlier) = entry.numbers.get(&number).filter(|earlier| **earlier != wish) {
@@ -127,9 +127,8 @@ impl Ledger {
         if number < highest {
             return Err(format!("{slice} is deployed as #{number} after #{highest}"));
         }
-        entry.numbers.insert(number, wish);
         entry.deployed = Some(number);
-        Ok(())
+        Ok(entry.numbers.insert(number, wish).is_none())
     }
 
     fn entry(&mut self, slice: &str) -> Result<&mut Entry, String> {

@@ -36,7 +36,7 @@ use run::{Failure, run};
 use steps::Step;
 
 /// Whether nodes have ports for probe frames.
-const PROBES: bool = false;
+const PROBES: bool = true;
 
 /// What to do.
 #[derive(Debug, Clone)]

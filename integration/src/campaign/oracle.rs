@@ -173,7 +173,9 @@ fn bridge(fail_mode: &str, vlans: &BTreeSet<u16>, probes: bool) -> Facts {
     facts.insert(access("br-int", 0));
     facts.insert(trunk("trunk0", carried.clone()));
     if probes && !vlans.is_empty() {
-        facts.insert(trunk(PROBE, carried));
+        // Where no flows stand between, the probe's port hears the uplink's VLANs; a worker's flows are all that leads there.
+        let heard = if fail_mode == "secure" { vec![NOTHING] } else { carried };
+        facts.insert(trunk(PROBE, heard));
         facts.insert(Fact::Device {
             place: HOST.to_owned(),
             name: PROBE.to_owned(),
@@ -244,6 +246,7 @@ fn of_netnode(slices: &[Slice], ports: &[Port], probes: bool) -> Facts {
         }
     }
     if let Some(first) = users.first() {
+        facts.insert(Fact::Table("inet trunkline-connections".to_owned()));
         let interface = &first.interface;
         let address = format!("{}/{}", interface.gateway, interface.prefix_len);
         gateway(&mut facts, INTERNET_VLAN, address.clone(), interface.mtu);

@@ -158,6 +158,13 @@ fn from_uplink(vlan: u16, policy: Policy, here: &[&Port], gateway: Option<&Strin
             guests(here, vlan)
         },
     }];
+    if super::PROBES {
+        samples.push(Sample {
+            what: format!("a probe frame of VLAN {vlan}"),
+            frame: frame(&format!("dl_src={NOBODY},dl_dst={EVERYBODY},dl_type=0x88b5")),
+            ways: Ways::from([(PROBE.to_owned(), Some(vlan))]),
+        });
+    }
     let Some(gateway) = gateway.filter(|_| policy == Policy::Protected) else {
         return samples;
     };
@@ -205,7 +212,7 @@ fn tag_of(frame: &str) -> Option<u16> {
     rest.split(',').next()?.parse().ok()
 }
 
-/// Follows the actions: what is not understood is a way of its own, which nobody expects. Probes are the node's own affair.
+/// Follows the actions: what is not understood is a way of its own, which nobody expects.
 fn ways(actions: &str, mut tag: Option<u16>, numbers: &BTreeMap<u32, String>) -> Ways {
     let mut ways = Ways::new();
     for action in split(actions) {
@@ -214,9 +221,7 @@ fn ways(actions: &str, mut tag: Option<u16>, numbers: &BTreeMap<u32, String>) ->
                 .get(&number)
                 .cloned()
                 .unwrap_or_else(|| format!("port {number}"));
-            if name != PROBE {
-                ways.insert((name, tag));
-            }
+            ways.insert((name, tag));
         } else if let Some(rest) = action.strip_prefix("push_vlan(vid=") {
             tag = rest.split([',', ')']).next().and_then(|vlan| vlan.parse().ok());
         } else if action == "pop_vlan" {
