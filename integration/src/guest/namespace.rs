@@ -32,6 +32,8 @@ impl Namespace {
             netns,
         };
         super::write(&folder.join("lease"), lease::SCRIPT, 0o755)?;
+        // Of an earlier guest of the same VM, which would be taken for this one's.
+        let _ = std::fs::remove_dir_all(&guest.leases);
         std::fs::create_dir_all(&guest.leases).map_err(LabError::io("cannot make the folder of leases"))?;
         worker.must(&["ip", "netns", "add", &guest.netns])?;
         guest.start_pump(spec)?;
