@@ -89,12 +89,7 @@ pub fn campaign(orders: &Orders, say: &(dyn Fn(&str) + Sync)) -> Result<Outcome,
     let name = orders.seed.to_string();
     match run(orders.workers, &mut rounds, Some(&name), say)? {
         Ok(figures) => Ok(Ok(figures)),
-        Err(failure) => {
-            say(&format!("# does not hold: {}", failure.why));
-            let steps = shrink::shrink(orders, made.concat(), say)?;
-            let seed = orders.seed;
-            Ok(Err(Box::new(Found { seed, failure, steps })))
-        }
+        Err(failure) => found(orders, failure, made.concat(), say),
     }
 }
 
@@ -138,9 +133,22 @@ fn again(orders: &Orders, path: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<Ou
     let text = std::fs::read_to_string(path).map_err(LabError::io(format!("cannot read {}", path.display())))?;
     let steps = Step::parse_all(&text)?;
     let mut rounds = shrink::rounds(&steps).into_iter();
+    match run(orders.workers, &mut rounds, Some("replay"), say)? {
+        Ok(figures) => Ok(Ok(figures)),
+        Err(failure) => found(orders, failure, steps, say),
+    }
+}
+
+fn found(
+    orders: &Orders,
+    failure: Failure,
+    steps: Vec<Step>,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Outcome, LabError> {
+    say(&format!("# does not hold: {}", failure.why));
+    let steps = shrink::shrink(orders, steps, say)?;
     let seed = orders.seed;
-    let found = |failure| Box::new(Found { seed, failure, steps });
-    Ok(run(orders.workers, &mut rounds, Some("replay"), say)?.map_err(found))
+    Ok(Err(Box::new(Found { seed, failure, steps })))
 }
 
 impl std::fmt::Display for Found {
