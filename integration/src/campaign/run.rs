@@ -168,7 +168,9 @@ impl Run<'_> {
                 Err(wrong.join("\n"))
             }
         });
-        equal.map_err(words)?;
+        // What status says of it meanwhile is a part of what was seen.
+        let status = || self.ready().err().unwrap_or_else(|| "all ready".to_owned());
+        equal.map_err(|error| format!("{}\nstatus: {}", error.chain(), status()))?;
         let equal = start.elapsed();
         let strange = self.strangers.check(self.lab).map_err(words)?;
         if !strange.is_empty() {
