@@ -62,6 +62,8 @@ struct State {
     counters_told: Option<Instant>,
     clean_due: bool,
     looked_due: bool,
+    /// What the controller gave since the host was last looked at for it, and with which desired state.
+    given: BTreeMap<Key, Position>,
     repairs: VecDeque<wire::Repair>,
     orphans: Vec<Orphan>,
     orphans_due: bool,
@@ -82,6 +84,7 @@ impl Board {
         for observation in observations {
             state.put(observation);
         }
+        state.tell_given(position);
         if clean && position != state.clean {
             state.clean = position;
             state.clean_due = true;
@@ -93,6 +96,12 @@ impl Board {
         state.looked = true;
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// What an update brought. It is told when the host has been looked at for it, also when nothing of it is new here: a resource that
+    /// was taken away and given back before anybody looked is the same to us, and the controller knows nothing of it any more.
+    pub fn given(&self, keys: impl IntoIterator<Item = Key>, position: Position) {
+        self.lock().given.extend(keys.into_iter().map(|key| (key, position)));
     }
 
     /// Counters that were read again; of resources that are known only.
@@ -238,6 +247,12 @@ impl State {
             || self.held_due
             || !self.repairs.is_empty()
             || !self.urgent.is_empty()
+    }
+
+    fn tell_given(&mut self, position: Position) {
+        let looked_for = self.given.extract_if(.., |_, given| *given <= position);
+        self.urgent
+            .extend(looked_for.map(|(key, _)| key).filter(|key| self.seen.contains_key(key)));
     }
 
     /// What is not about the state of a resource.

@@ -18,6 +18,7 @@
 pub mod api;
 pub mod attacks;
 pub mod bench_traffic;
+pub mod campaign;
 pub mod demo;
 pub mod error;
 pub mod guest;

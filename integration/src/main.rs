@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use trunkline_integration::program::console::{say_line, tell};
 use trunkline_integration::program::control::Change;
 use trunkline_integration::program::{background, daemons, faults, guests, supervise};
-use trunkline_integration::{LabError, attacks, bench_traffic, demo, guest, lab};
+use trunkline_integration::{LabError, attacks, bench_traffic, campaign, demo, guest, lab};
 
 /// A Trunkline fleet on one machine.
 #[derive(Debug, Parser)]
@@ -79,6 +79,24 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Random slices come, change and go while everything goes wrong; afterwards everything must be right. Prints its steps.
+    Campaign {
+        /// Everything follows from it; drawn when it is not given, and printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// No round begins after so many minutes.
+        #[arg(long, default_value_t = 3.0)]
+        minutes: f64,
+        /// How many workers.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+        workers: u8,
+        /// After a failure, look for fewer steps that fail for so many minutes.
+        #[arg(long, default_value_t = 10.0)]
+        shrink: f64,
+        /// Do the steps of a file instead, as a campaign prints them.
+        #[arg(long)]
+        replay: Option<PathBuf>,
     },
     /// The root of a host (the lab starts this itself).
     #[command(hide = true)]
@@ -165,6 +183,21 @@ fn run(command: Command) -> Result<ExitCode, LabError> {
             attacks: true, json, ..
         } => return attacks::run(json),
         Command::Demo { once, json, .. } => return demo::run(once, json),
+        Command::Campaign {
+            seed,
+            minutes,
+            workers,
+            shrink,
+            replay,
+        } => {
+            let orders = campaign::Orders {
+                seed: seed.unwrap_or_else(campaign::draw),
+                time: campaign::minutes(minutes)?,
+                workers,
+                shrink: campaign::minutes(shrink)?,
+            };
+            return campaign::program(&orders, replay.as_deref());
+        }
         Command::Fault(command) => faults::run(command)?,
         Command::Guest(GuestCommand::Add { vm, kind }) => guests::add(&vm, kind)?,
         Command::Guest(GuestCommand::Del { vm }) => guests::delete(&vm)?,

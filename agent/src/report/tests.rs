@@ -223,3 +223,23 @@ async fn what_was_looked_for_is_told_when_it_rises_even_with_nothing_else_to_say
     board.begin();
     assert_eq!(told(&board).seen_generation, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_away_and_given_back_between_two_looks_is_told_again() {
+    let board = Board::default();
+    board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)], AT, false);
+    board.begin();
+    told(&board);
+    let [before, given] = [2, 3].map(|generation| Position { term: 1, generation });
+    board.given([dhcp("a", Seen::Ready, 0).key], given);
+    board.publish(
+        vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)],
+        before,
+        false,
+    );
+    assert_eq!(told(&board).items.len(), 0, "nobody has looked for it yet");
+    board.publish(vec![dhcp("a", Seen::Ready, 0), dhcp("b", Seen::Ready, 0)], given, false);
+    let report = told(&board);
+    assert_eq!((report.items.len(), report.seen_generation), (1, 3));
+    assert!(quiet(&board), "once");
+}

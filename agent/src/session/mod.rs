@@ -179,6 +179,8 @@ impl Session {
             );
         }
         self.tell_waiting(&next);
+        // Before anybody can look at the host for it.
+        self.board.given(named, next.position);
         self.held.send_replace(Arc::new(next));
         Ok(refused)
     }

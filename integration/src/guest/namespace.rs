@@ -32,6 +32,8 @@ impl Namespace {
             netns,
         };
         super::write(&folder.join("lease"), lease::SCRIPT, 0o755)?;
+        // Of an earlier guest of the same VM, which would be taken for this one's.
+        let _ = std::fs::remove_dir_all(&guest.leases);
         std::fs::create_dir_all(&guest.leases).map_err(LabError::io("cannot make the folder of leases"))?;
         worker.must(&["ip", "netns", "add", &guest.netns])?;
         guest.start_pump(spec)?;
@@ -57,7 +59,10 @@ impl Namespace {
         let program = programs::find("trunkline-lab")?.display().to_string();
         let mut argv = vec![program, "pump".to_owned(), self.netns.clone()];
         argv.extend(spec.nics.iter().map(|nic| format!("{}={}", nic.tap, nic.name)));
-        let mut pump = self.worker.spawn(&format!("{}-pump", self.netns), &argv)?;
+        let log = format!("{}-pump", self.netns);
+        // That an earlier one was ready says nothing of this one.
+        let _ = std::fs::remove_file(self.worker.folder().join("log").join(format!("{log}.log")));
+        let mut pump = self.worker.spawn(&log, &argv)?;
         let log = pump.log().to_owned();
         until(&format!("the frame pump of {}", spec.name), START_LIMIT, || {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
