@@ -185,7 +185,7 @@ fn echoes_to_a_gateway_take_no_place_among_the_connections() {
                 link.send(&route(&db, 110).packet(&echo(own, GATEWAY_110, id)));
                 shared.send(&route(&db0, 400).packet(&echo(DB, GATEWAY_400, id)));
             }
-            assert!(web.pings("10.60.7.1"), "another guest of the same gateway");
+            wait("another guest of the same gateway", || web.pings("10.60.7.1"));
             wait("its own turn", || db.pings("10.64.110.1") && db0.pings("10.60.7.1"));
             let count: u32 = sysctl("net/netfilter/nf_conntrack_count").parse().unwrap();
             assert!(count < 50, "{count} connections");
