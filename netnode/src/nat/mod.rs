@@ -1,23 +1,26 @@
 //! Filtering of the gateways' traffic, and internet for the VLANs that have it.
 //!
 //! ```text
-//!   gateways + nats + reservations -> Filter --render--> one nftables table, replaced whole in one batch
+//!   gateways + nats + reservations -> Filter --render--> two nftables tables, replaced whole in one batch
 //!                        |                  prerouting: nothing else is even looked at, so that nothing is said about it
 //!                        |                  forward: only a NAT's guests, each from its MAC, to the uplink but not to what is beside
 //!                        |                           it, and replies to that
 //!                        |                  input:   only ICMP echo to the own gateway
+//!                        |                  output:  nothing by a gateway's port but to its own subnet
 //!                        |                  postrouting: masquerade
+//!                        |                  arp:     nobody speaks for an address that cannot be his
 //!                        |-> limits: another table, which counts each guest's connections
 //!                        `-> ip_forward, conntrack
 //! ```
 //!
-//! The table is `inet trunkline`. Every rule names our interfaces, so other traffic of the host passes as if the table were not there.
+//! The tables are `inet trunkline` and `arp trunkline`. Every rule names our interfaces, so other traffic of the host passes as if they were not there.
 //!
-//! On disk, in `nat/` of the state directory: `table.json` (what the table looked like when it was read back after it was
+//! On disk, in `nat/` of the state directory: `table.json` (what the tables looked like when they were read back after they were
 //! written, so that a later difference is seen, and the subnets and guests whose connections must be ended when they go) and
 //! `ip_forward.json` (the value before ours, so that it can be put back).
 
 mod execute;
+mod foreign;
 pub mod limits;
 mod observe;
 mod plan;
