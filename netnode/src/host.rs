@@ -27,6 +27,7 @@ use trunkline_proto::daemon::Metrics;
 use trunkline_proto::resource::{Facts, Key, Kind, Observation, Spec, State};
 use trunkline_proto::{Name, PortName, VlanId};
 
+use crate::bridge::Bridge;
 use crate::config::{DhcpSection, NatSection};
 use crate::nat::Nats;
 use crate::{BootId, dhcp, metrics::Counts, setup};
@@ -46,6 +47,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(20);
 /// The host of the network node.
 pub struct NetworkNode {
     base: Base,
+    bridge: Bridge,
     ovs: ovsdb::Client,
     netlink: netlink::Handle,
     servers: dhcp::Servers,
@@ -155,8 +157,12 @@ impl NetworkNode {
         std::fs::create_dir_all(netns::NETNS_DIR)?;
         directories.add(netns::NETNS_DIR.as_ref())?;
         wake.follow(notices);
+        let base = Base::new(node.as_str(), &switch, FailMode::Standalone);
+        let bridge = Bridge::start(&base.bridge.name, &switch.socket, cancel.clone());
+        wake.follow(bridge.changes());
         Ok(Self {
-            base: Base::new(node.as_str(), &switch, FailMode::Standalone),
+            base,
+            bridge,
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
             nats: Nats::new(state_dir.join("nat"), nat, boot)?,
             prober: Prober::start(&node, board, &metrics, cancel.clone(), &tasks),

@@ -7,6 +7,7 @@
 //!     -> filter first   everything that is wanted or still there is shut off but for what it may do
 //!     -> removals       dnsmasq, namespaces
 //!     -> switch         all ports in one OVSDB transaction
+//!     -> bridge         its flow
 //!     -> gateways       settings, address, up
 //!     -> DHCP           namespace, device, files, dnsmasq
 //!     -> filter last    without what has gone
@@ -14,9 +15,11 @@
 //! ```
 //!
 //! Each resource is one folder: `plan.rs` (pure), `observe.rs`, `execute.rs`, and `render.rs` where a file is rendered, with golden
-//! files beside it. No task runs but the runtime's own and a small one that looks after dnsmasq every second.
+//! files beside it. No task runs but the runtime's own, the bridge's connection, and a small one that looks after dnsmasq
+//! every second.
 
 mod boot;
+mod bridge;
 pub mod config;
 pub mod dhcp;
 mod fingerprint;

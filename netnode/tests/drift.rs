@@ -10,6 +10,7 @@ mod support;
 use std::time::Duration;
 
 use controller::{Controller, Node, Pki, Session, update};
+use support::guest::Guest;
 use support::{Lab, dhcp, gateway, nat, on_private_host, reservation, run, succeeds, trunk, wait};
 use tokio_util::sync::CancellationToken;
 use trunkline_agent::{node, process};
@@ -131,6 +132,9 @@ fn picture(lab: &Lab) -> String {
         let mut rows: Vec<String> = rows.split("\n\n").map(|row| row.trim().to_owned()).collect();
         rows.sort();
         text += &rows.join("\n");
+        let bridge = format!("unix:{}", lab.file("br-int.mgmt"));
+        let flows = said(&["ovs-ofctl", "-O", "OpenFlow14", "dump-flows", &bridge]);
+        text += &format!("\n{} flows of ours", flows.matches("cookie=0x54524e4b").count());
     }
     if succeeds(&["nft", "list", "table", "inet", "trunkline"]) {
         text += &said(&["nft", "-s", "list", "table", "inet", "trunkline"]);
@@ -295,6 +299,12 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
                     "the bridge br-int was gone",
                 ),
                 (
+                    "flows",
+                    Box::new(|| drop(lab.ofctl(&["del-flows"], &[]))),
+                    "trunk uplink",
+                    "the flow that makes the bridge forward was gone",
+                ),
+                (
                     "database",
                     Box::new(|| lab.wipe_database()),
                     server,
@@ -338,6 +348,49 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
                 println!("  {:?} {:?}", began.elapsed(), seen.repairs);
                 as_before(lab, &before, name).await;
             }
+            node.stop().await;
+        },
+    );
+}
+
+/// Not by a look of its own: those are ten minutes apart here.
+#[test]
+fn the_bridge_forwards_again_when_its_flows_were_deleted_and_flows_of_others_are_named() {
+    on_private_host(
+        "the_bridge_forwards_again_when_its_flows_were_deleted_and_flows_of_others_are_named",
+        |lab| async move {
+            let mut stand = Stand::new(lab).await;
+            let (node, mut session) = stand.with(&all()).await;
+            let lab = &stand.lab;
+            let trunk = &all()[0];
+            let guest = Guest::plug(lab, "web", 110, "52:54:00:03:ea:01");
+            guest.configure(&guest.lease().await.expect("a lease"));
+            assert!(guest.pings("10.64.110.1"));
+            for _ in 0..3 {
+                lab.ofctl(&["del-flows"], &[]);
+                let told = "the flow that makes the bridge forward was gone";
+                session.reports_until(|s| s.is_repaired("trunk uplink", told)).await;
+                assert!(guest.pings("10.64.110.1"));
+            }
+
+            let strange = "priority=9,arp,actions=drop";
+            lab.ofctl(&["add-flow"], &[strange]);
+            let named = |reason: &str| reason.contains("flows of others on br-int") && reason.contains("priority=9");
+            let is_named = |seen: &controller::Seen| {
+                let trunk = seen.items.get("trunk uplink");
+                trunk.is_some_and(|trunk| trunk.state == State::Degraded && named(&trunk.reason))
+            };
+            session.reports_until(is_named).await;
+            assert!(lab.ofctl(&["dump-flows"], &[]).contains("priority=9"), "it is kept");
+            lab.ofctl(&["--strict", "del-flows"], &["priority=9,arp"]);
+            session.reports_until(|s| s.is_ready(trunk)).await;
+
+            // Open vSwitch's own is back after a restart, ours a moment later.
+            lab.kill_vswitchd();
+            lab.start_vswitchd();
+            wait("both flows", || {
+                lab.ofctl(&["dump-flows"], &[]).matches("NORMAL").count() == 2
+            });
             node.stop().await;
         },
     );

@@ -47,7 +47,10 @@ impl Judge<'_> {
             Spec::Trunk(trunk) => {
                 let Judgement { state, reason, facts } =
                     switch::judge_trunk(trunk, &self.wanted.switch, &self.look.switch, &self.acts.troubles);
-                (state, reason, Some(facts))
+                match &self.acts.forwarding {
+                    Some((state_of_flow, why)) if state == State::Ready => (*state_of_flow, why.clone(), Some(facts)),
+                    _ => (state, reason, Some(facts)),
+                }
             }
             Spec::Gateway(gateway) => self.gateway(gateway),
             Spec::Dhcp(dhcp) => self.dhcp(dhcp),

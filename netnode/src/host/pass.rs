@@ -60,6 +60,8 @@ pub(super) struct Acts {
     pub(super) acted: bool,
     /// ovs-vswitchd gives no sign of life.
     pub(super) silent: bool,
+    /// Why the bridge may not forward.
+    pub(super) forwarding: Option<(State, String)>,
     /// Leftovers that may not go yet.
     kept: BTreeSet<Thing>,
     /// What the first look found other than it should be.
@@ -185,6 +187,8 @@ impl NetworkNode {
             acts.refused = Some(reason);
             return Ok((look, acts));
         }
+        // Its flow is new with it.
+        let is_new = !look.switch.bridges.contains_key(&wanted.switch.bridge.name);
         self.set_filter(wanted, &look, &mut acts).await;
         self.remove(wanted, &look, &mut acts).await;
         if acts.acted {
@@ -204,6 +208,7 @@ impl NetworkNode {
         if self.set_switch(&wanted.switch, &look, &mut acts).await {
             look = self.look(wanted).await?;
         }
+        self.hold_flow(desired, is_new, &mut acts).await;
         let before = std::mem::take(&mut acts.acted);
         self.set_up(wanted, &look, &mut acts).await;
         self.prove_alive(&mut acts).await;
@@ -349,6 +354,19 @@ impl NetworkNode {
     fn trouble(&self, acts: &mut Acts, port: PortName, vlan: VlanId, error: String) {
         tracing::warn!(%vlan, %port, error, "a port could not be set up");
         acts.troubles.insert(port.to_string(), error);
+    }
+
+    /// The bridge forwards by a flow of ours.
+    async fn hold_flow(&mut self, desired: &Desired, is_new: bool, acts: &mut Acts) {
+        if acts.refused.is_some() {
+            return;
+        }
+        let held = self.bridge.hold().await;
+        acts.forwarding = held.trouble;
+        let trunk = desired.trunks().next();
+        if let (Some(what), Some((key, _, _)), false) = (held.repaired, trunk, is_new) {
+            acts.repairs.extend(Repair::all(key, [what]));
+        }
     }
 
     async fn prove_alive(&mut self, acts: &mut Acts) {

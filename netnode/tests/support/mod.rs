@@ -176,6 +176,12 @@ impl Lab {
         run(&[&["ovs-vsctl", "--timeout=20", &db], args].concat())
     }
 
+    /// Asks the bridge about its flows; `rest` comes after its name.
+    pub fn ofctl(&self, command: &[&str], rest: &[&str]) -> String {
+        let bridge = format!("unix:{}", self.file("br-int.mgmt"));
+        run(&[&["ovs-ofctl", "-O", "OpenFlow14"], command, &[&bridge], rest].concat())
+    }
+
     pub fn state_dir(&self) -> PathBuf {
         self.directory.join("state")
     }
