@@ -5,8 +5,9 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use support::guest::{DECLINE, DISCOVER, Guest, Message, RELEASE, REQUEST};
+use support::guest::{BOOTP, DECLINE, DISCOVER, Ear, Guest, INFORM, Message, RELEASE, REQUEST};
 use support::world::{DB_ETH1, WEB_ETH0, WEB_ETH1, link_reservations, nothing_of_ours_is_left};
 use support::{Lab, desired, dhcp, gateway, nat, on_private_host, reservation, run, trunk, wait};
 use trunkline_agent::node::Desired;
@@ -116,16 +117,6 @@ fn a_guest_of_the_internet_vlan_cannot_pose_as_a_relay_or_name_other_hardware() 
                 giaddr: WEB,
                 ..discover.clone()
             };
-            let passed = || {
-                counted(&run(&[
-                    "ip",
-                    "netns",
-                    "exec",
-                    "ns-dhcp-vlan400",
-                    "cat",
-                    "/proc/net/snmp",
-                ]))
-            };
             let before = passed();
             db.say(relayed).await;
             assert_eq!(db.lease().await.expect("a lease").address, DB);
@@ -133,6 +124,83 @@ fn a_guest_of_the_internet_vlan_cannot_pose_as_a_relay_or_name_other_hardware() 
             assert_eq!(passed() - before, 2, "datagrams that came to the server");
         },
     );
+}
+
+#[test]
+fn nobody_hears_what_the_internet_vlans_server_says_to_another() {
+    on_private_host(
+        "nobody_hears_what_the_internet_vlans_server_says_to_another",
+        |lab| async move {
+            let mut node = lab.node().await;
+            node.until_ready(&internet()).await;
+            let (web, db) = both(&lab).await;
+            let ear = web.run(Ear::open).await;
+            // Answers to `ciaddr`, and such as come without one.
+            for kind in [DISCOVER, REQUEST, INFORM, BOOTP] {
+                let mut message = Message::new(kind, db.mac);
+                message.ciaddr = WEB;
+                assert!(db.ask(message.clone()).await.is_none(), "{kind}");
+            }
+            assert!(
+                db.ask(Message::new(BOOTP, db.mac)).await.is_none(),
+                "plain BOOTP was answered"
+            );
+            // Whoever asks for an answer by broadcast is answered, himself.
+            let lease = db.lease().await.expect("a lease");
+            let renewal = Message {
+                ciaddr: DB,
+                ..Message::new(REQUEST, db.mac)
+            };
+            db.configure(&lease);
+            assert_eq!(db.ask(renewal).await.expect("a renewal").address, DB);
+            assert_eq!(ear.next(Duration::ZERO), None);
+
+            // A refusal is a broadcast always: few of them.
+            let not_his = Message {
+                requested: Some(WEB),
+                ..Message::new(REQUEST, db.mac)
+            };
+            for _ in 0..30 {
+                db.say(not_his.clone()).await;
+            }
+            assert_eq!(db.lease().await.expect("a lease").address, DB);
+            let refusals = std::iter::from_fn(|| ear.next(Duration::ZERO)).count();
+            assert!((1..=8).contains(&refusals), "{refusals}");
+        },
+    );
+}
+
+#[test]
+fn one_guest_of_the_internet_vlan_cannot_keep_the_server_from_the_others() {
+    on_private_host(
+        "one_guest_of_the_internet_vlan_cannot_keep_the_server_from_the_others",
+        |lab| async move {
+            let mut node = lab.node().await;
+            node.until_ready(&internet()).await;
+            let (web, db) = both(&lab).await;
+            let (before, began) = (passed(), std::time::Instant::now());
+            for _ in 0..500 {
+                db.say(Message::new(DISCOVER, db.mac)).await;
+            }
+            assert_eq!(web.lease().await.expect("a lease").address, WEB);
+            let (heard, most) = (passed() - before, 50 + 20 * (began.elapsed().as_secs() + 1));
+            assert!((40..=most).contains(&heard), "{heard} of 500, and at most {most}");
+            let pid = node.until_ready(&internet()).await.pid("dhcp_v400");
+            assert!(pid > 0, "the table reads as it did");
+        },
+    );
+}
+
+/// Datagrams that came to the server of VLAN 400.
+fn passed() -> u64 {
+    counted(&run(&[
+        "ip",
+        "netns",
+        "exec",
+        "ns-dhcp-vlan400",
+        "cat",
+        "/proc/net/snmp",
+    ]))
 }
 
 /// Datagrams that UDP has delivered.

@@ -10,6 +10,17 @@ use crate::{Invalid, VlanId};
 /// The range that derived subnets come from: `10.64.0.0/12` holds a /24 for each of the 4094 VLANs.
 pub const DERIVED_POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 64, 0, 0), 12);
 
+const PRIVATE: [(Ipv4Addr, u8); 8] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+];
+
 /// An IPv4 address with the length of its prefix: `10.64.110.1/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -110,6 +121,19 @@ impl LinkSubnet {
     /// First and last address for guests, both included: the tenth to the sixth from the end.
     pub fn guests(self) -> (Ipv4Addr, Ipv4Addr) {
         (self.nth(10).address, self.nth(self.size() - 6).address)
+    }
+
+    /// True when it lies in space that nobody on the internet has: private (RFC 1918), shared (RFC 6598), for benchmarks (RFC 2544) or
+    /// for documentation (RFC 5737). Any other would cut its guests, and the network node, off from those who have it.
+    pub fn is_private(self) -> bool {
+        PRIVATE
+            .iter()
+            .any(|(first, length)| Ipv4Net::new_assert(*first, *length).contains(&self.0))
+    }
+
+    /// The address is one of this subnet's.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        self.0.contains(&address)
     }
 
     /// True for an address that a guest may have.
@@ -251,5 +275,38 @@ mod tests {
         ] {
             assert!(bad.parse::<LinkSubnet>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_space_that_nobody_has_is_private() {
+        let is_private = |text: &str| text.parse::<LinkSubnet>().unwrap().is_private();
+        for private in [
+            "10.255.255.0/24",
+            "172.16.0.0/24",
+            "172.31.255.0/24",
+            "192.168.7.0/24",
+            "100.64.0.0/24",
+            "100.127.255.0/24",
+            "198.19.255.0/24",
+            "192.0.2.0/24",
+            "198.51.100.240/28",
+            "203.0.113.0/24",
+        ] {
+            assert!(is_private(private), "{private}");
+        }
+        for public in [
+            "8.8.8.0/24",
+            "9.255.255.0/24",
+            "172.15.255.0/24",
+            "172.32.0.0/24",
+            "192.167.255.0/24",
+            "100.128.0.0/24",
+            "198.20.0.0/24",
+            "203.0.112.0/23",
+            "192.0.3.0/24",
+        ] {
+            assert!(!is_private(public), "{public}");
+        }
+        assert!((1..=4094).all(|v| LinkSubnet::derived(VlanId::try_from(v).unwrap()).is_private()));
     }
 }

@@ -331,6 +331,14 @@ fn vlan(node: &Node, reader: &mut Reader) -> Option<At<VlanId>> {
 
 fn subnet(node: &Node, reader: &mut Reader) -> Option<At<LinkSubnet>> {
     let read: At<LinkSubnet> = reader.parsed(node, "a subnet", "10.64.110.0/24")?;
+    if !read.value.is_private() {
+        reader.mistake(
+            &read.place,
+            format!("{} is somebody's on the internet", read.value),
+            "write a private one, in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        );
+        return None;
+    }
     if LINK_PREFIX.contains(&read.value.prefix_len()) {
         return Some(read);
     }

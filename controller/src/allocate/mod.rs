@@ -221,6 +221,11 @@ impl<'a> Ledger<'a> {
         if subnet.overlaps(internet.net()) {
             return conflict(format!("subnet {subnet} overlaps {internet} of internet access"));
         }
+        if let Some(server) = self.dns_in(subnet) {
+            return conflict(format!(
+                "subnet {subnet} holds the DNS server {server}, which its guests could not reach any more; write another"
+            ));
+        }
         for (other, holder) in &self.given {
             if subnet.overlaps(other.net()) && claim.is_blocked(holder) {
                 return conflict(format!("subnet {subnet} overlaps {other} of {holder}; write another"));
@@ -240,9 +245,18 @@ impl<'a> Ledger<'a> {
         vlans.find(|v| !derive || self.derivable(*v))
     }
 
+    fn dns_in(&self, subnet: LinkSubnet) -> Option<Ipv4Addr> {
+        self.settings
+            .dns
+            .iter()
+            .copied()
+            .find(|server| subnet.contains(*server))
+    }
+
     fn derivable(&self, vlan: VlanId) -> bool {
         let subnet = LinkSubnet::derived(vlan);
         !subnet.overlaps(self.settings.internet_subnet.net())
+            && self.dns_in(subnet).is_none()
             && !self.given.iter().any(|(given, _)| subnet.overlaps(given.net()))
     }
 

@@ -265,7 +265,9 @@ fn dhcp(frozen: &Frozen, link: &Link, settings: &Settings) -> Dhcp {
         address: link.subnet.dhcp_server(),
         mac: Mac::of_dhcp(link.vlan),
         mtu: link.mtu,
-        range: Some(link.subnet.guests()),
+        // Where guests are held to their own MAC and address nobody else can ask, and without a range the server holds each to its own
+        // inside DHCP messages as well.
+        range: (!link.port_security && !link.protected).then(|| link.subnet.guests()),
         router: link.subnet.gateway().address,
         dns: settings.dns.clone(),
         lease: settings.lease,

@@ -175,6 +175,21 @@ fn dhcp_has_the_range_the_options_and_a_reservation_for_every_end() {
 }
 
 #[test]
+fn dhcp_of_a_link_with_port_security_or_protection_serves_reservations_only() {
+    for (port_security, protected) in [(true, false), (false, true), (true, true)] {
+        let mut world = World::new();
+        let vms = ["a", "b", "c"].map(|name| vm(name, "w1", 1)).to_vec();
+        let mut wanted = slice("lab", vms, vec![link(&["a.eth1", "b.eth1", "c.eth1"])]);
+        (wanted.links[0].port_security, wanted.links[0].protected) = (port_security, protected);
+        world.apply(vec![wanted], true).unwrap();
+        let Spec::Dhcp(dhcp) = spec(&world, "n1", Kind::Dhcp, "dhcp_v100") else {
+            panic!()
+        };
+        assert_eq!((dhcp.range, dhcp.reservations.len()), (None, 3));
+    }
+}
+
+#[test]
 fn a_link_without_dhcp_has_a_gateway_only() {
     let mut world = World::new();
     let mut spec = shop("shop");

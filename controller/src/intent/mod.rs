@@ -261,6 +261,14 @@ fn given_subnet(text: &str) -> Result<LinkSubnet, Invalid> {
             "write a prefix length from 24 to 28, like 10.64.110.0/24",
         ));
     }
+    if !subnet.is_private() {
+        return Err(Invalid::new(
+            text,
+            "the subnet of a link",
+            "its addresses are somebody's on the internet, whom no guest could reach any more; write a private one, in \
+             10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        ));
+    }
     Ok(subnet)
 }
 

@@ -60,6 +60,8 @@ pub fn config(dhcp: &Dhcp, place: &Place) -> String {
          dhcp-authoritative\n\
          # A guest is its MAC: an identifier of its own choice could be another guest's.\n\
          dhcp-ignore-clid\n\
+         # Plain BOOTP would be answered by reservation.\n\
+         dhcp-ignore=tag:bootp\n\
          dhcp-leasefile={leases}\n\
          dhcp-hostsfile={hosts}\n\
          dhcp-lease-max={most}\n\

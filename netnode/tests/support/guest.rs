@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use trunkline_agent::netns;
 use trunkline_proto::Mac;
 
@@ -30,6 +32,9 @@ pub const DISCOVER: u8 = 1;
 pub const REQUEST: u8 = 3;
 pub const DECLINE: u8 = 4;
 pub const RELEASE: u8 = 7;
+pub const INFORM: u8 = 8;
+/// No sort of DHCP message: plain BOOTP, from before there was any.
+pub const BOOTP: u8 = 0;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 
 /// What a guest says to a DHCP server: BOOTREQUEST over Ethernet, answered by broadcast, unless something is said to differ.
@@ -78,7 +83,10 @@ impl Message {
         message.extend(self.chaddr.octets());
         message.resize(236, 0);
         message.extend(COOKIE);
-        message.extend([53, 1, self.kind, 55, 6, 1, 3, 6, 12, 26, 51]);
+        if self.kind != BOOTP {
+            message.extend([53, 1, self.kind]);
+        }
+        message.extend([55, 6, 1, 3, 6, 12, 26, 51]);
         for (code, address) in [(50, self.requested), (54, self.server)] {
             if let Some(address) = address {
                 message.extend([code, 4]);
@@ -207,29 +215,71 @@ impl Answer {
     }
 }
 
-struct Client(UdpSocket);
+/// Sends as any program does, and hears every frame: an answer comes to an address that the guest does not have yet.
+struct Client {
+    sender: UdpSocket,
+    ear: Ear,
+}
 
 impl Client {
     fn open(device: &str) -> Self {
-        let socket = UdpSocket::bind("0.0.0.0:68").unwrap();
-        socket.set_broadcast(true).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        setsockopt(&socket, sockopt::BindToDevice, &device.into()).unwrap();
-        Self(socket)
+        let sender = UdpSocket::bind("0.0.0.0:68").unwrap();
+        sender.set_broadcast(true).unwrap();
+        setsockopt(&sender, sockopt::BindToDevice, &device.into()).unwrap();
+        let ear = Ear::open();
+        Self { sender, ear }
     }
 
     fn say(&self, message: &Message) {
-        self.0.send_to(&message.bytes(), "255.255.255.255:67").unwrap();
+        self.sender.send_to(&message.bytes(), "255.255.255.255:67").unwrap();
     }
 
     /// Three attempts, as guests do.
     fn ask(&self, message: &Message) -> Option<Answer> {
         (0..3).find_map(|_| {
             self.say(message);
-            let mut buffer = [0; 1500];
-            let length = self.0.recv(&mut buffer).ok()?;
-            parse(&buffer[..length])
+            parse(&self.ear.next(Duration::from_secs(1))?)
         })
+    }
+}
+
+/// Hears what DHCP servers say, whomever they say it to.
+pub struct Ear(OwnedFd);
+
+impl Ear {
+    /// In the namespace of the thread.
+    pub fn open() -> Self {
+        let ear = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        );
+        Self(ear.unwrap())
+    }
+
+    /// The next answer of a server, without what it travels in.
+    pub fn next(&self, within: Duration) -> Option<Vec<u8>> {
+        let end = Instant::now() + within;
+        let mut buffer = [0; 2048];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            // Without any time it would wait for ever.
+            let wait = TimeVal::microseconds(i64::try_from(left.as_micros()).unwrap().max(1000));
+            setsockopt(&self.0, sockopt::ReceiveTimeout, &wait).unwrap();
+            let frame = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => &buffer[..length],
+                Err(_) if left.is_zero() => return None,
+                Err(_) => continue,
+            };
+            let is_answer = frame.get(12..15) == Some(&[8, 0, 0x45])
+                && frame.get(23) == Some(&17)
+                && frame.get(34..38) == Some(&[0, 67, 0, 68])
+                && frame.get(42) == Some(&2);
+            if is_answer {
+                return Some(frame[42..].to_vec());
+            }
+        }
     }
 }
 

@@ -276,6 +276,12 @@ fn wrong_files() -> Vec<(String, Vec<&'static str>)> {
             &["7:41: \"10.0.0.1/24\" is not the subnet of a link: host bits are set; write 10.0.0.0/24"],
         ),
         links(
+            "  - {ends: [web.eth1, db.eth1], subnet: 8.8.8.0/24}",
+            &[
+                "7:41: 8.8.8.0/24 is somebody's on the internet: write a private one, in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+            ],
+        ),
+        links(
             "  - {ends: [web.eth1, db.eth1], subnet: 10.0.0.0/20}",
             &["7:41: 10.0.0.0/20 is too large for a link: write a prefix length from 24 to 28, like 10.64.110.0/24"],
         ),

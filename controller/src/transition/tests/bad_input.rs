@@ -65,6 +65,8 @@ fn bad_values_are_told_by_field() {
         ("links[0].subnet", |s| s.links[0].subnet = "10.0.0.0/20".into()),
         ("links[0].subnet", |s| s.links[0].subnet = "10.0.0.1/24".into()),
         ("links[0].subnet", |s| s.links[0].subnet = "nonsense".into()),
+        ("links[0].subnet", |s| s.links[0].subnet = "8.8.8.0/24".into()),
+        ("links[0].subnet", |s| s.links[0].subnet = "192.0.3.0/24".into()),
         ("links[0].subnet", |s| s.links[0].subnet = "10.60.7.0/25".into()),
         ("links[0].subnet", |s| s.links[0].subnet = "10.64.130.0/25".into()),
         ("links[0].subnet", |s| s.links[0].subnet = "192.168.1.0/28".into()),
@@ -299,4 +301,38 @@ fn single_edits_tell_the_fields_of_their_own_request() {
         expected: 0,
     };
     assert_eq!(field(world.try_do(deploy)), "name");
+}
+
+#[test]
+fn a_public_subnet_is_refused_with_what_to_write_instead() {
+    let told = World::new().violations(linked(|s| s.links[0].subnet = "151.101.1.0/24".into()));
+    assert_eq!(told.len(), 1);
+    let text = &told[0].description;
+    assert!(
+        text.contains("on the internet") && text.contains("10.0.0.0/8"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_subnet_that_holds_a_dns_server_is_neither_taken_nor_given() {
+    let settings = Settings {
+        dns: ["192.168.9.53", "10.64.100.53"]
+            .map(|dns| dns.parse().unwrap())
+            .to_vec(),
+        ..Settings::default()
+    };
+    let mut world = World::empty(settings);
+    for worker in ["w1", "w2"] {
+        world.join(worker, NodeRole::Worker);
+    }
+    let told = world.violations(linked(|s| s.links[0].subnet = "192.168.9.0/24".into()));
+    assert_eq!(told[0].field, "slices[0].links[0].subnet");
+    assert!(
+        told[0].description.contains("DNS server 192.168.9.53"),
+        "{}",
+        told[0].description
+    );
+    world.apply(linked(|_| {}), true).unwrap();
+    assert_eq!(world.slice("lab").links.values().next().unwrap().vlan.get(), 101);
 }
