@@ -232,18 +232,23 @@ impl<'a> Attack<'a> {
             .collect())
     }
 
-    /// First what others send that is attacked; then every guest sends what is its own, each in the table's order.
+    /// First what others send that is attacked; then every guest sends what is its own, each in the table's order; then
+    /// what others send on top.
     fn send(&self, open: &[(usize, Attempt)]) -> Result<(), LabError> {
-        let (mut others, mut words): (Words<'_>, Words<'_>) = Default::default();
+        let (mut others, mut words, mut after): (Words<'_>, Words<'_>, Words<'_>) = Default::default();
         for (_, attempt) in open {
             let words = words.entry(attempt.from.guest.as_str()).or_default();
             words.extend(attempt.before.iter().chain([&attempt.burst]).map(Burst::to_string));
             for (guest, burst) in &attempt.others {
                 others.entry(guest).or_default().push(burst.to_string());
             }
+            for (guest, burst) in &attempt.others_after {
+                after.entry(guest).or_default().push(burst.to_string());
+            }
         }
         self.send_at_once(others)?;
-        self.send_at_once(words)
+        self.send_at_once(words)?;
+        self.send_at_once(after)
     }
 
     /// All guests at once.

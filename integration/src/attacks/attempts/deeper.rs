@@ -97,7 +97,8 @@ impl Making<'_> {
                 first = ethernet(victim.gateway.0, victim.mac, 0x0800, &part(begin, true, 0));
                 ethernet(gateway, own.0, 0x0800, &part(end, false, 3))
             });
-            attempt.others = vec![(victim.guest.clone(), Burst::one(&victim.name, first))];
+            // What comes last makes it whole, and decides whose it is.
+            attempt.others_after = vec![(victim.guest.clone(), Burst::one(&victim.name, first))];
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Attempt {
     pub arp: Option<Ipv4Addr>,
     /// What others send before, unmarked: guest and burst.
     pub others: Vec<(String, Burst)>,
+    /// What others send when it is sent, unmarked.
+    pub others_after: Vec<(String, Burst)>,
     /// What is sent before, unmarked.
     pub before: Vec<Burst>,
     /// What is sent.
@@ -92,6 +94,7 @@ impl Making<'_> {
             target: None,
             arp: None,
             others: Vec::new(),
+            others_after: Vec::new(),
             before: Vec::new(),
             burst: Burst::one(&self.from.name, frame(id)),
         });
