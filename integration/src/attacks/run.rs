@@ -13,7 +13,8 @@ use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
 use super::table::{
-    DEEPER, DHCP_IN_ANOTHERS_NAME, DHCP_TAKEN_AWAY, Expect, FRAGMENTS, HONEST, HOSTILE, Rule, STORMS, TAGS, UPLINK,
+    DEEPER, DHCP_IN_ANOTHERS_NAME, DHCP_TAKEN_AWAY, Expect, FRAGMENTS, HONEST, HOSTILE, PARTS, Rule, STORMS, TAGS,
+    UPLINK,
 };
 use super::world::{Kind as Stand, World};
 use crate::LabError;
@@ -84,6 +85,7 @@ impl<'a> Attack<'a> {
     pub fn hostile(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Outcome>, LabError> {
         let some = |rows: &[Rule]| rows.iter().filter(|row| wanted(row.id)).copied().collect::<Vec<_>>();
         let mut outcomes = self.hostile_wave(&some(&[HOSTILE, DEEPER].concat()))?;
+        outcomes.extend(self.wave(&some(PARTS), "")?);
         outcomes.extend(self.wave(&some(UPLINK), "")?);
         outcomes.extend(self.wave(&some(TAGS), "")?);
         outcomes.extend(self.wave(&some(STORMS), "")?);

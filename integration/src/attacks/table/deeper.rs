@@ -29,20 +29,6 @@ pub const DEEPER: &[Rule] = &[
         "own gateway",
     ),
     rule(
-        "last part of another's datagram",
-        &[Plain],
-        What::ForeignLastPart,
-        Expect::Confined,
-        "large ping to the internet",
-    ),
-    rule(
-        "last part of another's datagram, where names are checked",
-        NAMED,
-        What::ForeignLastPart,
-        Expect::Dropped,
-        "large ping to the internet",
-    ),
-    rule(
         "ICMP errors about another's flow",
         LINKS,
         What::ForeignErrors,
@@ -108,6 +94,25 @@ pub const DEEPER: &[Rule] = &[
         What::FleetMacs,
         Expect::Dropped,
         "any source MAC on a plain link",
+    ),
+];
+
+/// Parts of others' packets. On their own: the network node forgets parts after half a minute, or when the same guest
+/// sends many others.
+pub const PARTS: &[Rule] = &[
+    rule(
+        "last part of another's datagram",
+        &[Plain],
+        What::ForeignLastPart,
+        Expect::Confined,
+        "large ping to the internet",
+    ),
+    rule(
+        "last part of another's datagram, where names are checked",
+        NAMED,
+        What::ForeignLastPart,
+        Expect::Dropped,
+        "large ping to the internet",
     ),
 ];
 

@@ -5,7 +5,7 @@ mod deeper;
 mod rows;
 mod uplink;
 
-pub use deeper::{DEEPER, DHCP_TAKEN_AWAY, FRAGMENTS};
+pub use deeper::{DEEPER, DHCP_TAKEN_AWAY, FRAGMENTS, PARTS};
 pub use rows::{DHCP_IN_ANOTHERS_NAME, HONEST, HOSTILE, STORMS, TAGS};
 pub use uplink::UPLINK;
 
@@ -84,7 +84,7 @@ const fn rule(id: &'static str, from: &'static [Kind], what: What, expect: Expec
 
 /// Every row that must not pass.
 pub fn hostile() -> impl Iterator<Item = &'static Rule> {
-    let usual = HOSTILE.iter().chain(DEEPER).chain(UPLINK).chain(TAGS);
+    let usual = HOSTILE.iter().chain(DEEPER).chain(PARTS).chain(UPLINK).chain(TAGS);
     usual.chain(STORMS).chain(FRAGMENTS)
 }
 
