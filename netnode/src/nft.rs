@@ -13,7 +13,7 @@ use trunkline_agent::process::{self, Run};
 
 use crate::Fingerprint;
 
-/// Our tables' name; their family is `inet`.
+/// Our tables' name; their family is `inet` unless another one is said.
 pub const TABLE: &str = "trunkline";
 /// An empty chain that says that a table is ours.
 pub const MARK_CHAIN: &str = "owned-by-trunkline-netnode";
@@ -122,11 +122,16 @@ impl Nft {
     }
 
     pub(crate) async fn table(&self, name: &str) -> Result<Table, Error> {
+        self.table_of("inet", name).await
+    }
+
+    /// The same of another family.
+    pub(crate) async fn table_of(&self, family: &str, name: &str) -> Result<Table, Error> {
         let tables = self.list(&["tables"]).await?;
-        if !objects(&tables, "table").any(|table| table["family"] == "inet" && table["name"] == name) {
+        if !objects(&tables, "table").any(|table| table["family"] == family && table["name"] == name) {
             return Ok(Table::Absent);
         }
-        let table = self.list(&["table", "inet", name]).await?;
+        let table = self.list(&["table", family, name]).await?;
         let ours = objects(&table, "chain").any(|chain| chain["name"] == MARK_CHAIN);
         Ok(if ours { Table::Ours(table) } else { Table::Foreign })
     }
@@ -142,15 +147,25 @@ impl Nft {
 
 /// The beginning of a batch that puts one table in the place of another. Adding first makes the deletion succeed when there is none.
 pub(crate) fn replace(table: &str) -> String {
+    replace_of("inet", table)
+}
+
+/// The same of another family.
+pub(crate) fn replace_of(family: &str, table: &str) -> String {
     format!(
-        "{}table inet {table} {{\n\tcomment \"Written by trunkline-netnode; changes are overwritten\"\n",
-        delete(table)
+        "{}table {family} {table} {{\n\tcomment \"Written by trunkline-netnode; changes are overwritten\"\n",
+        delete_of(family, table)
     )
 }
 
 /// A batch after which the table is not there, whether it was or not.
 pub(crate) fn delete(table: &str) -> String {
-    format!("add table inet {table}\ndelete table inet {table}\n")
+    delete_of("inet", table)
+}
+
+/// The same of another family.
+pub(crate) fn delete_of(family: &str, table: &str) -> String {
+    format!("add table {family} {table}\ndelete table {family} {table}\n")
 }
 
 /// A set as text; nft has no notation for "no elements".
@@ -181,10 +196,14 @@ pub(crate) fn fingerprint(answer: &Value) -> Fingerprint {
     Fingerprint::of(content.to_string())
 }
 
-/// Takes out what changes by itself: handles, counters, the order of a set's elements.
+/// Takes out what changes by itself: handles, counters, the order of a set's elements, and elements with a time limit, which are the
+/// kernel's own.
 fn settle(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            if fields.contains_key("timeout") {
+                fields.shift_remove("elem");
+            }
             for changing in ["handle", "packets", "bytes"] {
                 fields.shift_remove(changing);
             }
@@ -212,6 +231,14 @@ mod tests {
             {"set": {"name": "gateways", "handle": handle + 1, "elem": elements}},
             {"rule": {"chain": "forward", "handle": handle + 2, "expr": [{rule: null}]}},
         ]})
+    }
+
+    #[test]
+    fn what_the_kernel_puts_into_a_set_with_a_time_limit_is_no_difference() {
+        let table =
+            |elements: Value| json!({"nftables": [{"set": {"name": "echoes", "timeout": 60, "elem": elements}}]});
+        let one = json!([{"elem": {"val": {"concat": ["gw_vlan110", "10.64.110.1"]}, "timeout": 60, "expires": 12}}]);
+        assert_eq!(fingerprint(&table(json!([]))), fingerprint(&table(one)));
     }
 
     #[test]

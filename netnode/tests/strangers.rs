@@ -127,3 +127,31 @@ fn a_node_is_not_clean_while_a_blocked_gateway_keeps_its_old_address() {
         },
     );
 }
+
+#[test]
+fn a_strangers_chain_that_ends_in_a_reject_is_named_until_it_knows_our_port() {
+    on_private_host(
+        "a_strangers_chain_that_ends_in_a_reject_is_named_until_it_knows_our_port",
+        |lab| async move {
+            let wanted = desired([trunk(&[400]), gateway(400), nat()]);
+            let mut node = lab.node().await;
+            node.until_ready(&wanted).await;
+            let hook = "{ type filter hook forward priority 10 ; policy accept ; }";
+            run(&["nft", "add", "table", "inet", "wall"]);
+            run(&["nft", "add", "chain", "inet", "wall", "pass", hook]);
+            let rule = |rule: &str| run(&["nft", &format!("add rule inet wall pass {rule}")]);
+            rule("iifname eth7 drop");
+            assert_eq!(node.pass(&wanted).await.problems(), []);
+            rule("counter reject with icmpx admin-prohibited");
+            let seen = node.pass(&wanted).await;
+            let nat = seen.of("nat_vlan400");
+            assert!(
+                nat.state == State::Degraded && nat.reason.contains("inet wall pass"),
+                "{}",
+                nat.reason
+            );
+            run(&["nft", "insert rule inet wall pass iifname gw_vlan400 accept"]);
+            assert_eq!(node.pass(&wanted).await.problems(), []);
+        },
+    );
+}

@@ -67,6 +67,10 @@ async fn set_up(device: &DevicePlan, netlink: &Handle) -> Result<(), Error> {
                 netns::write_sysctl(None, &format!("net/ipv4/conf/{port}/arp_ignore"), "1").await?;
                 continue;
             }
+            Step::RefuseForeignSources => {
+                netns::write_sysctl(None, &format!("net/ipv4/conf/{port}/rp_filter"), "1").await?;
+                continue;
+            }
             Step::RemoveAddress(address) => {
                 netlink.delete_address(index, *address).await?;
                 continue;

@@ -39,6 +39,8 @@ pub struct Device {
     pub addresses: Vec<IpNet>,
     /// `arp_ignore` is 1 or stricter.
     pub arp_guarded: bool,
+    /// `rp_filter` is 1.
+    pub sources_guarded: bool,
     /// IPv6 is off.
     pub ipv6_off: bool,
 }
@@ -86,6 +88,7 @@ pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
                 alias: link.alias.clone(),
                 addresses: addresses.map(|a| a.net).collect(),
                 arp_guarded: sysctl("ipv4", &link.name, "arp_ignore")?.is_some_and(|value| value >= 1),
+                sources_guarded: sysctl("ipv4", &link.name, "rp_filter")? == Some(1),
                 // A kernel without IPv6 has no such setting.
                 ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
             };

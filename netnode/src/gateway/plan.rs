@@ -41,6 +41,8 @@ pub enum Step {
     DisableIpv6,
     /// Answer ARP only for this device's own address: otherwise a guest could ask for any address of the node.
     IgnoreForeignArp,
+    /// Take no packet whose source is elsewhere (strict `rp_filter`): what is answered would leave by another device.
+    RefuseForeignSources,
     /// Our alias.
     SetAlias,
     /// MAC.
@@ -138,6 +140,7 @@ fn steps(gateway: &Gateway, device: &Device) -> Vec<Step> {
     };
     step(!device.ipv6_off, Step::DisableIpv6);
     step(!device.arp_guarded, Step::IgnoreForeignArp);
+    step(!device.sources_guarded, Step::RefuseForeignSources);
     step(device.alias.as_deref() != Some(ALIAS), Step::SetAlias);
     step(device.mac != Some(mac.octets()), Step::SetMac(mac.octets()));
     step(device.mtu != u32::from(*mtu), Step::SetMtu(*mtu));
@@ -158,6 +161,7 @@ pub fn drift(gateway: &Gateway, observed: &Observed) -> Vec<String> {
     let word = |step: &Step| match step {
         Step::DisableIpv6 => "IPv6 was on".to_owned(),
         Step::IgnoreForeignArp => "arp_ignore was not 1".to_owned(),
+        Step::RefuseForeignSources => "rp_filter was not 1".to_owned(),
         Step::SetAlias => "its device did not carry our alias".to_owned(),
         Step::SetMac(_) => "its device had another MAC".to_owned(),
         Step::SetMtu(mtu) => format!("its device had an MTU of {}, not {mtu}", device.mtu),
@@ -198,6 +202,7 @@ fn missing(step: &Step) -> String {
     match step {
         Step::DisableIpv6 => "IPv6 is on".to_owned(),
         Step::IgnoreForeignArp => "arp_ignore is not 1".to_owned(),
+        Step::RefuseForeignSources => "rp_filter is not 1".to_owned(),
         Step::SetAlias => "its device does not carry our alias".to_owned(),
         Step::SetMac(_) => "its device has another MAC".to_owned(),
         Step::SetMtu(mtu) => format!("its device's MTU is not {mtu}"),

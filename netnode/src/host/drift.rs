@@ -119,11 +119,12 @@ fn filter(observed: &nat::Observed, forwards: bool) -> Vec<String> {
     if let (Some(_), Some(readback)) = (observed.record.noted.rendered, observed.record.noted.readback) {
         match &observed.table {
             Table::Absent => words.push("nftables table was gone".to_owned()),
+            Table::Ours(seen) if !seen.whole => words.push("nftables table was gone".to_owned()),
             Table::Ours(seen) if seen.fingerprint != readback => {
                 words.push("nftables table was not as rendered".to_owned());
             }
             // A stranger's is not touched, so nothing is put right.
-            Table::Ours(_) | Table::Foreign => {}
+            Table::Ours(_) | Table::Foreign(_) => {}
         }
     }
     if forwards && !observed.forwarding.on && observed.forwarding.before.is_some() {

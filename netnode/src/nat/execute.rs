@@ -12,9 +12,10 @@ use trunkline_agent::{files, netns};
 use super::limits;
 use super::observe::{self, HostNetwork, Observed, Record, Table, Uplink};
 use super::plan::{Forwarding, ForwardingStep, Plan, TableStep};
+use super::render::Filter;
 use super::way::Way;
 use crate::config::NatSection;
-use crate::nft::{self, Nft, Noted, TABLE};
+use crate::nft::{self, Nft, Noted};
 use crate::{BootId, Fingerprint};
 
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
@@ -152,7 +153,7 @@ impl Nats {
                 };
             }
             TableStep::Delete => {
-                Nft::default().load(nft::delete(TABLE)).await?;
+                Nft::default().load(Filter::removal()).await?;
                 record = Record {
                     noted: Noted::default(),
                     ..record
@@ -250,7 +251,7 @@ async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
     match observe::tables().await?.0 {
         Table::Ours(readback) => Ok(Some(readback.fingerprint)),
         // Somebody took it away at once; the next pass sees the difference.
-        Table::Absent | Table::Foreign => Ok(None),
+        Table::Absent | Table::Foreign(_) => Ok(None),
     }
 }
 

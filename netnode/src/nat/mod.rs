@@ -18,6 +18,7 @@
 //! `ip_forward.json` (the value before ours, so that it can be put back).
 
 mod execute;
+mod foreign;
 pub mod limits;
 mod observe;
 mod plan;

@@ -1,4 +1,4 @@
-//! What is there: our table, other tables' forward policies, forwarding, the uplink.
+//! What is there: our tables, foreign ones that drop, forwarding, the uplink.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use trunkline_agent::netlink::{self, Link, Route};
 use trunkline_proto::{LinkSubnet, VlanId};
 
 use super::execute::Error;
-use super::limits;
 use super::plan::Forwarding;
-use super::render::{Counter, User};
+use super::render::{ARP, Counter, User};
+use super::{foreign, limits};
 use crate::Fingerprint;
 use crate::nft::{self, Nft, Noted, TABLE};
 
@@ -29,26 +29,28 @@ pub struct Observed {
     pub uplink: Uplink,
     /// The table that limits connections.
     pub limits: limits::Seen,
-    /// Foreign chains at the forward hook whose policy is drop, as `family table chain`.
+    /// Foreign chains that drop what is forwarded, as `family table chain`.
     pub dropping: Vec<String>,
 }
 
-/// The table `inet trunkline`.
+/// The tables `inet trunkline` and `arp trunkline`, which are written and taken away together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Table {
     /// There is none.
     Absent,
-    /// There is one without our mark.
-    Foreign,
-    /// Ours.
+    /// There is one without our mark, in this family.
+    Foreign(&'static str),
+    /// Ours, at least one of them.
     Ours(Readback),
 }
 
-/// Our table, read back.
+/// Our tables, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readback {
-    /// Names all it says but its counters' values and its handles.
+    /// Names all that they say but counters' values and handles.
     pub fingerprint: Fingerprint,
+    /// Both are there.
+    pub whole: bool,
     /// What the masquerade rules counted.
     pub counters: BTreeMap<VlanId, Counter>,
 }
@@ -142,56 +144,40 @@ pub struct HostNetwork {
     pub routes: Vec<Route>,
 }
 
-/// Reads our table and the foreign forward policies.
+/// Reads our tables and what foreign ones do to forwarded packets.
 pub(super) async fn tables() -> Result<(Table, Vec<String>), Error> {
     let nft = Nft::default();
-    let chains = nft.list(&["chains"]).await?;
-    let dropping = nft::objects(&chains, "chain")
-        .filter_map(|chain| Chain::deserialize(chain).ok())
-        .filter(Chain::kills_forwarding)
-        .map(|chain| chain.to_text())
-        .collect();
-    let table = match nft.table(TABLE).await? {
-        nft::Table::Absent => Table::Absent,
-        nft::Table::Foreign => Table::Foreign,
-        nft::Table::Ours(answer) => Table::Ours(Readback {
-            fingerprint: nft::fingerprint(&answer),
-            counters: counters_of(&answer),
-        }),
-    };
+    let dropping = foreign::dropping(&nft).await?;
+    let table = join(nft.table(TABLE).await?, nft.table_of(ARP, TABLE).await?);
     Ok((table, dropping))
+}
+
+fn join(inet: nft::Table, arp: nft::Table) -> Table {
+    let (inet, arp) = match (inet, arp) {
+        (nft::Table::Foreign, _) => return Table::Foreign("inet"),
+        (_, nft::Table::Foreign) => return Table::Foreign(ARP),
+        (nft::Table::Absent, nft::Table::Absent) => return Table::Absent,
+        (inet, arp) => (listed(inet), listed(arp)),
+    };
+    let names = [&inet, &arp].map(|table| table.as_ref().map(nft::fingerprint));
+    Table::Ours(Readback {
+        fingerprint: Fingerprint::of(format!("{names:?}")),
+        whole: inet.is_some() && arp.is_some(),
+        counters: inet.as_ref().map(counters_of).unwrap_or_default(),
+    })
+}
+
+fn listed(table: nft::Table) -> Option<Value> {
+    match table {
+        nft::Table::Ours(listing) => Some(listing),
+        nft::Table::Absent | nft::Table::Foreign => None,
+    }
 }
 
 /// The counters alone.
 pub(super) async fn counters() -> Result<BTreeMap<VlanId, Counter>, Error> {
     let answer = Nft::default().list(&["counters", "table", "inet", TABLE]).await?;
     Ok(counters_of(&answer))
-}
-
-#[derive(Debug, Deserialize)]
-struct Chain {
-    family: String,
-    table: String,
-    name: String,
-    #[serde(default)]
-    hook: String,
-    #[serde(default)]
-    policy: String,
-}
-
-impl Chain {
-    fn is_ours(&self) -> bool {
-        self.family == "inet" && [TABLE, limits::TABLE].contains(&self.table.as_str())
-    }
-
-    fn kills_forwarding(&self) -> bool {
-        let sees_ipv4 = self.family == "ip" || self.family == "inet";
-        sees_ipv4 && !self.is_ours() && self.hook == "forward" && self.policy == "drop"
-    }
-
-    fn to_text(&self) -> String {
-        format!("{} {} {}", self.family, self.table, self.name)
-    }
 }
 
 fn counters_of(answer: &Value) -> BTreeMap<VlanId, Counter> {
@@ -222,23 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn only_foreign_ipv4_forward_chains_with_policy_drop_kill_nat() {
-        let chain = |family: &str, table: &str, hook: &str, policy: &str| {
-            let [family, table, hook, policy] = [family, table, hook, policy].map(str::to_owned);
-            Chain {
-                family,
-                table,
-                name: "FORWARD".into(),
-                hook,
-                policy,
-            }
-            .kills_forwarding()
-        };
-        assert!(chain("ip", "filter", "forward", "drop"));
-        assert!(chain("inet", "firewalld", "forward", "drop"));
-        assert!(!chain("ip", "filter", "forward", "accept"));
-        assert!(!chain("ip", "filter", "input", "drop"));
-        assert!(!chain("ip6", "filter", "forward", "drop"));
-        assert!(!chain("inet", TABLE, "forward", "drop"));
+    fn both_tables_are_read_as_one() {
+        let ours = |rule: &str| nft::Table::Ours(json!({"nftables": [{"rule": {"expr": rule}}]}));
+        let (whole, half) = (join(ours("a"), ours("b")), join(nft::Table::Absent, ours("b")));
+        assert_eq!(whole, join(ours("a"), ours("b")));
+        assert_ne!(whole, join(ours("a"), ours("c")));
+        assert!(matches!(&whole, Table::Ours(readback) if readback.whole));
+        assert!(
+            matches!(&half, Table::Ours(readback) if !readback.whole),
+            "it has to go, or be written again"
+        );
+        assert_eq!(join(nft::Table::Absent, nft::Table::Absent), Table::Absent);
+        assert_eq!(join(ours("a"), nft::Table::Foreign), Table::Foreign("arp"));
+        assert_eq!(join(nft::Table::Foreign, nft::Table::Absent), Table::Foreign("inet"));
     }
 }

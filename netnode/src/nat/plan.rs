@@ -100,11 +100,11 @@ pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
     };
     let limits = limits::render(filter.way(), filter.nats());
     let theirs = match (&observed.table, observed.limits.table) {
-        (Table::Foreign, _) => Some(TABLE),
-        (_, nft::State::Foreign) if limits.is_some() => Some(limits::TABLE),
+        (Table::Foreign(family), _) => Some((*family, TABLE)),
+        (_, nft::State::Foreign) if limits.is_some() => Some(("inet", limits::TABLE)),
         _ => None,
     };
-    if let Some(theirs) = theirs {
+    if let Some((family, theirs)) = theirs {
         return Plan {
             forwarding: ForwardingStep::Keep,
             limits: limits::Step::Keep,
@@ -112,7 +112,7 @@ pub fn plan(filter: &Filter, observed: &Observed) -> Plan {
             forget: Vec::new(),
             served,
             conflict: Some(format!(
-                "the nftables table inet {theirs} is there and was not made by this program; rename or delete it"
+                "the nftables table {family} {theirs} is there and was not made by this program; rename or delete it"
             )),
         };
     }
@@ -146,10 +146,12 @@ fn forwarding(wanted: bool, Forwarding { on, before }: Forwarding) -> Forwarding
 
 fn table(filter: &Filter, table: &Table, record: &Record) -> TableStep {
     let (seen, counters) = match table {
-        Table::Absent | Table::Foreign if filter.is_empty() => return TableStep::Keep,
-        Table::Absent | Table::Foreign => (None, BTreeMap::new()),
+        Table::Absent | Table::Foreign(_) if filter.is_empty() => return TableStep::Keep,
+        Table::Absent | Table::Foreign(_) => (None, BTreeMap::new()),
         Table::Ours(_) if filter.is_empty() => return TableStep::Delete,
-        Table::Ours(Readback { fingerprint, counters }) => (Some(*fingerprint), counters.clone()),
+        Table::Ours(Readback {
+            fingerprint, counters, ..
+        }) => (Some(*fingerprint), counters.clone()),
     };
     let rendered = rendered(filter);
     if record.noted.stands(rendered, seen) {
@@ -183,7 +185,7 @@ pub fn judge(nat: &Nat, filter: &Filter, observed: &Observed, gateway: Option<&s
 fn counter(vlan: VlanId, table: &Table) -> Counter {
     match table {
         Table::Ours(readback) => readback.counters.get(&vlan).copied().unwrap_or_default(),
-        Table::Absent | Table::Foreign => Counter::default(),
+        Table::Absent | Table::Foreign(_) => Counter::default(),
     }
 }
 
@@ -204,7 +206,7 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
     if plan.table != TableStep::Keep {
         return (
             State::Failed,
-            format!("the nftables table inet {TABLE} is not what it should be"),
+            format!("the nftables tables inet and arp {TABLE} are not what they should be"),
         );
     }
     if plan.limits != limits::Step::Keep {
@@ -230,8 +232,8 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
         return (
             State::Degraded,
             format!(
-                "forwarded packets are dropped by the policy of a foreign nftables chain: {}; accept traffic from and to the \
-                 gateway port there",
+                "forwarded packets are dropped by a foreign nftables chain: {}; accept traffic from and to the \
+                 gateway port by its name there",
                 chains.join(", ")
             ),
         );

@@ -1,4 +1,11 @@
-//! The nftables table as text.
+//! The nftables tables as text: `inet trunkline` for IP, and `arp trunkline` for what guests say of themselves in ARP.
+//!
+//! `prerouting` stands before the kernel puts fragments together (conntrack does so at -400), so its rules see each fragment for itself:
+//! nothing of a packet behind its IP header may be needed to let a NAT's guest pass there. Fragments of all guests meet in one place of
+//! the kernel, which tells them apart by addresses alone; so only those come there whose source is the sender's own.
+//!
+//! A packet to a gateway's own address is answered to its source. The source has to be in the port's own subnet, on the VLAN of a NAT one
+//! of its users with its own MAC, or the answer would go wherever this node knows a way to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,10 +13,19 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use trunkline_proto::resource::{Dhcp, Gateway, Nat};
-use trunkline_proto::{Mac, PortName, VlanId};
+use trunkline_proto::{Cidr, Mac, PortName, VlanId};
 
 use super::way::Way;
 use crate::nft::{self, MARK_CHAIN, TABLE};
+
+/// Of the table that filters ARP.
+pub(super) const ARP: &str = "arp";
+/// Echo requests to a gateway that are answered: of each link together, of each user of a NAT by itself.
+const ECHOES: &str = "limit rate over 100/second burst 100 packets";
+/// ARP messages of each sender that are heard.
+const ASKING: &str = "limit rate over 50/second burst 100 packets";
+/// Of a set that the kernel fills. One that is full would let everybody pass: it has room for many times what there can be.
+const FILLED: &str = "type ifname . ipv4_addr\n\t\tsize 65536\n\t\tflags dynamic,timeout\n\t\ttimeout 1m";
 
 /// What a masquerade rule has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +50,7 @@ pub struct User {
 pub struct Filter {
     way: Way,
     /// `None`: the port is only to be shut off, because it is about to go.
-    gateways: BTreeMap<PortName, Option<Ipv4Addr>>,
+    gateways: BTreeMap<PortName, Option<Cidr>>,
     nats: BTreeMap<VlanId, (Nat, BTreeSet<User>)>,
 }
 
@@ -48,8 +64,7 @@ impl Filter {
         servers: impl IntoIterator<Item = &'a Dhcp>,
         leaving: &BTreeSet<PortName>,
     ) -> Self {
-        let mut ports: BTreeMap<PortName, Option<Ipv4Addr>> = leaving.iter().map(|p| (p.clone(), None)).collect();
-        ports.extend(gateways.into_iter().map(|g| (g.port(), Some(g.address.address))));
+        let mut ports: BTreeMap<PortName, Option<Cidr>> = leaving.iter().map(|p| (p.clone(), None)).collect();
         let mut nats: BTreeMap<VlanId, (Nat, BTreeSet<User>)> = nats
             .into_iter()
             .map(|nat| (nat.vlan, (nat.clone(), BTreeSet::new())))
@@ -58,6 +73,11 @@ impl Filter {
             if let Some((nat, users)) = nats.get_mut(&server.vlan) {
                 users.extend(users_of(nat, server));
             }
+        }
+        for gateway in gateways {
+            // Tenants share the internet VLAN: without its NAT nobody is known there.
+            let known = gateway.vlan != VlanId::INTERNET || nats.contains_key(&gateway.vlan);
+            ports.insert(gateway.port(), known.then_some(gateway.address));
         }
         // A NAT whose gateway is not there yet is shut off like a gateway until it comes.
         for (nat, _) in nats.values() {
@@ -90,7 +110,7 @@ impl Filter {
         self.nats.values().flat_map(|(_, users)| users.iter().copied())
     }
 
-    /// One batch for `nft -f`: it takes away the table as it is and puts the new one in its place, or does nothing at all.
+    /// One batch for `nft -f`: it takes away the tables as they are and puts the new ones in their place, or does nothing at all.
     /// `counters` go on from where they were.
     pub fn render(&self, counters: &BTreeMap<VlanId, Counter>) -> String {
         let mut text = nft::replace(TABLE);
@@ -99,9 +119,16 @@ impl Filter {
         self.prerouting(&mut text);
         self.forward(&mut text);
         input(&mut text);
+        output(&mut text);
         self.postrouting(&mut text);
         text.push_str("}\n");
+        self.arp(&mut text);
         text
+    }
+
+    /// A batch after which neither table is there.
+    pub(super) fn removal() -> String {
+        nft::delete(TABLE) + &nft::delete_of(ARP, TABLE)
     }
 
     fn objects(&self, text: &mut String, counters: &BTreeMap<VlanId, Counter>) {
@@ -112,20 +139,39 @@ impl Filter {
                 "\tcounter nat_vlan{vlan} {{\n\t\tpackets {packets} bytes {bytes}\n\t}}"
             );
         }
-        let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
-        text.push_str(&nft::set("gateways", "type ifname", &ports));
         let addresses: Vec<String> = self
-            .gateways
-            .iter()
-            .filter_map(|(port, address)| address.map(|address| format!("\"{port}\" . {address}")))
+            .addresses()
+            .map(|(port, address)| format!("\"{port}\" . {}", address.address))
             .collect();
         text.push_str(&nft::set("own_addresses", "type ifname . ipv4_addr", &addresses));
+        self.ports(text);
+        text.push_str(&nft::set("echoes", FILLED, &[]));
         if !self.nats.is_empty() {
             for (name, prefixes) in [("denied", &self.way.denied), ("allowed", &self.way.allowed)] {
                 let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
                 text.push_str(&nft::set(name, "type ipv4_addr\n\t\tflags interval", &prefixes));
             }
         }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (&PortName, Cidr)> {
+        let ports = self.gateways.iter();
+        ports.filter_map(|(port, address)| address.map(|address| (port, address)))
+    }
+
+    /// What both tables have to know.
+    fn ports(&self, text: &mut String) {
+        let ports: Vec<String> = self.gateways.keys().map(|port| format!("\"{port}\"")).collect();
+        text.push_str(&nft::set("gateways", "type ifname", &ports));
+        let subnets: Vec<String> = self
+            .addresses()
+            .map(|(port, address)| format!("\"{port}\" . {}", address.network()))
+            .collect();
+        text.push_str(&nft::set(
+            "own_subnets",
+            "type ifname . ipv4_addr\n\t\tflags interval",
+            &subnets,
+        ));
         for (vlan, (_, users)) in &self.nats {
             let users: Vec<String> = users
                 .iter()
@@ -137,27 +183,66 @@ impl Filter {
     }
 
     /// Before the kernel looks for a way: it would tell a guest that its packet's time to live is over, or of a better way, however
-    /// little the packet may pass. Options of a packet make it speak as well, or name addresses of this host.
+    /// little the packet may pass. Options of a packet make it speak as well, or name addresses of this host. An echo is not tracked:
+    /// each would take a place in the kernel's table of connections.
     fn prerouting(&self, text: &mut String) {
         text.push_str(
-            "\tchain prerouting {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
+            "\tchain prerouting {\n\t\ttype filter hook prerouting priority -450; policy accept;\n\
              \t\tiifname @gateways ip hdrlength != 5 drop\n\
-             \t\tiifname . ip daddr @own_addresses accept\n",
+             \t\tiifname . ip daddr @own_addresses ip frag-off & 0x3fff != 0 drop\n",
         );
+        let own = "iifname . ip daddr @own_addresses";
         for Nat {
             vlan,
             subnet,
             gateway_port,
         } in self.nats()
         {
+            let user = format!("ether saddr . ip saddr @users_vlan{vlan}");
+            let echo = format!("iifname \"{gateway_port}\" {own} {user} icmp type echo-request");
             let _ = writeln!(
                 text,
-                "\t\tiifname \"{gateway_port}\" ip daddr != {subnet} ether saddr . ip saddr @users_vlan{vlan} accept"
+                "\t\t{echo} update @echoes {{ iifname . ip saddr {ECHOES} }} drop\n\
+                 \t\t{echo} notrack accept\n\
+                 \t\tiifname \"{gateway_port}\" ip daddr != {subnet} {user} accept\n\
+                 \t\tiifname \"{gateway_port}\" drop"
             );
         }
-        text.push_str("\t\tiifname @gateways drop\n\t}\n");
+        let echo = format!("{own} iifname . ip saddr @own_subnets icmp type echo-request");
+        let _ = writeln!(
+            text,
+            "\t\t{echo} update @echoes {{ iifname . ip daddr {ECHOES} }} drop\n\
+             \t\t{echo} notrack accept\n\
+             \t\tiifname @gateways drop\n\t}}"
+        );
     }
 
+    /// Whoever asks by ARP is remembered in a table that the whole kernel shares, so one may only speak for an address of one's own
+    /// subnet, or as who one is where tenants share it. One without an address asks whether another has it, and is not remembered.
+    fn arp(&self, text: &mut String) {
+        text.push_str(&nft::replace_of(ARP, TABLE));
+        self.ports(text);
+        text.push_str(&nft::set("askers", FILLED, &[]));
+        let _ = write!(
+            text,
+            "\tchain {MARK_CHAIN} {{\n\t}}\n\
+             \tchain input {{\n\t\ttype filter hook input priority filter; policy accept;\n"
+        );
+        for Nat { vlan, gateway_port, .. } in self.nats() {
+            let _ = writeln!(
+                text,
+                "\t\tiifname \"{gateway_port}\" arp saddr ip != 0.0.0.0 arp saddr ether . arp saddr ip != @users_vlan{vlan} drop"
+            );
+        }
+        let _ = write!(
+            text,
+            "\t\tiifname @gateways arp saddr ip != 0.0.0.0 iifname . arp saddr ip != @own_subnets drop\n\
+             \t\tiifname @gateways update @askers {{ iifname . arp saddr ip {ASKING} }} drop\n\t}}\n}}\n"
+        );
+    }
+
+    /// From a guest only what belongs to a connection of its own, or opens one. An ICMP error belongs to the connection that it quotes,
+    /// which may be another guest's, and no rule can compare the two; what belongs to none would leave without being masqueraded.
     fn forward(&self, text: &mut String) {
         let uplink = &self.way.uplink;
         text.push_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n");
@@ -170,7 +255,7 @@ impl Filter {
             let _ = writeln!(
                 text,
                 "\t\tiifname \"{gateway_port}\" ip daddr @denied ip daddr != @allowed drop\n\
-                 \t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ether saddr . ip saddr @users_vlan{vlan} accept\n\
+                 \t\tiifname \"{gateway_port}\" oifname \"{uplink}\" ether saddr . ip saddr @users_vlan{vlan} ct state new,established accept\n\
                  \t\tiifname \"{uplink}\" oifname \"{gateway_port}\" ip daddr {subnet} ct state established,related accept"
             );
         }
@@ -205,6 +290,17 @@ fn input(text: &mut String) {
         "\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\
          \t\tiifname . ip daddr @own_addresses icmp type echo-request accept\n\
          \t\tiifname @gateways drop\n\t}\n",
+    );
+}
+
+/// Whatever this host says by a gateway's port is for that port's own subnet, an answer to a forged source as well, should one come
+/// this far.
+fn output(text: &mut String) {
+    text.push_str(
+        "\tchain output {\n\t\ttype filter hook output priority raw; policy accept;\n\
+         \t\toifname . ip daddr @own_subnets icmp type echo-reply notrack\n\
+         \t\toifname . ip daddr @own_subnets accept\n\
+         \t\toifname @gateways drop\n\t}\n",
     );
 }
 
@@ -288,10 +384,20 @@ mod tests {
             .filter(|l| l.ends_with("accept") || l.ends_with("drop"))
         {
             assert!(
-                line.contains("gw_vlan400") || line.contains("@gateways") || line.contains("@own_addresses"),
+                line.contains("gw_vlan400")
+                    || line.contains("@gateways")
+                    || line.contains("@own_addresses")
+                    || line.contains("@own_subnets"),
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn the_internet_vlan_is_shut_off_while_nobody_is_known_there() {
+        let filter = Filter::new(&way(), &[gateway(400)], &[], &[], &BTreeSet::new());
+        let text = filter.render(&BTreeMap::new());
+        assert!(!text.contains("10.60.7") && text.contains("\"gw_vlan400\""), "{text}");
     }
 
     #[test]

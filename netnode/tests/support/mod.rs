@@ -13,6 +13,7 @@
 
 pub mod far;
 pub mod guest;
+pub mod raw;
 pub mod world;
 
 use std::collections::BTreeMap;

@@ -23,6 +23,7 @@ fn device(index: u32, change: u8) -> Device {
         },
         arp_guarded: changed(5),
         ipv6_off: changed(6),
+        sources_guarded: changed(7),
     }
 }
 
@@ -37,13 +38,17 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             match step {
                 Step::DisableIpv6 => device.ipv6_off = true,
                 Step::IgnoreForeignArp => device.arp_guarded = true,
+                Step::RefuseForeignSources => device.sources_guarded = true,
                 Step::SetAlias => device.alias = Some(ALIAS.to_owned()),
                 Step::SetMac(mac) => device.mac = Some(*mac),
                 Step::SetMtu(mtu) => device.mtu = u32::from(*mtu),
                 Step::RemoveAddress(address) => device.addresses.retain(|held| held != address),
                 Step::AddAddress(address) => device.addresses.push(ip_net(*address)),
                 Step::SetUp => {
-                    assert!(device.arp_guarded && device.ipv6_off, "up before it was guarded");
+                    assert!(
+                        device.arp_guarded && device.ipv6_off && device.sources_guarded,
+                        "up before it was guarded"
+                    );
                     device.up = true;
                 }
             }

@@ -71,6 +71,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
         TableStep::Replace { rendered, .. } => {
             observed.table = Table::Ours(Readback {
                 fingerprint: *rendered,
+                whole: true,
                 counters: BTreeMap::new(),
             });
             observed.record.noted = Noted {
@@ -181,7 +182,7 @@ proptest! {
 
     #[test]
     fn a_strangers_table_of_our_name_is_left_alone(wanted in filters()) {
-        let host = Observed { table: Table::Foreign, ..bare(false) };
+        let host = Observed { table: Table::Foreign("inet"), ..bare(false) };
         let plan = plan(&wanted, &host);
         prop_assert!(plan.is_empty() && plan.conflict.is_some());
     }
@@ -195,6 +196,7 @@ fn a_table_that_somebody_changed_is_written_again_with_its_counters() {
     let counters = BTreeMap::from([(VlanId::INTERNET, Counter { packets: 7, bytes: 700 })]);
     host.table = Table::Ours(Readback {
         fingerprint: Fingerprint::of("other"),
+        whole: true,
         counters,
     });
     let TableStep::Replace { batch, .. } = plan(&wanted, &host).table else {
