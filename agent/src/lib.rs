@@ -22,6 +22,7 @@ pub mod directories;
 pub mod files;
 pub mod flows;
 pub mod inbox;
+pub mod ingress;
 mod instance;
 pub mod metrics;
 pub mod netlink;

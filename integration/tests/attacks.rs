@@ -39,7 +39,10 @@ const HOLES: [Hole; 5] = [
         name: "the network node's rules are gone",
         make: |lab| {
             on(lab, "nn", "nft flush ruleset");
-            on(lab, "nn", "ip netns exec ns-dhcp-vlan400 nft flush ruleset");
+            for netns in on(lab, "nn", "ip netns list").lines() {
+                let netns = netns.split_whitespace().next().unwrap();
+                on(lab, "nn", &format!("ip netns exec {netns} nft flush ruleset"));
+            }
         },
         seen_by: &[
             "other slice through the gateway",
@@ -51,14 +54,23 @@ const HOLES: [Hole; 5] = [
             "hosts on the uplink's own network",
             "internet in a guest's name, from the uplink",
             "DHCP in another guest's name",
+            "own gateway in another's name",
+            "last part of another's datagram",
+            "ICMP errors about another's flow",
+            "ICMP errors about another's flow, from VLAN 400",
+            "datagrams to the hosts themselves",
+            "DHCP answers sent to another guest",
+            "another guest's lease given back",
+            "flood of fragments",
         ],
     },
     Hole {
-        name: "the workers' flows are gone, and one lets everything pass",
+        name: "the workers' rules and flows are gone, and one flow lets everything pass",
         make: |lab| {
             for worker in lab.layout().workers() {
                 on(lab, &worker, "ovs-ofctl --timeout=10 del-flows br-int");
                 on(lab, &worker, "ovs-ofctl --timeout=10 add-flow br-int actions=NORMAL");
+                on(lab, &worker, "nft flush ruleset");
             }
         },
         seen_by: &[
@@ -88,6 +100,12 @@ const HOLES: [Hole; 5] = [
             "as another VLAN's gateway, from the uplink",
             "gateway's broadcasts but ARP and DHCP, from the uplink",
             "the fleet's probe EtherType, from the uplink",
+            "own gateway in another's name, where names are checked",
+            "last part of another's datagram, where names are checked",
+            "datagrams to the hosts themselves from eth0 without internet",
+            "control frames of bridges and switches",
+            "source MAC of a gateway or of another guest",
+            "source MAC of a gateway or of another guest, where names are checked",
             "flood of broadcasts",
             "flood to an unknown address",
             "flood of ARP where guests are kept apart",

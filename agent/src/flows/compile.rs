@@ -24,6 +24,12 @@ mod eth {
     /// Pause and other frames of flow control.
     pub(super) const FLOW_CONTROL: u16 = 0x8808;
     pub(super) const PROBE: u16 = 0x88b5;
+    pub(super) const SLOW_PROTOCOLS: u16 = 0x8809;
+    pub(super) const EAPOL: u16 = 0x888e;
+    pub(super) const LLDP: u16 = 0x88cc;
+    pub(super) const LOOP: u16 = 0x9000;
+    /// All that are for the other end of a cable, whatever MAC they are sent to.
+    pub(super) const OF_A_CABLE: [u16; 5] = [FLOW_CONTROL, SLOW_PROTOCOLS, EAPOL, LLDP, LOOP];
 }
 
 /// IP protocols.
@@ -58,8 +64,18 @@ const ARP_REQUEST: u16 = 1;
 const BROADCAST: u64 = 0xffff_ffff_ffff;
 /// The bit that group addresses have.
 const GROUP: u64 = 0x0100_0000_0000;
-/// 01:80:c2:00:00:00 to 0f: never forwarded by a bridge.
-const RESERVED: (u64, u64) = (0x0180_c200_0000, 0xffff_ffff_fff0);
+/// Groups that bridges and switches speak in among themselves, and may act upon: 01:80:c2:00:00:00 to 3f (spanning tree of customers and
+/// providers, LLDP, registration, fault management), ring protection (01:19:a7), and Cisco's (CDP, VTP, per-VLAN spanning tree).
+const RESERVED: [(u64, u64); 3] = [
+    (0x0180_c200_0000, 0xffff_ffff_ffc0),
+    (0x0119_a700_0000, 0xffff_ffff_ff00),
+    (0x0100_0ccc_ccc0, 0xffff_ffff_fff0),
+];
+/// MACs that the controller makes (`Mac::is_derived`): 52:54 and 52:55, 52:56.
+const MADE: [(u64, u64); 2] = [
+    (0x5254_0000_0000, 0xfffe_0000_0000),
+    (0x5256_0000_0000, 0xffff_0000_0000),
+];
 
 /// The flows and meters of a node.
 #[must_use]
@@ -129,11 +145,10 @@ impl Out {
 }
 
 /// Frames that are for a bridge, not through it.
-fn control_frames() -> [Match; 2] {
-    [
-        Match::any().masked(Field::EthDst, RESERVED.0, RESERVED.1),
-        Match::any().eth_type(eth::FLOW_CONTROL),
-    ]
+fn control_frames() -> impl Iterator<Item = Match> {
+    let groups = RESERVED.map(|(value, mask)| Match::any().masked(Field::EthDst, value, mask));
+    let kinds = eth::OF_A_CABLE.map(|kind| Match::any().eth_type(kind));
+    groups.into_iter().chain(kinds)
 }
 
 fn uplink(out: &mut Out, network: &Network) {
@@ -217,14 +232,17 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
     );
     let policy = policy(vlan, segment);
     let next = if policy == Policy::Open { STORM } else { SECURITY };
-    out.flow(
-        GUEST,
-        100,
-        Purpose::Admission,
-        number,
-        from.clone(),
-        Actions::goto(next),
-    );
+    let own = from.clone().from_mac(guest.mac);
+    for (priority, matches) in [(210, own), (100, from.clone())] {
+        out.flow(
+            GUEST,
+            priority,
+            Purpose::Admission,
+            number,
+            matches,
+            Actions::goto(next),
+        );
+    }
     let group = out.meter(Storm::Group, number, guest.limits.group);
     if policy == Policy::Protected {
         secure(out, number, guest, FROM_PROTECTED);
@@ -236,6 +254,10 @@ fn admit(out: &mut Out, network: &Network, number: u32, guest: &Guest) {
         neighbours(out, number, guest);
         let anything = from.clone().from_mac(guest.mac);
         out.flow(SECURITY, 100, Purpose::Secured, number, anything, Actions::goto(STORM));
+        for asked in asked(segment, &from) {
+            let limited = Actions::normal().metered(group);
+            out.flow(STORM, 250, Purpose::Storm, number, asked, limited);
+        }
     }
     let unknown = out.meter(Storm::Unknown, number, guest.limits.unknown);
     let to_many = from.clone().masked(Field::EthDst, GROUP, GROUP);
@@ -266,6 +288,12 @@ fn guest_rules(out: &mut Out) {
     out.flow(GUEST, 480, Purpose::Probe, 0, probe, Actions::drop());
     let group_sender = Match::any().masked(Field::EthSrc, GROUP, GROUP);
     out.flow(GUEST, 470, Purpose::Forged, 0, group_sender, Actions::drop());
+    // On an open link a guest may send with any MAC, but not with one that is somebody else's for certain: a guest's, a gateway's, a
+    // probe's. A switch between the hosts that learns for all VLANs alike would believe it in all of them.
+    for (value, mask) in MADE {
+        let made = Match::any().masked(Field::EthSrc, value, mask);
+        out.flow(GUEST, 200, Purpose::Forged, 0, made, Actions::drop());
+    }
 }
 
 /// What port security stops on all ports alike: playing DHCP server or router, in fragments too. The bridge shows the ports and the
@@ -388,6 +416,15 @@ fn known_ends(out: &mut Out, vlan: VlanId, segment: &Segment) {
     }
 }
 
+/// ARP to a service's own MAC. It costs the service as much as a broadcast does, so it counts as one.
+fn asked(segment: &Segment, from: &Match) -> impl Iterator<Item = Match> {
+    let arp = from.clone().eth_type(eth::ARP);
+    segment
+        .services
+        .iter()
+        .map(move |service| arp.clone().to_mac(service.mac))
+}
+
 /// Broadcasts of a guest that a service must hear: who has its address, and DHCP.
 fn heard_by(service: &ServiceAddress, from: &Match) -> Vec<Match> {
     let to_all = from.clone().is(Field::EthDst, BROADCAST);
@@ -412,6 +449,10 @@ fn from_protected(out: &mut Out, network: &Network, number: u32, vlan: VlanId, s
             let limited = there.clone().metered(meter);
             out.flow(FROM_PROTECTED, 200, Purpose::Protected, number, matches, limited);
         }
+    }
+    for asked in asked(segment, &from) {
+        let limited = there.clone().metered(meter);
+        out.flow(FROM_PROTECTED, 200, Purpose::Protected, number, asked, limited);
     }
 }
 

@@ -190,6 +190,85 @@ fn a_guest_whose_segment_is_not_known_reaches_nothing() {
 }
 
 #[test]
+fn on_an_open_link_any_mac_may_send_but_one_that_was_made_for_somebody_else() {
+    let set = compile(&worker());
+    let passes = |mac: [u8; 6]| {
+        let sent = frame(10, guest_mac(10), 0xffff_ffff_ffff).with(Field::EthSrc, mac_value(mac));
+        !send(&set, &sent).is_empty()
+    };
+    assert!(passes(guest_mac(10).octets()));
+    for foreign in [
+        [2, 0, 0, 0, 0, 9],
+        [0x52, 0x53, 0, 0, 0, 10],
+        [0x52, 0x57, 0, 0, 0, 10],
+        [0x50, 0x54, 0, 0, 0, 10],
+    ] {
+        assert!(passes(foreign), "{foreign:x?}");
+    }
+    for made in [
+        guest_mac(11),
+        Mac::of_gateway(vlan(110)),
+        Mac::of_dhcp(VlanId::INTERNET),
+        Mac::of_probe(&"w1".parse().unwrap()),
+    ] {
+        assert!(made.is_derived() && !passes(made.octets()), "{made}");
+    }
+    // One with a MAC of its own choice keeps that.
+    let mut network = worker();
+    network.guests.get_mut(&10).unwrap().mac = Mac::try_from([2, 0, 0, 0, 0, 9]).unwrap();
+    let set = compile(&network);
+    let own = frame(10, Mac::try_from([2, 0, 0, 0, 0, 9]).unwrap(), 0xffff_ffff_ffff);
+    assert!(!send(&set, &own).is_empty());
+    assert!(send(&set, &frame(10, guest_mac(10), 0xffff_ffff_ffff)).is_empty());
+}
+
+#[test]
+fn no_guest_speaks_to_switches() {
+    let set = compile(&worker());
+    let groups = [
+        0x0180_c200_0000_u64,
+        0x0180_c200_003f,
+        0x0119_a700_0001,
+        0x0100_0ccc_cccc,
+        0x0100_0ccc_cccd,
+    ];
+    for from in worker().guests.keys() {
+        let sent =
+            |target: u64, kind: u16| send(&set, &frame(*from, guest_mac(*from), target).with(Field::EthType, kind));
+        for group in groups {
+            assert_eq!(sent(group, 0x1234), [], "to {group:x} from {from}");
+        }
+        let gateway = mac_of(Mac::of_gateway(vlan(110)));
+        for kind in [0x8808, 0x8809, 0x888e, 0x88cc, 0x9000] {
+            for target in [0xffff_ffff_ffff, gateway, mac_of(Mac::of_gateway(VlanId::INTERNET))] {
+                assert_eq!(sent(target, kind), [], "{kind:x} from {from}");
+            }
+        }
+    }
+    // A group beside them is for whoever wants it.
+    let group = frame(10, guest_mac(10), 0x0180_c200_0040).with(Field::EthType, 0x1234_u16);
+    assert!(!send(&set, &group).is_empty());
+}
+
+#[test]
+fn arp_to_a_services_own_mac_counts_as_a_broadcast_where_guests_are_held_to_their_own() {
+    let set = compile(&worker());
+    for (from, id) in [(11, 120), (12, 130), (13, 400)] {
+        for service in [Mac::of_gateway(vlan(id)), Mac::of_dhcp(vlan(id))] {
+            let arp = frame(from, guest_mac(from), mac_of(service))
+                .with(Field::EthType, 0x0806_u16)
+                .with(Field::ArpSha, mac_of(guest_mac(from)))
+                .with(Field::ArpSpa, u32::from(address(from)))
+                .with(Field::ArpTpa, u32::from(address(1)))
+                .with(Field::ArpOp, 1_u8);
+            let exits = send(&set, &arp);
+            assert_eq!(exits.len(), 1, "from {from}");
+            assert_eq!(exits[0].meter, Some(Storm::Group.meter(from)), "from {from}");
+        }
+    }
+}
+
+#[test]
 fn a_limit_of_zero_is_no_limit() {
     let mut network = worker();
     network.guests.retain(|number, _| *number == 10);

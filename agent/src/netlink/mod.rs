@@ -22,7 +22,7 @@ pub use link::{Link, LinkChange};
 pub use route::{Address, Route};
 pub use tun::TapRequest;
 pub(crate) use tun::{is_shielded, shield};
-pub use watch::{watch, watch_rules};
+pub use watch::{watch, watch_rules, watch_table};
 
 /// Why the kernel could not be asked, or said no.
 #[derive(Debug, thiserror::Error)]

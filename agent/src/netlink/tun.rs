@@ -56,7 +56,8 @@ impl Handle {
 
 /// Keeps the host's own network stack from hearing and answering what arrives on a device that belongs to a switch: the userspace
 /// datapath reads a copy of each frame, the kernel's stack gets the frame as well. No ARP answer, no IPv6, and a source check that
-/// nothing passes, because no route leads out of such a device.
+/// nothing passes, because no route leads out of such a device. What comes from 0.0.0.0 to all is not checked so: for that a TAP's
+/// ingress is shut as well ([`crate::ingress`]).
 ///
 /// # Errors
 /// When a setting cannot be written.

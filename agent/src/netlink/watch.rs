@@ -17,6 +17,8 @@ use crate::netns;
 
 /// The kernel's NFNLGRP_NFTABLES: every change of a table, chain, set or rule.
 const NFTABLES: u32 = 7;
+/// The kernel's notices come in datagrams of at most a page or 8 KiB; one about a larger thing has a datagram of its own.
+const DATAGRAM: usize = 1 << 15;
 
 /// Ticks when a device or an address of the namespace changed (`None`: of the current one), until `cancel`. A burst is one tick
 /// for a slow reader. When the kernel had to drop notices that is a tick too.
@@ -69,25 +71,45 @@ pub fn watch_rules(cancel: CancellationToken) -> Result<watch::Receiver<u64>, Er
     ] {
         let socket = member_of(protocol, &[group])
             .map_err(|source| io_error("subscribe to the kernel's notices of rules and settings", source))?;
-        let (sender, cancel) = (sender.clone(), cancel.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                // Nothing is half done: a notice is only a tick.
-                () = cancel.cancelled() => {}
-                () = sender.closed() => {}
-                error = tick(&socket, &sender) => tracing::warn!(%error, "no more notices of rules and settings"),
-            }
-        });
+        tell(socket, sender.clone(), "", cancel.clone());
     }
     Ok(receiver)
 }
 
-/// One tick for each datagram, whatever it says, and for each time that the kernel had to drop some.
-async fn tick(socket: &TokioSocket, sender: &watch::Sender<u64>) -> io::Error {
-    let mut datagram = Vec::new();
+/// Ticks when somebody changed the nftables table of this name, of whatever family, in the current namespace, until `cancel`. Must be
+/// called in a runtime.
+///
+/// # Errors
+/// [`Error::Io`] when the socket cannot be opened.
+pub fn watch_table(name: &'static str, cancel: CancellationToken) -> Result<watch::Receiver<u64>, Error> {
+    let (sender, receiver) = watch::channel(0_u64);
+    let socket = member_of(NETLINK_NETFILTER, &[NFTABLES])
+        .map_err(|source| io_error("subscribe to the kernel's notices of rules", source))?;
+    tell(socket, sender, name, cancel);
+    Ok(receiver)
+}
+
+fn tell(socket: TokioSocket, sender: watch::Sender<u64>, name: &'static str, cancel: CancellationToken) {
+    tokio::spawn(async move {
+        tokio::select! {
+            // Nothing is half done: a notice is only a tick.
+            () = cancel.cancelled() => {}
+            () = sender.closed() => {}
+            error = tick(&socket, &sender, name) => tracing::warn!(%error, "no more notices of rules and settings"),
+        }
+    });
+}
+
+/// One tick for each datagram in which `name` stands (every notice of nftables names its table), and for each time that the kernel had
+/// to drop some.
+async fn tick(socket: &TokioSocket, sender: &watch::Sender<u64>, name: &str) -> io::Error {
+    // As much as fits is read, and the rest of a datagram is lost.
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    let name = name.as_bytes();
     loop {
         datagram.clear();
         match future::poll_fn(|cx| socket.poll_recv(cx, &mut datagram)).await {
+            Ok(()) if !name.is_empty() && !datagram.windows(name.len()).any(|part| part == name) => continue,
             Ok(()) => {}
             Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS) => {}
             Err(error) => return error,

@@ -104,6 +104,12 @@ impl Client {
         }
     }
 
+    /// Returns when the database is away: at once when it is.
+    pub async fn lost(&self) {
+        // An error: nobody tells any more, which is the same.
+        let _ = self.state.clone().wait_for(Option::is_none).await;
+    }
+
     /// Commits a transaction, every operation's result checked.
     ///
     /// # Errors

@@ -89,6 +89,18 @@ fn amiss(port: &Port, observed: &Observed) -> Vec<String> {
     words
 }
 
+/// TAPs that the host's own stack heard, and how they were found.
+pub(super) fn ingress(desired: &Desired, lost: &BTreeMap<String, &'static str>) -> Vec<Repair> {
+    let of_port = |(key, port): (&Key, &Port)| {
+        let what = (*lost.get(port.tap.as_str())?).to_owned();
+        Some(Repair { key: key.clone(), what })
+    };
+    desired
+        .ports()
+        .filter_map(|(key, _, port)| of_port((key, port)))
+        .collect()
+}
+
 /// The flows of each VLAN.
 pub(super) fn flows(desired: &Desired, lost: &BTreeMap<trunkline_proto::VlanId, Lost>) -> Vec<Repair> {
     let of_vlan = |(key, flows): (&Key, &trunkline_proto::resource::Flows)| {

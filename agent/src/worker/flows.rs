@@ -123,7 +123,11 @@ pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet
 impl Worker {
     /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it.
     pub(super) async fn set_flows(&mut self, network: &Network) -> Result<Set, openflow::Error> {
-        self.openflow.ready(WAIT).await?;
+        tokio::select! {
+            ready = self.openflow.ready(WAIT) => ready?,
+            // Without the database nobody makes the bridge that would answer, and what follows needs the database as well.
+            () = self.ovs.lost() => self.openflow.ready(Duration::ZERO).await?,
+        }
         let mut wanted = compile(network);
         match self.set(&wanted).await {
             Err(openflow::Error::Unmetered { refused }) => {

@@ -62,6 +62,11 @@ fn judge_port(port: &Port, seen: &Seen) -> Judgement {
     {
         (judgement.state, judgement.reason) = (state, reason);
     }
+    if judgement.state == State::Ready
+        && let Some(reason) = seen.heard.get(port.tap.as_str())
+    {
+        (judgement.state, judgement.reason) = (State::Degraded, reason.clone());
+    }
     judgement
 }
 

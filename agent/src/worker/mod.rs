@@ -1,7 +1,7 @@
 //! The compute worker: a TAP and a switch port for each interface of its virtual machines, and the uplink's VLAN list.
 //!
 //! ```text
-//!   pass:  look -> make TAPs -> [bridge] -> flows -> ports, one OVS transaction -> remove TAPs -> look again -> judge
+//!   pass:  look -> make TAPs -> shut their ingress -> [bridge] -> flows -> ports, one OVS transaction -> remove TAPs -> look again -> judge
 //! ```
 //!
 //! A TAP comes before its port and goes after it. The bridge lets nothing pass that no flow allows, and a port's flows come before the
@@ -12,6 +12,7 @@ mod desired;
 mod drift;
 mod flows;
 mod judge;
+mod shut;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,7 @@ use flows::{Guarded, Settled, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
+    ingress::Ingress,
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
     openflow,
@@ -66,6 +68,7 @@ pub struct Worker {
     ovs: ovsdb::Client,
     openflow: openflow::Client,
     netlink: netlink::Handle,
+    ingress: Ingress,
     prober: Prober,
     storms: Storms,
     unmetered: Unmetered,
@@ -107,6 +110,7 @@ impl Worker {
             ovs: cx.ovs.clone(),
             openflow,
             netlink: cx.netlink.clone(),
+            ingress: shut::watched(cx, ALIVE_EVERY),
             prober: Prober::start(&cx.node, cx.board.clone(), &cx.metrics, cx.cancel.clone(), &cx.tasks),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
@@ -124,6 +128,7 @@ impl Worker {
     #[must_use]
     pub fn alive_every(mut self, every: Duration) -> Self {
         self.alive_every = every;
+        self.ingress.every(every);
         self
     }
 
@@ -175,6 +180,9 @@ impl Worker {
             observed = switch::observe(&self.ovs, &self.netlink).await?;
         }
         acts.troubles.extend(missing.clone());
+        // Before any port joins.
+        let lost = self.shut_ingress(&observed).await;
+        acts.repairs.extend(drift::ingress(desired, &lost));
 
         let mut state = desired::without(whole, &missing);
         let taken = probe::port::taken(&observed, &state.mark);
@@ -187,21 +195,25 @@ impl Worker {
             }
         }
         let observed = switch::observe(&self.ovs, &self.netlink).await?;
+        // The bridge may be another now, and TAPs have gone.
+        self.shut_ingress(&observed).await;
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
         self.prove_alive(&mut acts).await;
         let trouble = acts.probe_trouble(guarded.as_ref().err());
         self.prober
             .attend(desired, &state, &observed, trouble, &self.netlink)
             .await;
-        let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy);
+        let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy) && self.ingress.is_tidy();
         let received = self.netlink.received().await?;
         self.left = self.orphans.list(&left(&state, desired, &observed));
         let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
+        let heard = self.heard(&observed);
         Ok(Seen {
             state,
             observed,
             received,
             guarded,
+            heard,
             acts,
             clean,
         })
@@ -359,6 +371,8 @@ struct Seen {
     received: BTreeMap<String, u64>,
     /// An error: nothing is known of the flows.
     guarded: Result<Guarded, String>,
+    /// TAPs whose frames the host's own stack hears, and why.
+    heard: BTreeMap<String, String>,
     acts: Acts,
     clean: bool,
 }

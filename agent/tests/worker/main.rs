@@ -4,6 +4,7 @@
 
 mod drift;
 mod guarded;
+mod heard;
 mod leftovers;
 mod middleman;
 mod others;

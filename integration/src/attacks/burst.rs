@@ -1,7 +1,7 @@
 //! Frames as text: what a guest is told to send, one burst a word.
 //!
 //! `eth1:HEX` is one frame; `eth1:HEX*4096@14+2,26+4` is sent 4096 times, and each time the big-endian numbers of 2 bytes
-//! at offset 14 and of 4 bytes at offset 26 grow by one.
+//! at offset 14 and of 4 bytes at offset 26 grow by one. `24-2` falls by one, as a checksum does beside what grows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,17 +17,20 @@ pub struct Burst {
     pub count: u32,
     /// Fields that grow: offset and width in bytes.
     pub growing: Vec<(usize, usize)>,
+    /// Fields that fall: offset and width in bytes.
+    pub falling: Vec<(usize, usize)>,
 }
 
 impl Burst {
     /// One frame.
     pub fn one(interface: &str, frame: Vec<u8>) -> Self {
-        let (interface, growing) = (interface.to_owned(), Vec::new());
+        let (interface, growing, falling) = (interface.to_owned(), Vec::new(), Vec::new());
         Self {
             interface,
             frame,
             count: 1,
             growing,
+            falling,
         }
     }
 
@@ -38,6 +41,14 @@ impl Burst {
             for &(offset, width) in &self.growing {
                 if let Some(field) = frame.get_mut(offset..offset + width) {
                     grow(field, step);
+                }
+            }
+            for &(offset, width) in &self.falling {
+                if let Some(field) = frame.get_mut(offset..offset + width) {
+                    // Backwards, all bits turned around, is forwards.
+                    field.iter_mut().for_each(|byte| *byte = !*byte);
+                    grow(field, step);
+                    field.iter_mut().for_each(|byte| *byte = !*byte);
                 }
             }
             frame
@@ -64,9 +75,11 @@ impl fmt::Display for Burst {
             return Ok(());
         }
         write!(out, "*{}", self.count)?;
-        for (number, (offset, width)) in self.growing.iter().enumerate() {
+        let growing = self.growing.iter().map(|field| ('+', field));
+        let fields = growing.chain(self.falling.iter().map(|field| ('-', field)));
+        for (number, (way, (offset, width))) in fields.enumerate() {
             let sign = if number == 0 { '@' } else { ',' };
-            write!(out, "{sign}{offset}+{width}")?;
+            write!(out, "{sign}{offset}{way}{width}")?;
         }
         Ok(())
     }
@@ -79,16 +92,22 @@ impl FromStr for Burst {
         let bad = || format!("not a burst: {text}");
         let (interface, rest) = text.split_once(':').ok_or_else(bad)?;
         let (hex, times) = rest.split_once('*').unwrap_or((rest, "1"));
-        let (count, growing) = times.split_once('@').unwrap_or((times, ""));
-        let growing = growing.split(',').filter(|part| !part.is_empty()).map(|part| {
-            let (offset, width) = part.split_once('+')?;
-            Some((offset.parse().ok()?, width.parse().ok()?))
-        });
+        let (count, fields) = times.split_once('@').unwrap_or((times, ""));
+        let fields = || fields.split(',').filter(|part| !part.is_empty());
+        let these = |way: char| {
+            let these = fields().filter(move |part| part.contains(way) || !part.contains(['+', '-']));
+            let field = move |part: &str| {
+                let (offset, width) = part.split_once(way)?;
+                Some((offset.parse().ok()?, width.parse().ok()?))
+            };
+            these.map(field).collect::<Option<Vec<_>>>()
+        };
         Ok(Self {
             interface: interface.to_owned(),
             frame: bytes(hex).ok_or_else(bad)?,
             count: count.parse().map_err(|_| bad())?,
-            growing: growing.collect::<Option<_>>().ok_or_else(bad)?,
+            growing: these('+').ok_or_else(bad)?,
+            falling: these('-').ok_or_else(bad)?,
         })
     }
 }
@@ -114,6 +133,9 @@ mod tests {
         burst.growing = vec![(0, 2), (2, 1)];
         assert_eq!(burst.to_string(), "eth1:0001fe*300@0+2,2+1");
         assert_eq!(burst.to_string().parse::<Burst>().unwrap(), burst);
+        burst.falling = vec![(1, 2)];
+        assert_eq!(burst.to_string(), "eth1:0001fe*300@0+2,2+1,1-2");
+        assert_eq!(burst.to_string().parse::<Burst>().unwrap(), burst);
         assert!("eth1:0".parse::<Burst>().is_err());
         assert!("eth1:00*2@1".parse::<Burst>().is_err());
     }
@@ -125,5 +147,8 @@ mod tests {
         assert_eq!(frames[0], [0x00, 0xff, 0, 0, 0, 1]);
         assert_eq!(frames[1], [0x01, 0x00, 0, 0, 0, 2]);
         assert_eq!(frames[257], [0x02, 0x00, 0, 0, 1, 2]);
+        let burst: Burst = "eth0:01010003*3@0-2".parse().unwrap();
+        let last = burst.frames().last().unwrap();
+        assert_eq!(last, [0x00, 0xff, 0, 3]);
     }
 }

@@ -90,6 +90,15 @@ pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u
     packet
 }
 
+/// The packet with another identification: parts of different packets are not taken for one.
+pub fn numbered(mut packet: Vec<u8>, number: u16) -> Vec<u8> {
+    set(&mut packet, 4, number);
+    set(&mut packet, 10, 0);
+    let sum = checksum(&[packet.get(..20).unwrap_or_default()]);
+    set(&mut packet, 10, sum);
+    packet
+}
+
 /// Makes a packet one fragment of a larger one: whether more follow, and its place in units of 8 bytes.
 pub fn fragment(mut packet: Vec<u8>, more: bool, place: u16) -> Vec<u8> {
     set(&mut packet, 6, place | if more { 0x2000 } else { 0 });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::attempts::Attempt;
-use super::sniff::{Ears, Sighting};
+use super::sniff::{Ears, STACK, Sighting};
 use super::table::Expect;
 use super::world::{Kind, Nic, World};
 
@@ -49,7 +49,9 @@ pub fn judge(attempt: &Attempt, expect: Expect, world: &World, ears: &Ears) -> V
     }
     let first = || all.first().map(|(_, seen)| seen.clone()).unwrap_or_default();
     match expect {
-        Expect::Reaches | Expect::ReachesPeers | Expect::Answered => passed(attempt, expect, world, ears, &first()),
+        Expect::Reaches | Expect::ReachesPeers | Expect::Answered | Expect::Heard => {
+            passed(attempt, expect, world, ears, &first())
+        }
         Expect::Limited => {
             let flood = Flood {
                 sent: sent.first().copied().unwrap_or_default(),
@@ -57,7 +59,7 @@ pub fn judge(attempt: &Attempt, expect: Expect, world: &World, ears: &Ears) -> V
             };
             flood.limited(attempt, world, &first())
         }
-        Expect::Confined | Expect::NoGuest | Expect::Inside | Expect::Dropped => Verdict::Holds,
+        Expect::Confined | Expect::NoGuest | Expect::NoOther | Expect::Inside | Expect::Dropped => Verdict::Holds,
     }
 }
 
@@ -85,6 +87,15 @@ fn passed(attempt: &Attempt, expect: Expect, world: &World, ears: &Ears, seen: &
             attempt.target.iter().filter(misses).map(Nic::full).collect()
         }
         Expect::ReachesPeers => world.peers(&attempt.from).filter(misses).map(Nic::full).collect(),
+        Expect::Heard => {
+            let took =
+                |sighting: &Sighting| sighting.point.interface == STACK && sighting.point.host == attempt.from.tap.host;
+            if seen.keys().any(took) {
+                Vec::new()
+            } else {
+                vec![STACK.to_owned()]
+            }
+        }
         _ => {
             let answered = match attempt.arp {
                 Some(ip) => ears.arp_answer(&attempt.from.tap, ip),
@@ -185,7 +196,7 @@ fn leak(from: &Nic, expect: Expect, world: &World, sighting: &Sighting) -> Optio
     if *point == from.tap {
         // An answer: on the own VLAN the other guests may give one, where they may be spoken to at all.
         let peer = || world.peers(from).any(|nic| nic.mac == sighting.from);
-        let allowed = !sighting.out || (among_peers && peer());
+        let allowed = !sighting.out || expect == Expect::NoOther || (among_peers && peer());
         return (!allowed).then(|| "answered".to_owned());
     }
     let says = |what: String| Some(what);

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::table::{Expect, Rule};
+use super::world::Kind;
 
 /// Faults shown of one row; a hole lets many attempts through.
 const SHOWN: usize = 2;
@@ -16,6 +17,8 @@ pub struct Outcome {
     pub name: String,
     /// What must come of it.
     pub expected: Expect,
+    /// What sends it.
+    pub from: &'static [Kind],
     /// The row that must pass in its place.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub twin: &'static str,
@@ -35,6 +38,7 @@ impl Outcome {
         Self {
             name: format!("{}{suffix}", rule.id),
             expected: rule.expect,
+            from: rule.from,
             twin: rule.twin,
             tried,
             ok: tried > 0 && faults.is_empty(),
@@ -69,22 +73,39 @@ impl Outcome {
 
 /// For a person.
 pub fn table(outcomes: &[Outcome]) -> String {
-    let mut table = crate::program::table(&["", "ATTEMPT", "MUST", "SEEN"]);
+    let mut table = crate::program::table(&["", "ATTEMPT", "FROM", "MUST", "SEEN", "MUST PASS INSTEAD"]);
     for outcome in outcomes {
         let mark = if outcome.ok { "ok" } else { "FAILED" };
         let must = match outcome.expected {
             Expect::Reaches => "reach its target",
             Expect::ReachesPeers => "reach the peers",
             Expect::Answered => "be answered",
+            Expect::Heard => "be heard by itself",
             Expect::Confined => "stay in its VLAN",
             Expect::NoGuest => "reach no guest",
+            Expect::NoOther => "reach no other guest",
             Expect::Inside => "stay inside",
             Expect::Dropped => "reach nobody",
             Expect::Limited => "be limited",
         };
-        table.add_row([mark, &outcome.name, must, &outcome.seen()]);
+        let from = senders(outcome.from);
+        table.add_row([mark, &outcome.name, &from, must, &outcome.seen(), outcome.twin]);
     }
     table.to_string()
+}
+
+/// Kinds of senders, short: every row has its own.
+fn senders(kinds: &[Kind]) -> String {
+    let name = |kind: &Kind| match kind {
+        Kind::Plain => "plain",
+        Kind::Secure => "secure",
+        Kind::Protected => "protected",
+        Kind::Internet => "internet",
+        Kind::Nowhere => "nowhere",
+        Kind::Host => "host",
+        Kind::Wire => "wire",
+    };
+    kinds.iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// For a program.
@@ -102,7 +123,9 @@ mod tests {
     fn a_row_that_was_never_tried_does_not_hold() {
         let outcome = Outcome::new(&HOSTILE[0], "", 0, Vec::new(), 0);
         assert!(!outcome.ok);
-        assert!(table(&[outcome]).contains("nothing was tried"));
+        let shown = table(&[outcome]);
+        assert!(shown.contains("nothing was tried"));
+        assert!(shown.contains("plain secure protected") && shown.contains(HOSTILE[0].twin));
     }
 
     #[test]

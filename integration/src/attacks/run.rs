@@ -12,11 +12,14 @@ use super::burst::Burst;
 use super::judge::{Verdict, judge};
 use super::report::Outcome;
 use super::sniff::Ears;
-use super::table::{DHCP_IN_ANOTHERS_NAME, Expect, HONEST, HOSTILE, Rule, STORMS, TAGS, UPLINK};
-use super::world::World;
+use super::table::{
+    DEEPER, DHCP_IN_ANOTHERS_NAME, DHCP_TAKEN_AWAY, Expect, FRAGMENTS, HONEST, HOSTILE, PARTS, Rule, STORMS, TAGS,
+    UPLINK,
+};
+use super::world::{Kind as Stand, World};
 use crate::LabError;
 use crate::guest::{Guest, Kind};
-use crate::lab::layout::{FABRIC, NETNODE};
+use crate::lab::layout::NETNODE;
 use crate::lab::{Lab, programs};
 use crate::wait::until;
 
@@ -33,12 +36,14 @@ const TRIES: usize = 4;
 const CONSOLE_LINE: usize = 3000;
 const ARGUMENTS: usize = 100_000;
 
-/// VLAN 400's, as its DHCP server writes them.
-const INTERNET_LEASES: &str = "/var/lib/trunkline-netnode/dhcp/vlan400/leases";
+/// What the DHCP servers write down, a folder for each VLAN.
+const LEASES: &str = "/var/lib/trunkline-netnode/dhcp";
 const UNSENT: &str = "never left the guest, or too slowly";
 const UNHEARD: &str = "sniffers lost frames";
 
 type Guests = BTreeMap<String, Guest>;
+/// What each is told to send.
+type Words<'a> = BTreeMap<&'a str, Vec<String>>;
 
 /// Everything that a run needs.
 pub struct Attack<'a> {
@@ -79,22 +84,29 @@ impl<'a> Attack<'a> {
     /// Rows that must not pass, those that are wanted.
     pub fn hostile(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Outcome>, LabError> {
         let some = |rows: &[Rule]| rows.iter().filter(|row| wanted(row.id)).copied().collect::<Vec<_>>();
-        let mut outcomes = self.hostile_wave(&some(HOSTILE))?;
+        let mut outcomes = self.hostile_wave(&some(&[HOSTILE, DEEPER].concat()))?;
+        outcomes.extend(self.wave(&some(PARTS), "")?);
         outcomes.extend(self.wave(&some(UPLINK), "")?);
         outcomes.extend(self.wave(&some(TAGS), "")?);
         outcomes.extend(self.wave(&some(STORMS), "")?);
+        outcomes.extend(self.fragments(&some(FRAGMENTS))?);
         Ok(outcomes)
     }
 
     /// What was asked of the DHCP server in others' names shows in its leases only.
     fn hostile_wave(&mut self, rules: &[Rule]) -> Result<Vec<Outcome>, LabError> {
-        let before = self.internet_leases()?;
+        let rows: [(&str, &[Stand]); 2] = [
+            (DHCP_IN_ANOTHERS_NAME, &[Stand::Internet]),
+            (DHCP_TAKEN_AWAY, &[Stand::Secure, Stand::Protected]),
+        ];
+        let before = rows.map(|(_, kinds)| self.leases(kinds));
         let mut outcomes = self.wave(rules, "")?;
-        let after = self.internet_leases()?;
-        let row = outcomes
-            .iter_mut()
-            .find(|outcome| outcome.name == DHCP_IN_ANOTHERS_NAME);
-        if let Some(row) = row {
+        let after = rows.map(|(_, kinds)| self.leases(kinds));
+        for ((name, _), (before, after)) in rows.into_iter().zip(before.into_iter().zip(after)) {
+            let (before, after) = (before?, after?);
+            let Some(row) = outcomes.iter_mut().find(|outcome| outcome.name == name) else {
+                continue;
+            };
             let lost = before.iter().filter(|lease| !after.contains(*lease));
             let lost = lost.map(|lease| format!("the lease of {lease} is no more"));
             let new = after.iter().filter(|lease| !before.contains(*lease));
@@ -103,12 +115,31 @@ impl<'a> Attack<'a> {
         Ok(outcomes)
     }
 
-    /// Whose lease is what on VLAN 400, and by which client id: all but the time.
-    fn internet_leases(&self) -> Result<BTreeSet<String>, LabError> {
-        let path = self.lab.host(NETNODE)?.path(INTERNET_LEASES);
-        let text = std::fs::read_to_string(&path).map_err(LabError::io(format!("cannot read {}", path.display())))?;
-        let lease = |line: &str| line.split_once(' ').map(|(_, lease)| lease.to_owned());
-        Ok(text.lines().filter_map(lease).collect())
+    /// Parts that never become whole fill what all guests share; another's packets in parts pass nevertheless.
+    fn fragments(&mut self, rules: &[Rule]) -> Result<Vec<Outcome>, LabError> {
+        let mut outcomes = self.wave(rules, "")?;
+        for row in &mut outcomes {
+            let twin: Vec<Rule> = HONEST.iter().filter(|rule| rule.id == row.twin).copied().collect();
+            let meanwhile = self.wave(&twin, "")?;
+            let faults = meanwhile.into_iter().flat_map(|outcome| outcome.faults);
+            row.fail(faults.map(|fault| format!("afterwards {fault}")));
+        }
+        Ok(outcomes)
+    }
+
+    /// Whose lease is what on the VLANs of these, and by which client id: all but the time.
+    fn leases(&self, kinds: &[Stand]) -> Result<BTreeSet<String>, LabError> {
+        let here = self.world.nics.iter().filter(|nic| kinds.contains(&nic.kind));
+        let vlans: BTreeSet<u16> = here.filter_map(|nic| nic.vlan).collect();
+        let mut leases = BTreeSet::new();
+        for vlan in vlans {
+            let path = self.lab.host(NETNODE)?.path(&format!("{LEASES}/vlan{vlan}/leases"));
+            let text =
+                std::fs::read_to_string(&path).map_err(LabError::io(format!("cannot read {}", path.display())))?;
+            let lease = |line: &str| line.split_once(' ').map(|(_, lease)| lease.to_owned());
+            leases.extend(text.lines().filter_map(lease));
+        }
+        Ok(leases)
     }
 
     /// After the floods the operator is told which port sent too much.
@@ -140,6 +171,7 @@ impl<'a> Attack<'a> {
         Ok(Outcome {
             name: "floods show in the node's status".to_owned(),
             expected: Expect::Limited,
+            from: &[Stand::Protected, Stand::Internet],
             twin: "broadcasts below the limit",
             tried: 1,
             leaks: faults.len(),
@@ -202,13 +234,27 @@ impl<'a> Attack<'a> {
             .collect())
     }
 
-    /// Every guest sends what is its own, all guests at once, each in the table's order.
+    /// First what others send that is attacked; then every guest sends what is its own, each in the table's order; then
+    /// what others send on top.
     fn send(&self, open: &[(usize, Attempt)]) -> Result<(), LabError> {
-        let mut words: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let (mut others, mut words, mut after): (Words<'_>, Words<'_>, Words<'_>) = Default::default();
         for (_, attempt) in open {
             let words = words.entry(attempt.from.guest.as_str()).or_default();
             words.extend(attempt.before.iter().chain([&attempt.burst]).map(Burst::to_string));
+            for (guest, burst) in &attempt.others {
+                others.entry(guest).or_default().push(burst.to_string());
+            }
+            for (guest, burst) in &attempt.others_after {
+                after.entry(guest).or_default().push(burst.to_string());
+            }
         }
+        self.send_at_once(others)?;
+        self.send_at_once(words)?;
+        self.send_at_once(after)
+    }
+
+    /// All guests at once.
+    fn send_at_once(&self, words: Words<'_>) -> Result<(), LabError> {
         std::thread::scope(|scope| {
             let sending: Vec<_> = words
                 .into_iter()
@@ -218,10 +264,11 @@ impl<'a> Attack<'a> {
         })
     }
 
-    /// Runs the program inside the guest, or at the cables' other end, as often as its words need.
+    /// Runs the program inside the guest, or on a host, as often as its words need.
     fn inject(&self, name: &str, words: &[String]) -> Result<(), LabError> {
-        let at_cables = name == FABRIC;
-        let machine = !at_cables && find(self.guests, name)?.kind() == Kind::Machine;
+        // A guest's has its slice before it.
+        let on_host = !name.contains('/');
+        let machine = !on_host && find(self.guests, name)?.kind() == Kind::Machine;
         let (program, room) = if machine {
             ("/bin/trunkline-frames".to_owned(), CONSOLE_LINE)
         } else {
@@ -239,8 +286,8 @@ impl<'a> Attack<'a> {
                 .into_iter()
                 .chain(now.iter().map(String::as_str))
                 .collect();
-            let output = if at_cables {
-                self.lab.host(FABRIC)?.exec_for(&argv, SEND_LIMIT)?
+            let output = if on_host {
+                self.lab.host(name)?.exec_for(&argv, SEND_LIMIT)?
             } else {
                 find(self.guests, name)?.exec_for(&argv, SEND_LIMIT)?
             };

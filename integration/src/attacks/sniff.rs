@@ -5,7 +5,7 @@
 //! to the guest. That is the border which the switch guards, for both kinds of guest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,12 @@ use crate::lab::{Host, Lab};
 /// Room for a burst that comes faster than it is read.
 const BUFFER: usize = 16 << 20;
 const FRAME: usize = 2048;
+/// After so long a listener looks whether it is still wanted.
+const LISTEN: Duration = Duration::from_millis(200);
+/// The port on which each node's own network stack is asked what it takes.
+pub const STACK_PORT: u16 = 42_875;
+/// What a node's own network stack is called as a place to hear something.
+pub const STACK: &str = "its own network stack";
 
 /// Where a frame was heard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +103,8 @@ impl Ears {
             let host = lab.host(&name)?;
             let names = interfaces(&host.must(&["ip", "-o", "link"])?);
             ears.listen(host.run(open)??, &name, &name, names);
+            let stack = host.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, STACK_PORT)))?;
+            ears.ask(stack.map_err(LabError::io("a node cannot listen"))?, &name)?;
             if name != crate::lab::layout::NETNODE {
                 continue;
             }
@@ -130,6 +138,32 @@ impl Ears {
                 note(&mut locked(&heard), Point { host, interface }, out, frame);
             }
         }));
+    }
+
+    /// Writes down what a host's own network stack takes for its own.
+    fn ask(&mut self, socket: UdpSocket, host: &str) -> Result<(), LabError> {
+        let timeout = socket.set_read_timeout(Some(LISTEN));
+        timeout.map_err(LabError::io("a socket takes no limit"))?;
+        let (heard, stop) = (Arc::clone(&self.heard), Arc::clone(&self.stop));
+        let point = Point {
+            host: host.to_owned(),
+            interface: STACK.to_owned(),
+        };
+        self.threads.push(std::thread::spawn(move || {
+            let mut datagram = [0; FRAME];
+            while !stop.load(Ordering::Relaxed) {
+                let Ok((length, _)) = socket.recv_from(&mut datagram) else {
+                    continue;
+                };
+                let Some(id) = datagram.get(..length).and_then(marked) else {
+                    continue;
+                };
+                let (point, from) = (point.clone(), Mac::default());
+                let (out, tag) = (false, None);
+                record(&mut locked(&heard), id, Sighting { point, out, from, tag });
+            }
+        }));
+        Ok(())
     }
 
     /// How an attempt was heard, and how often each.
@@ -238,9 +272,12 @@ fn note(heard: &mut Heard, point: Point, out: bool, frame: &[u8]) {
     let Some(id) = marked(frame).or_else(|| answered(frame.get(inner..).unwrap_or_default())) else {
         return;
     };
+    record(heard, id, Sighting { point, out, from, tag });
+}
+
+fn record(heard: &mut Heard, id: u32, sighting: Sighting) {
     let now = Instant::now();
     heard.newest = Some(now);
-    let sighting = Sighting { point, out, from, tag };
     let attempted = heard.attempts.entry(id).or_default();
     attempted.time = Some((attempted.time.map_or(now, |(first, _)| first), now));
     *attempted.sightings.entry(sighting).or_default() += 1;

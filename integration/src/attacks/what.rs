@@ -95,6 +95,26 @@ pub enum What {
     FloodUnknown,
     /// "Who has the gateway's address?", as fast as it goes.
     FloodArp,
+    /// Echo request to the internet host, in three parts.
+    LargeInternet,
+    /// Echo request to the own gateway in the name of a guest elsewhere, of the internet host and of the nodes.
+    ForgedEcho,
+    /// The last part of a datagram that another guest has begun to send to the internet host.
+    ForeignLastPart,
+    /// Parts of packets that never become whole, as fast as they go.
+    FloodFragments,
+    /// ICMP errors about what another guest has sent to the internet host.
+    ForeignErrors,
+    /// UDP that a host's own stack could take for its own.
+    HostDatagrams,
+    /// DHCP with another guest's address as the client's: the server's answer would go there.
+    DhcpReflection,
+    /// "I do not need this address any more", and "it is taken", in another guest's name.
+    DhcpTakeAway,
+    /// Source MACs that are a gateway's, a DHCP server's or another guest's.
+    FleetMacs,
+    /// What bridges and switches tell each other beside spanning tree, LLDP and pause.
+    Control,
     /// From the cable, with the tag of a VLAN: a frame to each guest that may get it.
     WireHonest,
     /// From the cable: every VLAN id that the node does not carry.
@@ -125,6 +145,9 @@ impl What {
 
     /// As many frames as the wire takes.
     pub fn floods(self) -> bool {
-        matches!(self, Self::FloodBroadcast | Self::FloodUnknown | Self::FloodArp)
+        matches!(
+            self,
+            Self::FloodBroadcast | Self::FloodUnknown | Self::FloodArp | Self::FloodFragments
+        )
     }
 }

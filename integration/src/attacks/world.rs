@@ -29,6 +29,8 @@ pub enum Kind {
     Internet,
     /// `eth0` without internet.
     Nowhere,
+    /// No guest: a node's own network stack.
+    Host,
     /// No guest: the cable between a node and the switch between the hosts.
     Wire,
 }
@@ -84,6 +86,10 @@ pub struct World {
     pub nics: Vec<Nic>,
     /// The cable of each node, as a sender: another node that somebody else has, or a switch that leaks.
     pub wires: Vec<Nic>,
+    /// The own network stack of each node, as a sender.
+    pub hosts: Vec<Nic>,
+    /// The host's end of each guest's cable, and its hardware address.
+    pub taps: Vec<(Point, Mac)>,
     /// Gateways.
     pub gateways: Vec<Server>,
     /// DHCP servers.
@@ -129,6 +135,8 @@ impl World {
         Ok(Self {
             nics,
             wires: wires.collect(),
+            hosts: lab.layout().nodes().iter().map(|node| own_stack(node, any)).collect(),
+            taps: taps(lab)?,
             node_macs: own_devices(lab)?,
             gateways,
             dhcp,
@@ -203,6 +211,38 @@ fn wire(number: u8, node: &str, gateway: (Mac, Ipv4Addr)) -> Nic {
         kind: Kind::Wire,
         gateway,
     }
+}
+
+/// A node that speaks to itself.
+fn own_stack(node: &str, gateway: (Mac, Ipv4Addr)) -> Nic {
+    let loopback = "lo".to_owned();
+    Nic {
+        guest: node.to_owned(),
+        slice: String::new(),
+        name: loopback.clone(),
+        tap: Point {
+            host: node.to_owned(),
+            interface: loopback,
+        },
+        mac: [0; 6],
+        ip: Ipv4Addr::UNSPECIFIED,
+        vlan: None,
+        kind: Kind::Host,
+        gateway,
+    }
+}
+
+fn taps(lab: &Lab) -> Result<Vec<(Point, Mac)>, LabError> {
+    let mut found = Vec::new();
+    for host in lab.layout().workers() {
+        let devices = hardware(lab.host(&host)?)?.into_iter();
+        let taps = devices.filter(|(device, _)| device.starts_with("tap_"));
+        found.extend(taps.map(|(interface, mac)| {
+            let host = host.clone();
+            (Point { host, interface }, mac)
+        }));
+    }
+    Ok(found)
 }
 
 fn own_devices(lab: &Lab) -> Result<Vec<(String, Mac)>, LabError> {

@@ -25,6 +25,14 @@ fn on_an_open_link_the_vlan_is_the_border_and_control_frames_stay_out() {
             &["b"],
         )
         .await;
+        for (what, made) in [
+            ("a MAC of another guest", b),
+            ("a MAC of another slice", c),
+            ("a MAC of a gateway", Mac::of_gateway(vlan(120)).octets()),
+            ("a MAC of a DHCP server", Mac::of_dhcp(vlan(400)).octets()),
+        ] {
+            rig.expect(what, "a", &frame(ALL, made, IPV4, &[]), &[]).await;
+        }
         rig.expect("a group source MAC", "a", &frame(b, [3, 0, 0, 0, 0, 9], IPV4, &[]), &[])
             .await;
         let offer = ipv4(ALL, a, (ip("a"), EVERYWHERE), 17, false, &udp((67, 68)));
@@ -43,6 +51,14 @@ fn on_an_open_link_the_vlan_is_the_border_and_control_frames_stay_out() {
             ("pause", [1, 0x80, 0xc2, 0, 0, 1], 0x8808),
             ("pause to an end", b, 0x8808),
             ("LLDP", [1, 0x80, 0xc2, 0, 0, 0xe], 0x88cc),
+            ("LLDP to an end", b, 0x88cc),
+            ("slow protocols to an end", b, 0x8809),
+            ("EAPOL to an end", b, 0x888e),
+            ("a loop test to all", ALL, 0x9000),
+            ("spanning tree of a provider", [1, 0x80, 0xc2, 0, 0, 0x10], 0x1234),
+            ("fault management", [1, 0x80, 0xc2, 0, 0, 0x3f], 0x8902),
+            ("ring protection", [1, 0x19, 0xa7, 0, 0, 1], 0x8902),
+            ("Cisco's", [1, 0, 0xc, 0xcc, 0xcc, 0xcd], 0x1234),
             ("probe", ALL, 0x88b5),
             ("probe to an end", b, 0x88b5),
         ] {
@@ -122,8 +138,30 @@ fn a_slice_that_learns_a_false_mac_poisons_itself_only() {
         let (c, d) = (mac("c").octets(), mac("d").octets());
         rig.hear("d", &frame(c, d, 0x9999, &[])).await;
         // On another VLAN somebody takes d's MAC.
-        rig.hear("a", &frame(ALL, d, 0x9999, &[])).await;
+        rig.expect("a MAC of another slice", "a", &frame(ALL, d, 0x9999, &[]), &[])
+            .await;
         rig.expect("to the true one", "c", &frame(d, c, 0x9999, &[]), &["d"])
             .await;
+        // A MAC that nobody gave may be on two VLANs at once.
+        let lab = [2, 0, 0, 0, 0, 9];
+        for from in ["a", UPLINK] {
+            let sent = frame(ALL, lab, 0x9999, &[]);
+            let sent = if from == UPLINK { tagged(120, &sent) } else { sent };
+            rig.hear(from, &sent).await;
+        }
+        rig.expect(
+            "to a lab's own",
+            "b",
+            &frame(lab, mac("b").octets(), 0x9999, &[]),
+            &["a"],
+        )
+        .await;
+        rig.expect(
+            "to the same of another slice",
+            "c",
+            &frame(lab, c, 0x9999, &[]),
+            &["up/120"],
+        )
+        .await;
     });
 }

@@ -15,10 +15,10 @@ use crate::lab::layout::INTERNET_ADDRESS;
 /// Every IPv6 node of the wire.
 const GROUP: (Mac, Ipv6Addr) = (ALL_NODES, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 /// Message types of DHCP.
-const DISCOVER: u8 = 1;
-const REQUEST: u8 = 3;
-const DECLINE: u8 = 4;
-const RELEASE: u8 = 7;
+pub(super) const DISCOVER: u8 = 1;
+pub(super) const REQUEST: u8 = 3;
+pub(super) const DECLINE: u8 = 4;
+pub(super) const RELEASE: u8 = 7;
 /// Bytes of a fragment that is not the last: as large as that of an honest offer's.
 const PART: usize = 64;
 

@@ -1,6 +1,7 @@
 //! From a row of the table to frames: one attempt for each sender and target, each with a number of its own.
 
 mod bare;
+mod deeper;
 mod forged;
 mod wire;
 
@@ -46,6 +47,10 @@ pub struct Attempt {
     pub target: Option<Nic>,
     /// An ARP answer for this address answers it.
     pub arp: Option<Ipv4Addr>,
+    /// What others send before, unmarked: guest and burst.
+    pub others: Vec<(String, Burst)>,
+    /// What others send when it is sent, unmarked.
+    pub others_after: Vec<(String, Burst)>,
     /// What is sent before, unmarked.
     pub before: Vec<Burst>,
     /// What is sent.
@@ -88,6 +93,8 @@ impl Making<'_> {
             to: to.into(),
             target: None,
             arp: None,
+            others: Vec::new(),
+            others_after: Vec::new(),
             before: Vec::new(),
             burst: Burst::one(&self.from.name, frame(id)),
         });
@@ -138,7 +145,7 @@ impl Making<'_> {
 /// All attempts of a row.
 pub fn attempts(rule: &Rule, world: &World, numbers: &mut Numbers) -> Vec<Attempt> {
     let mut seen = BTreeSet::new();
-    let mut all: Vec<&Nic> = world.nics.iter().chain(&world.wires).collect();
+    let mut all: Vec<&Nic> = world.nics.iter().chain(&world.wires).chain(&world.hosts).collect();
     // Namespaces first: a real machine is too slow for a flood.
     all.sort_by_key(|nic| MACHINES.contains(&nic.guest.as_str()));
     let senders = all.into_iter().filter(|nic| rule.from.contains(&nic.kind));
@@ -186,6 +193,16 @@ impl Making<'_> {
             What::RouterAdvertisement => self.router_advertisement(),
             What::Broadcast | What::Probe | What::Stp | What::Lldp | What::Pause => self.bare(what),
             What::Trickle | What::FloodBroadcast | What::FloodUnknown | What::FloodArp => self.many(what),
+            What::LargeInternet => self.large_internet(),
+            What::ForgedEcho => self.forged_echo(),
+            What::ForeignLastPart => self.foreign_last_part(),
+            What::FloodFragments => self.flood_of_fragments(),
+            What::ForeignErrors => self.foreign_errors(),
+            What::HostDatagrams => self.host_datagrams(),
+            What::DhcpReflection => self.dhcp_reflection(),
+            What::DhcpTakeAway => self.dhcp_take_away(),
+            What::FleetMacs => self.fleet_macs(),
+            What::Control => self.more_control(),
             What::WireHonest
             | What::WireForeignTags
             | What::WireUntagged

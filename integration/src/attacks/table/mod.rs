@@ -1,9 +1,11 @@
 //! The expected table: what is tried, by whom, and who must not hear of it. Each row that must be dropped names the row
 //! that must pass in its place.
 
+mod deeper;
 mod rows;
 mod uplink;
 
+pub use deeper::{DEEPER, DHCP_TAKEN_AWAY, FRAGMENTS, PARTS};
 pub use rows::{DHCP_IN_ANOTHERS_NAME, HONEST, HOSTILE, STORMS, TAGS};
 pub use uplink::UPLINK;
 
@@ -20,10 +22,14 @@ pub enum Expect {
     ReachesPeers,
     /// It is answered.
     Answered,
+    /// The sender's own network stack takes it: a host's datagram to itself.
+    Heard,
     /// Nobody outside the sender's VLAN hears it, and none but a guest of that VLAN answers.
     Confined,
     /// As `Confined`, and no other guest hears it either.
     NoGuest,
+    /// As `NoGuest`, but the sender may be answered.
+    NoOther,
     /// As `NoGuest`, and it does not leave the network node either.
     Inside,
     /// Nobody hears it at all: it ends at the sender's own port.
@@ -36,7 +42,7 @@ pub enum Expect {
 impl Expect {
     /// Must something pass?
     pub fn passes(self) -> bool {
-        matches!(self, Self::Reaches | Self::ReachesPeers | Self::Answered)
+        matches!(self, Self::Reaches | Self::ReachesPeers | Self::Answered | Self::Heard)
     }
 }
 
@@ -78,7 +84,8 @@ const fn rule(id: &'static str, from: &'static [Kind], what: What, expect: Expec
 
 /// Every row that must not pass.
 pub fn hostile() -> impl Iterator<Item = &'static Rule> {
-    HOSTILE.iter().chain(UPLINK).chain(TAGS).chain(STORMS)
+    let usual = HOSTILE.iter().chain(DEEPER).chain(PARTS).chain(UPLINK).chain(TAGS);
+    usual.chain(STORMS).chain(FRAGMENTS)
 }
 
 #[cfg(test)]

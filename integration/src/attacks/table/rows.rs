@@ -1,14 +1,14 @@
 //! The rows, as data.
 
 use super::super::what::What;
-use super::super::world::Kind::{self, Internet, Nowhere, Plain, Protected, Secure, Wire};
+use super::super::world::Kind::{self, Host, Internet, Nowhere, Plain, Protected, Secure, Wire};
 use super::{Expect, Rule, pass, rule};
 
-const ALL: &[Kind] = &[Plain, Secure, Protected, Internet, Nowhere];
-const WIRED: &[Kind] = &[Plain, Secure, Protected, Internet];
-const LINKS: &[Kind] = &[Plain, Secure, Protected];
+pub(super) const ALL: &[Kind] = &[Plain, Secure, Protected, Internet, Nowhere];
+pub(super) const WIRED: &[Kind] = &[Plain, Secure, Protected, Internet];
+pub(super) const LINKS: &[Kind] = &[Plain, Secure, Protected];
 const OPEN: &[Kind] = &[Plain, Secure];
-const GUARDED: &[Kind] = &[Secure, Protected, Internet];
+pub(super) const GUARDED: &[Kind] = &[Secure, Protected, Internet];
 const SHUT: &[Kind] = &[Protected, Internet, Nowhere];
 const APART: &[Kind] = &[Protected, Internet];
 
@@ -21,6 +21,13 @@ pub const HONEST: &[Rule] = &[
     pass("peers by ARP", OPEN, What::ArpPeers, Expect::Answered),
     pass("own gateway", WIRED, What::Gateway, Expect::Answered),
     pass("internet", &[Internet], What::Internet, Expect::Answered),
+    pass(
+        "large ping to the internet",
+        &[Internet],
+        What::LargeInternet,
+        Expect::Answered,
+    ),
+    pass("a host's own datagrams", &[Host], What::HostDatagrams, Expect::Heard),
     pass("DHCP", WIRED, What::Discover, Expect::Answered),
     pass(
         "any EtherType on a plain link",

@@ -1,0 +1,210 @@
+//! The ingress of each TAP, shut for the host's own network stack.
+//!
+//! With the userspace datapath ovs-vswitchd reads a copy of each frame from a packet socket, and the kernel's stack gets the frame as
+//! well: past all flows. Settings of the device stop most of it ([`crate::netlink`]), but not IPv4 from 0.0.0.0 to all or to a group,
+//! which needs no route back; so a guest would reach the host's UDP sockets. The kernel serves packet sockets first, then the ingress
+//! hook, then its stack. So a chain at that hook that drops everything stops the stack and not the switch.
+//!
+//! With the kernel's datapath there must be none: the hook comes before the switch's own, which takes every frame, so nothing is left
+//! for the stack. The device of the bridge and the probe's need none: no flow leads a guest's frame there. Nor has the uplink one: a
+//! guest's frames leave by it, they do not come in by it, and an operator may have the host's own address there.
+//!
+//! All is in one table `netdev trunkline-agent` with our mark, an empty chain (nft's JSON leaves a table's comment out): a chain for each
+//! TAP, named like it. What is there is read only when TAPs or the table have changed, and now and then.
+
+mod plan;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+pub use plan::{Plan, Table, plan};
+
+use crate::process::{self, Run};
+
+/// Our table's name; its family is `netdev`.
+pub const TABLE: &str = "trunkline-agent";
+/// An empty chain that says that the table is ours.
+pub const MARK_CHAIN: &str = "owned-by-trunkline-agent";
+/// nft waits for other writers of the ruleset.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// TAPs of ours that are there, by name, with their index.
+pub type Taps = BTreeMap<String, u32>;
+
+/// Why the ingress of TAPs could not be seen or shut.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program is not installed.
+    #[error("there is no program nft: install nftables")]
+    Missing,
+    /// nft failed.
+    #[error("nftables")]
+    Nft(#[source] process::Error),
+    /// Its answer is not JSON.
+    #[error("nft's answer cannot be read")]
+    Json(#[source] serde_json::Error),
+}
+
+impl From<process::Error> for Error {
+    fn from(error: process::Error) -> Self {
+        match error {
+            process::Error::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::Missing,
+            error => Self::Nft(error),
+        }
+    }
+}
+
+/// Keeps the ingress of TAPs shut.
+#[derive(Debug)]
+pub struct Ingress {
+    changes: watch::Receiver<u64>,
+    every: Duration,
+    seen: Option<Seen>,
+}
+
+/// What the last look has left.
+#[derive(Debug)]
+struct Seen {
+    taps: Taps,
+    table: Table,
+    trouble: Option<String>,
+    at: Instant,
+}
+
+impl Ingress {
+    /// One that looks when `changes` tells of a change of the table, and every so often.
+    #[must_use]
+    pub fn new(changes: watch::Receiver<u64>, every: Duration) -> Self {
+        Self {
+            changes,
+            every,
+            seen: None,
+        }
+    }
+
+    /// Looks more or less often.
+    pub fn every(&mut self, every: Duration) {
+        self.every = every;
+    }
+
+    /// Shuts the ingress of these TAPs and of no other device. Answers which of them were found open that had been shut, and how.
+    pub async fn settle(&mut self, taps: &Taps) -> BTreeMap<String, &'static str> {
+        if self.stands(taps) {
+            return BTreeMap::new();
+        }
+        // What changes from here on is looked at again.
+        self.changes.borrow_and_update();
+        let before = self.seen.take();
+        let (mut lost, mut table, mut trouble) = (BTreeMap::new(), Table::Absent, None);
+        match self.look_and_act(taps, before.as_ref()).await {
+            Ok((found, left)) => {
+                if let Some(before) = &before {
+                    lost = before.lost(taps, &found);
+                }
+                table = left;
+            }
+            Err(error) => {
+                let text = crate::chain(&error);
+                if before.is_none_or(|before| before.trouble.as_ref() != Some(&text)) && !taps.is_empty() {
+                    tracing::warn!(error = text, "the ingress of TAPs could not be shut");
+                }
+                trouble = Some(text);
+            }
+        }
+        self.seen = Some(Seen {
+            taps: taps.clone(),
+            table,
+            trouble,
+            at: Instant::now(),
+        });
+        lost
+    }
+
+    /// What was found, and what is there now.
+    async fn look_and_act(&self, taps: &Taps, before: Option<&Seen>) -> Result<(Table, Table), Error> {
+        let found = look().await?;
+        let fresh = |(name, index): &(&String, &u32)| {
+            let known = |before: &Seen| before.taps.get(*name).is_some_and(|known| known != *index);
+            before.is_some_and(known)
+        };
+        let fresh: BTreeSet<String> = taps.iter().filter(fresh).map(|(name, _)| name.clone()).collect();
+        let plan = plan(taps, &fresh, &found);
+        if plan.is_empty() {
+            return Ok((found.clone(), found));
+        }
+        let (make, remove) = (plan.make.len(), plan.remove.len());
+        let run = Run::new("nft").args(["-f", "-"]).stdin(plan.to_batch()).timeout(LIMIT);
+        run.run().await?;
+        tracing::info!(make, remove, "ingress of TAPs shut");
+        Ok((found, look().await?))
+    }
+
+    fn stands(&self, taps: &Taps) -> bool {
+        let changed = self.changes.has_changed().unwrap_or(false);
+        let stands =
+            |seen: &Seen| seen.trouble.is_none() && !changed && seen.taps == *taps && seen.at.elapsed() < self.every;
+        self.seen.as_ref().is_some_and(stands)
+    }
+
+    /// Why the host's stack hears what comes by a TAP.
+    #[must_use]
+    pub fn problem(&self, tap: &str) -> Option<String> {
+        let seen = self.seen.as_ref()?;
+        let reason = match (&seen.trouble, &seen.table) {
+            (Some(trouble), _) => trouble.clone(),
+            (None, Table::Foreign) => {
+                format!("a table `netdev {TABLE}` that was not made by Trunkline is there; remove or rename it")
+            }
+            (None, Table::Ours(chains)) if chains.get(tap) == Some(&true) => return None,
+            (None, Table::Ours(_) | Table::Absent) => format!("{tap} has no chain in the table `netdev {TABLE}`"),
+        };
+        Some(format!("the host itself hears what this guest sends to all: {reason}"))
+    }
+
+    /// True when there is no chain of a TAP that has gone.
+    #[must_use]
+    pub fn is_tidy(&self) -> bool {
+        let tidy = |seen: &Seen| plan(&seen.taps, &BTreeSet::new(), &seen.table).remove.is_empty();
+        self.seen.as_ref().is_none_or(tidy)
+    }
+}
+
+impl Seen {
+    /// TAPs that were shut, are still the same devices, and are open.
+    fn lost(&self, taps: &Taps, found: &Table) -> BTreeMap<String, &'static str> {
+        let (Table::Ours(had), None) = (&self.table, &self.trouble) else {
+            return BTreeMap::new();
+        };
+        let shut =
+            |(name, index): &(&String, &u32)| self.taps.get(*name) == Some(*index) && had.get(*name) == Some(&true);
+        let open = |(name, _): (&String, &u32)| {
+            let words = match found {
+                Table::Ours(chains) => match chains.get(name) {
+                    Some(true) => return None,
+                    Some(false) => "the TAP's nftables chain was changed",
+                    None => "the TAP's nftables chain was gone",
+                },
+                Table::Absent | Table::Foreign => "the TAP's nftables chain was gone",
+            };
+            Some((name.clone(), words))
+        };
+        taps.iter().filter(shut).filter_map(open).collect()
+    }
+}
+
+async fn look() -> Result<Table, Error> {
+    // One list of the whole family: of a table that is not there nft tells by an error only.
+    let run = Run::new("nft").args(["-j", "list", "ruleset", "netdev"]).timeout(LIMIT);
+    let output = run.run().await?;
+    let answer = serde_json::from_slice(&output.stdout).map_err(Error::Json)?;
+    Ok(Table::read(&answer))
+}
+
+#[cfg(test)]
+mod tests;
