@@ -57,11 +57,12 @@ pub(super) const OF_WORKERS: [Drift; 8] = [
 ];
 
 /// On the network node.
-pub(super) const OF_NETNODE: [Drift; 12] = [
+pub(super) const OF_NETNODE: [Drift; 13] = [
     Drift::PortRemoved,
     Drift::PortRetagged,
     Drift::TrunkEmptied,
     Drift::TrunkNarrowed,
+    Drift::FlowsFlushed,
     Drift::GatewayAddress,
     Drift::GatewayDown,
     Drift::Namespace,
