@@ -13,7 +13,8 @@
 //!                        `-> ip_forward, conntrack
 //! ```
 //!
-//! The tables are `inet trunkline` and `arp trunkline`. Every rule names our interfaces, so other traffic of the host passes as if they were not there.
+//! The tables are `inet trunkline` and `arp trunkline`. Every rule names our interfaces, so other traffic of the host passes as if they
+//! were not there.
 //!
 //! On disk, in `nat/` of the state directory: `table.json` (what the tables looked like when they were read back after they were
 //! written, so that a later difference is seen, and the subnets and guests whose connections must be ended when they go) and
