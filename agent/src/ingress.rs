@@ -149,8 +149,10 @@ impl Ingress {
 
     fn stands(&self, taps: &Taps) -> bool {
         let changed = self.changes.has_changed().unwrap_or(false);
-        let stands =
-            |seen: &Seen| seen.trouble.is_none() && !changed && seen.taps == *taps && seen.at.elapsed() < self.every;
+        let stands = |seen: &Seen| {
+            let wait = if seen.trouble.is_some() { RETRY } else { self.every };
+            !changed && seen.taps == *taps && seen.at.elapsed() < wait
+        };
         self.seen.as_ref().is_some_and(stands)
     }
 

@@ -80,7 +80,7 @@ fn a_chain_shuts_when_it_drops_everything_from_its_own_device() {
     let table = json!({"table": {"family": "netdev", "name": TABLE}});
     let answer = |objects: &[Value]| Table::read(&json!({"nftables": objects}));
     assert_eq!(answer(&[]), Table::Absent);
-    assert_eq!(answer(&[table.clone()]), Table::Foreign);
+    assert_eq!(answer(std::slice::from_ref(&table)), Table::Foreign);
     let read = answer(&[
         table,
         mark,
