@@ -6,8 +6,8 @@
 //! hook, then its stack. So a chain at that hook that drops everything stops the stack and not the switch.
 //!
 //! With the kernel's datapath there must be none: the hook comes before the switch's own, which takes every frame, so nothing is left
-//! for the stack. The device of the bridge and the probe's need none: no flow leads a guest's frame there. Nor has the uplink one: a
-//! guest's frames leave by it, they do not come in by it, and an operator may have the host's own address there.
+//! for the stack. The devices of the bridge and of the probe need none: no flow leads a guest's frame there. Nor has the uplink one:
+//! guests of other hosts come in by it with a tag only, and what has a tag that no device is there for is heard by nobody.
 //!
 //! All is in one table `netdev trunkline-agent` with our mark, an empty chain (nft's JSON leaves a table's comment out): a chain for each
 //! TAP, named like it. What is there is read only when TAPs or the table have changed, and now and then.
@@ -30,6 +30,8 @@ use crate::process::{self, Run};
 pub const TABLE: &str = "trunkline-agent";
 /// An empty chain that says that the table is ours.
 pub const MARK_CHAIN: &str = "owned-by-trunkline-agent";
+/// How long a pass goes on with what went wrong, before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// nft waits for other writers of the ruleset.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -147,8 +149,10 @@ impl Ingress {
 
     fn stands(&self, taps: &Taps) -> bool {
         let changed = self.changes.has_changed().unwrap_or(false);
-        let stands =
-            |seen: &Seen| seen.trouble.is_none() && !changed && seen.taps == *taps && seen.at.elapsed() < self.every;
+        let stands = |seen: &Seen| {
+            let wait = if seen.trouble.is_some() { RETRY } else { self.every };
+            !changed && seen.taps == *taps && seen.at.elapsed() < wait
+        };
         self.seen.as_ref().is_some_and(stands)
     }
 

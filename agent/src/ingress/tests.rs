@@ -80,7 +80,7 @@ fn a_chain_shuts_when_it_drops_everything_from_its_own_device() {
     let table = json!({"table": {"family": "netdev", "name": TABLE}});
     let answer = |objects: &[Value]| Table::read(&json!({"nftables": objects}));
     assert_eq!(answer(&[]), Table::Absent);
-    assert_eq!(answer(&[table.clone()]), Table::Foreign);
+    assert_eq!(answer(std::slice::from_ref(&table)), Table::Foreign);
     let read = answer(&[
         table,
         mark,
@@ -103,4 +103,15 @@ fn a_chain_shuts_when_it_drops_everything_from_its_own_device() {
     ];
     let drops = drops.map(|(name, drops)| (name.to_owned(), drops));
     assert_eq!(read, Table::Ours(drops.into()));
+}
+
+#[tokio::test]
+async fn a_host_without_nft_is_told_what_to_install() {
+    let missing = Run::new("/no/such/nft").run().await.unwrap_err();
+    assert_eq!(
+        crate::chain(&Error::from(missing)),
+        "there is no program nft: install nftables"
+    );
+    let failed = Run::new("false").run().await.unwrap_err();
+    assert!(matches!(Error::from(failed), Error::Nft(_)));
 }

@@ -9,7 +9,7 @@ use crate::{
     ingress::{self, Ingress, Taps},
     netlink,
     node::NodeContext,
-    switch::{Datapath, Observed},
+    switch::{BridgeSpec, Datapath, Observed},
     tap,
 };
 
@@ -33,7 +33,7 @@ impl Worker {
     /// Answers the TAPs that were found open, and how. Those that are waiting to be removed are shut as well: they may still be in the
     /// switch.
     pub(super) async fn shut_ingress(&mut self, observed: &Observed) -> BTreeMap<String, &'static str> {
-        let taps = self.to_shut(observed);
+        let taps = to_shut(&self.base.bridge, observed);
         self.ingress.settle(&taps).await
     }
 
@@ -43,16 +43,76 @@ impl Worker {
             let reason = self.ingress.problem(&name)?;
             Some((name, reason))
         };
-        self.to_shut(observed).into_iter().filter_map(heard).collect()
+        to_shut(&self.base.bridge, observed)
+            .into_iter()
+            .filter_map(heard)
+            .collect()
     }
+}
 
-    fn to_shut(&self, observed: &Observed) -> Taps {
-        let bridge = &self.base.bridge;
-        let datapath = observed.bridges.get(&bridge.name).map(|held| &*held.datapath);
-        if datapath.unwrap_or(bridge.datapath.as_str()) != Datapath::Netdev.as_str() {
-            return Taps::new();
-        }
-        let ours = links(observed).filter(|link| tap::is_tap(link));
-        ours.map(|link| (link.name.clone(), link.index)).collect()
+/// None on the kernel's datapath: there a chain would stop the switch.
+fn to_shut(bridge: &BridgeSpec, observed: &Observed) -> Taps {
+    let datapath = observed.bridges.get(&bridge.name).map(|held| &*held.datapath);
+    if datapath.unwrap_or(bridge.datapath.as_str()) != Datapath::Netdev.as_str() {
+        return Taps::new();
+    }
+    let ours = links(observed).filter(|link| tap::is_tap(link));
+    ours.map(|link| (link.name.clone(), link.index)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        netlink::Link,
+        switch::{Device, FailMode, ObservedBridge},
+    };
+
+    #[test]
+    fn our_taps_are_shut_on_the_userspace_datapath_only() {
+        let device = |name: &str, alias: &str| {
+            let link = Link {
+                index: 7,
+                name: name.to_owned(),
+                kind: Some("tun".to_owned()),
+                alias: Some(alias.to_owned()),
+                ..Link::default()
+            };
+            let device = Device {
+                link,
+                ..Device::default()
+            };
+            (name.to_owned(), device)
+        };
+        let bridge = |datapath| BridgeSpec {
+            name: "br-int".to_owned(),
+            datapath,
+            adopt: true,
+            fail_mode: FailMode::Secure,
+        };
+        let observed = |held: Option<&str>| {
+            let held = held.map(|datapath| ObservedBridge {
+                id: Uuid::nil(),
+                datapath: datapath.to_owned(),
+                fail_mode: "secure".to_owned(),
+                external_ids: BTreeMap::new(),
+            });
+            Observed {
+                bridges: held.map(|held| ("br-int".to_owned(), held)).into_iter().collect(),
+                devices: [device("tap_1_eth1", tap::ALIAS), device("tap_2_eth1", "theirs")].into(),
+                ..Observed::default()
+            }
+        };
+        let shut = Taps::from([("tap_1_eth1".to_owned(), 7)]);
+        assert_eq!(to_shut(&bridge(Datapath::Netdev), &observed(None)), shut);
+        assert_eq!(to_shut(&bridge(Datapath::System), &observed(None)), Taps::new());
+        // An adopted bridge keeps its datapath, whatever a new one would have.
+        assert_eq!(to_shut(&bridge(Datapath::System), &observed(Some("netdev"))), shut);
+        assert_eq!(
+            to_shut(&bridge(Datapath::Netdev), &observed(Some("system"))),
+            Taps::new()
+        );
     }
 }

@@ -29,6 +29,19 @@ fn new_bridge(name: &str, tag: i64) -> Transaction {
 }
 
 #[test]
+fn whoever_waits_for_the_loss_of_the_database_is_told_at_once() {
+    alone(|| async {
+        let mut ovs = Ovs::start().await;
+        let client = Client::start(ovs.socket(), CancellationToken::new());
+        client.ready(LIMIT).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(50), client.lost()).await;
+        assert!(early.is_err(), "it is there");
+        ovs.stop_server();
+        tokio::time::timeout(LIMIT, client.lost()).await.unwrap();
+    });
+}
+
+#[test]
 fn a_database_that_is_not_there_is_unknown_and_requests_say_so() {
     alone(|| async {
         let client = Client::start("/run/nowhere.sock", CancellationToken::new());

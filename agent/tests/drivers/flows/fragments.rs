@@ -115,6 +115,11 @@ fn on_a_secured_link_nobody_plays_server_or_router_in_fragments() {
 
         // As ovs-vswitchd is by itself, even a first part shows nothing.
         ofctl("set-frags", &["normal"]);
+        // The datapath remembers that it dropped one, until ovs-vswitchd has gone over it.
+        let deadline = Instant::now() + LIMIT;
+        while rig.hear("c", &redirect).await.is_empty() {
+            assert!(Instant::now() < deadline, "first parts are still looked at");
+        }
         rig.expect("a redirect that nobody looks for", "c", &redirect, &["d"])
             .await;
     });
