@@ -36,9 +36,12 @@ struct Hole {
 /// One behind the other: what an earlier one opens stays open.
 const HOLES: [Hole; 5] = [
     Hole {
-        name: "the network node's rules are gone",
+        name: "the network node's rules are gone, and it takes packets from whatever source",
         make: |lab| {
             on(lab, "nn", "nft flush ruleset");
+            for device in on(lab, "nn", "ls /proc/sys/net/ipv4/conf").lines() {
+                on(lab, "nn", &format!("sysctl -qw net/ipv4/conf/{device}/rp_filter=0"));
+            }
             for netns in on(lab, "nn", "ip netns list").lines() {
                 let netns = netns.split_whitespace().next().unwrap();
                 on(lab, "nn", &format!("ip netns exec {netns} nft flush ruleset"));
