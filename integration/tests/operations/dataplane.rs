@@ -34,10 +34,25 @@ impl DataPlane {
             ports: each.clone().map(|node| (node.clone(), ofports(lab, node))).collect(),
             links: each.clone().map(|node| (node.clone(), links(lab, node))).collect(),
             servers: dhcp_servers(lab),
-            rules: on(lab, NETNODE, &["nft", "-a", "-s", "list", "ruleset"]),
+            rules: rules(lab, NETNODE, "-as"),
             writes: each.map(|node| (node.clone(), writes(lab, node))).collect(),
         }
     }
+}
+
+/// All of nftables, but for what guests' packets have put into sets. `-s` leaves out counters, `-a` shows handles.
+pub(crate) fn rules(lab: &Lab, node: &str, flags: &str) -> String {
+    let text = on(lab, node, &["nft", flags, "list", "ruleset"]);
+    let (mut dynamic, mut inside) = (false, false);
+    let keep = |line: &&str| {
+        let line = line.trim();
+        dynamic = !line.starts_with("set ") && (dynamic || line.starts_with("flags dynamic"));
+        inside |= dynamic && line.starts_with("elements =");
+        let left_out = inside;
+        inside &= !line.ends_with('}');
+        !left_out
+    };
+    text.lines().filter(keep).collect::<Vec<_>>().join("\n")
 }
 
 fn links(lab: &Lab, node: &str) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use trunkline_integration::lab::Lab;
 use trunkline_integration::wait::until;
 
+use crate::dataplane::rules;
 use crate::looks::{on, try_on};
 use crate::support::LIMIT;
 
@@ -44,8 +45,7 @@ pub(crate) fn of(lab: &Lab, node: &str) -> Picture {
     let meters = ofctl(&["dump-meters", "br-int"]);
     picture.note("meter", &without_numbers(&try_on(lab, node, &meters).stdout));
     // One text: the order of rules counts.
-    let rules = on(lab, node, &["nft", "-s", "list", "ruleset"]);
-    picture.insert(format!("nft {rules}"));
+    picture.insert(format!("nft {}", rules(lab, node, "-s")));
     let forwarding = on(lab, node, &["cat", "/proc/sys/net/ipv4/ip_forward"]);
     picture.insert(format!("ip_forward {}", forwarding.trim()));
     let processes = on(lab, node, &["ps", "-eo", "args"]);
