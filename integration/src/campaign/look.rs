@@ -172,6 +172,10 @@ fn rules(host: &Host, facts: &mut Facts) -> Result<(), LabError> {
                 facts.insert(Fact::Table(format!("{family} {name}")));
             }
         }
+        let chain = &object["chain"];
+        if chain["family"] == "netdev" && chain["hook"] == "ingress" && chain["policy"] == "drop" {
+            facts.insert(Fact::Shut(plain(&chain["name"])));
+        }
         let set = &object["set"];
         if set["table"] != "trunkline" {
             continue;
@@ -236,7 +240,8 @@ fn flows_of_netnode(host: &Host, facts: &mut Facts) -> Result<(), LabError> {
         .stdout
         .lines()
         .map(str::trim)
-        .filter(|line| line.contains("actions="));
+        // The switch's own, which comes with the bridge and goes when all flows are deleted.
+        .filter(|line| line.contains("actions=") && *line != "priority=0 actions=NORMAL");
     facts.extend(flows.map(|line| Fact::Flow(line.to_owned())));
     Ok(())
 }

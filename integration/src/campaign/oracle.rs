@@ -55,6 +55,8 @@ pub(super) enum Fact {
     },
     /// An nftables table.
     Table(String),
+    /// A TAP whose frames the host's own stack does not hear.
+    Shut(String),
     /// A device whose guests the rules know.
     Gateway(String),
     /// A guest who may use the internet.
@@ -219,6 +221,10 @@ fn of_worker(worker: &str, ports: &[Port], probes: bool) -> Facts {
             mtu: Some(port.interface.mtu),
         });
     }
+    if !here.is_empty() {
+        facts.insert(Fact::Table("netdev trunkline-agent".to_owned()));
+    }
+    facts.extend(here.iter().map(|port| Fact::Shut(port.interface.tap.clone())));
     facts.insert(Fact::OurFlows(!here.is_empty()));
     facts.insert(Fact::Forwarding(false));
     facts
@@ -230,10 +236,12 @@ fn of_netnode(slices: &[Slice], ports: &[Port], probes: bool) -> Facts {
     let mut vlans: BTreeSet<u16> = links.iter().map(|link| small(link.vlan)).collect();
     vlans.extend(users.first().map(|_| INTERNET_VLAN));
     let mut facts = bridge("standalone", &vlans, probes);
-    facts.insert(Fact::Flow("priority=0 actions=NORMAL".to_owned()));
+    facts.insert(Fact::Flow(
+        "cookie=0x54524e4b0b000000, priority=1 actions=NORMAL".to_owned(),
+    ));
     facts.insert(Fact::Forwarding(!users.is_empty()));
     if !vlans.is_empty() {
-        facts.insert(Fact::Table("inet trunkline".to_owned()));
+        facts.extend(["inet trunkline", "arp trunkline"].map(|table| Fact::Table(table.to_owned())));
     }
     for link in links {
         let vlan = small(link.vlan);
