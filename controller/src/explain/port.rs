@@ -28,11 +28,15 @@ struct Port<'a> {
     fault: Option<Part>,
 }
 
+/// Frames pass, but not to the switch alone.
+const HEARD: &str = "the host itself hears";
+
 impl<'a> Port<'a> {
     fn new(health: Health, reason: &'a str, facts: &'a wire::PortFacts, tag: i32) -> Self {
         let fault = match health {
             Health::Ready | Health::Unknown => None,
             _ if !facts.exists || !facts.up => Some(Part::Tap),
+            _ if reason.contains(HEARD) => Some(Part::Tap),
             _ if ["flow", "the guest is shut", "fail_mode"]
                 .iter()
                 .any(|word| reason.contains(word)) =>
@@ -188,6 +192,10 @@ impl Site<'_> {
 
 fn device(step: Step, placed: &Placed, port: &Port) -> Step {
     let node = placed.worker();
+    if port.reason.contains(HEARD) {
+        let mend = format!("install the package `nftables` on {node}, and remove or rename a table of that name");
+        return step.hinders(port.reason, mend);
+    }
     if port.fault == Some(Part::Tap) {
         let mend = if port.reason.contains("not made by") || port.reason.contains("not a TAP that") {
             format!(

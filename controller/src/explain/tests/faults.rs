@@ -137,6 +137,20 @@ fn on_a_worker() -> Vec<Case> {
             itself,
         ),
         case(
+            "the host's own stack hears the TAP",
+            GUESTS,
+            |f| {
+                port(
+                    f,
+                    "the host itself hears what this guest sends to all: the program nft cannot be run",
+                    |_| {},
+                )
+            },
+            (Kind::Tap, "w1"),
+            "the program nft",
+            "install the package `nftables` on w1",
+        ),
+        case(
             "the TAP is down",
             GUESTS,
             |f| {
