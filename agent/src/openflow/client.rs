@@ -21,7 +21,7 @@ use super::{Cookie, Counters, Error, Flow, FlowSet, Fragments, Meter, MeterCount
 /// Errors about meters.
 const METER_MOD_FAILED: u16 = 12;
 /// ovs-vswitchd answers in milliseconds; this long means that it hangs.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer a caller waits than the connection's task.
 const GRACE: Duration = Duration::from_millis(500);
 /// Pause before connecting again; doubled up to [`MAX_PAUSE`].
