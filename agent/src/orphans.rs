@@ -112,10 +112,11 @@ impl Orphans {
         self.seen.iter().map(orphan).collect()
     }
 
-    /// How long until the next one may go.
+    /// How long until the next one may go. One that could have gone and is still there is tried again as whatever fails is.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Duration> {
-        let due = self.seen.values().map(|(first, _)| *first + self.wait).min()?;
+        let due = self.seen.values().map(|(first, _)| *first + self.wait);
+        let due = due.filter(|due| *due > now).min()?;
         Some(due.saturating_duration_since(now))
     }
 }
@@ -151,6 +152,11 @@ mod tests {
         assert_eq!(orphans.list(&old).len(), 1);
         assert!(orphans.look(taps(&["a"]), old.clone(), now + SECOND_LOOK).is_empty());
         assert_eq!(orphans.list(&old).len(), 1, "told of until it is gone");
+        assert_eq!(
+            orphans.next(now + SECOND_LOOK),
+            None,
+            "one that stays is no reason to look without end"
+        );
         assert!(orphans.list(&taps(&[])).is_empty());
         assert_eq!(orphans.next(now), None);
     }

@@ -108,7 +108,12 @@ impl Board {
     pub fn refresh(&self, observations: Vec<Observation>) {
         let mut state = self.lock();
         for observation in observations {
-            if state.seen.contains_key(&observation.key) {
+            // A version that was refused is not overwritten by what stays realised of the one before.
+            if state
+                .seen
+                .get(&observation.key)
+                .is_some_and(|seen| seen.hash == observation.hash)
+            {
                 state.put(observation);
             }
         }

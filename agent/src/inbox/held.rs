@@ -9,7 +9,7 @@ use std::{
 };
 
 use trunkline_proto::{
-    Digest, Hash,
+    Digest, Hash, VlanId,
     resource::{Envelope, Key, Observation, Spec},
     wire,
 };
@@ -293,11 +293,41 @@ impl Held {
             };
             Some((key.clone(), item))
         };
+        // No key is in both.
+        let mut items = self.waiting.iter().chain(&self.entries).filter_map(item).collect();
+        self.keep_what_waits(&mut items);
         Desired {
             term: self.position.term,
             generation: self.position.generation,
-            // No key is in both.
-            items: self.waiting.iter().chain(&self.entries).filter_map(item).collect(),
+            items,
+        }
+    }
+
+    /// What waits to be removed needs its VLANs on the uplink, where the new list may lack them. A port whose VLAN is another slice's by
+    /// now is shut: two tenants in one VLAN would be worse than a guest that is cut off.
+    fn keep_what_waits(&self, items: &mut BTreeMap<Key, Item>) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let port = |entry: &Arc<Entry>| match entry.realised()?.1 {
+            Spec::Port(port) => Some((port.vlan?, port.owner.slice.clone())),
+            _ => None,
+        };
+        let owners: BTreeMap<VlanId, String> = self.entries.values().filter_map(port).collect();
+        let mut vlans = BTreeSet::new();
+        for (_, item) in items.iter_mut().filter(|(key, _)| self.waiting.contains_key(*key)) {
+            if let Spec::Port(port) = &mut item.spec
+                && let Some(vlan) = port.vlan.filter(|vlan| *vlan != VlanId::INTERNET)
+                && owners.get(&vlan).is_some_and(|slice| *slice != port.owner.slice)
+            {
+                port.vlan = None;
+            }
+            vlans.extend(item.spec.vlan());
+        }
+        for item in items.values_mut() {
+            if let Spec::Trunk(trunk) = &mut item.spec {
+                trunk.vlans.extend(vlans.iter().copied());
+            }
         }
     }
 

@@ -32,6 +32,14 @@ fn port(id: u32, vlan: u32, mtu: u16) -> Envelope {
     Envelope::seal(&spec, "")
 }
 
+fn of_slice(slice: &str, envelope: Envelope) -> Envelope {
+    let Spec::Port(mut port) = envelope.open().unwrap() else {
+        panic!("a port")
+    };
+    slice.clone_into(&mut port.owner.slice);
+    Envelope::seal(&Spec::Port(port), "")
+}
+
 fn trunk(vlans: &[u32]) -> Envelope {
     let vlans = vlans.iter().map(|v| VlanId::try_from(*v).unwrap()).collect();
     Envelope::seal(&Spec::Trunk(Trunk { vlans }), "")
@@ -356,6 +364,40 @@ fn removals_that_nobody_asked_for_wait_when_they_are_many() {
         .take(change(&first, at(1, 6), &ports(1000..1020)), &judge())
         .unwrap();
     assert_eq!((asked.waiting().len(), asked.desired().items.len()), (0, 20));
+}
+
+#[test]
+fn what_waits_keeps_its_vlans_on_the_uplink_and_never_meets_another_slice() {
+    let shop = |vlan| (1000..1012).map(move |id| port(id, vlan, 1500));
+    let before: Vec<_> = shop(110).chain([trunk(&[110])]).collect();
+    let first = held(&before);
+    let uplink = |held: &Held| {
+        let trunk = held.desired().trunks().map(|(_, _, trunk)| trunk.vlans.clone()).next();
+        trunk.unwrap().into_iter().map(u32::from).collect::<Vec<_>>()
+    };
+    let open = |held: &Held| {
+        held.desired()
+            .ports()
+            .filter(|(_, _, port)| port.vlan.is_some())
+            .count()
+    };
+
+    let second = first
+        .take(unasked(&first, at(1, 6), &[trunk(&[120])]), &judge())
+        .unwrap();
+    assert_eq!(
+        (second.waiting().len(), uplink(&second), open(&second)),
+        (12, vec![110, 120], 12)
+    );
+
+    // The same VLAN has come back as another slice's.
+    let other = of_slice("other", port(2000, 110, 1500));
+    let after = [other, trunk(&[110])];
+    let third = first.take(unasked(&first, at(1, 6), &after), &judge()).unwrap();
+    assert_eq!(
+        (third.waiting().len(), uplink(&third), open(&third)),
+        (12, vec![110], 1)
+    );
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What a node may say: values that cannot be are left out, by reason, before anything is made of them.
 
-use trunkline_proto::{Name, resource::Facts, wire};
+use trunkline_proto::{
+    Name,
+    resource::{Facts, Observation},
+    wire,
+};
 
 use crate::model::Timestamp;
 
-/// Longest text in a node's facts or repairs, in bytes.
-const TEXT: usize = 512;
+/// Longest text of a repair, in bytes: nodes cut theirs there.
+const TEXT: usize = Observation::MAX_REASON;
 
 /// Largest payload of an Ethernet frame that any device knows.
 const PAYLOAD: u32 = 65_535;

@@ -223,7 +223,16 @@ struct Client {
 
 impl Client {
     fn open(device: &str) -> Self {
-        let sender = UdpSocket::bind("0.0.0.0:68").unwrap();
+        // A child of ours that is not another program yet holds our last socket a moment longer.
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        let sender = loop {
+            match UdpSocket::bind("0.0.0.0:68") {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                bound => break bound.unwrap(),
+            }
+        };
         sender.set_broadcast(true).unwrap();
         setsockopt(&sender, sockopt::BindToDevice, &device.into()).unwrap();
         let ear = Ear::open();
