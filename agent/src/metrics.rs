@@ -135,6 +135,10 @@ impl NodeMetrics {
             "Changes of desired state that came, by what became of them",
             m.updates.clone(),
         );
+        // There from the start, so that the first one is seen as a step.
+        for kind in KINDS.map(|kind| kind.to_string()) {
+            drop(m.repairs.get_or_create(&Repaired { kind }));
+        }
         registry.register(
             "trunkline_node_repairs",
             "Changes behind the node's back that were put right, by the kind of resource",

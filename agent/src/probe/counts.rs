@@ -29,6 +29,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    const ALL: [Self; 7] = [
+        Self::Truncated,
+        Self::Malformed,
+        Self::Stranger,
+        Self::Key,
+        Self::Signature,
+        Self::Replayed,
+        Self::Unproven,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",
@@ -63,6 +73,10 @@ impl Counts {
     #[must_use]
     pub fn registered(metrics: &Metrics) -> Self {
         let counts = Self::default();
+        // There from the start: a series that comes later looks like a growth, and its first step is not seen.
+        for refusal in Refusal::ALL {
+            drop(counts.refused.get_or_create(&Why { why: refusal.name() }));
+        }
         let Self {
             sent,
             unsent,
