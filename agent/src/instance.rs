@@ -7,6 +7,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,6 +17,10 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 const NAME: &str = "lock";
+/// A child of one that was killed just now holds its lock until it is another program: that long nobody is called a second one.
+const DYING: Duration = Duration::from_secs(2);
+/// Pause between two attempts.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Where bridges are locked: gone with a reboot, and the same for every agent of a host.
 const BRIDGES: &str = "/run/trunkline";
 
@@ -122,6 +127,7 @@ fn lock(dir: &Path, name: &str) -> Result<Result<Flock<File>, String>, InstanceE
     };
     crate::files::state_dir(dir).map_err(wrong)?;
     let path = dir.join(name);
+    let until = Instant::now() + DYING;
     let mut lock = loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -130,6 +136,7 @@ fn lock(dir: &Path, name: &str) -> Result<Result<Flock<File>, String>, InstanceE
             Ok(lock) if is_at(&lock, &path).map_err(wrong)? => break lock,
             // Removed by the one who had it, between our opening and locking it: it locks nothing any more.
             Ok(_) => {}
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < until => std::thread::sleep(AGAIN),
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut pid = String::new();
                 // It may be about to write its id; then we say less.
