@@ -8,9 +8,15 @@ use std::{
     time::Duration,
 };
 
-use trunkline_proto::{Name, wire};
+use trunkline_proto::{
+    Name,
+    resource::{Envelope, Facts, Observation, State as Health},
+    wire,
+};
 
 use crate::{
+    compile::NodeDesired,
+    converge::{NodeView, Views},
     leftovers::HeldBack,
     model::{Link, NodeRole, ProbeSecret, Slice, Timestamp, Vm},
     settings::Settings,
@@ -132,6 +138,34 @@ impl World {
     pub(crate) fn wait(&mut self, seconds: u64) -> Step {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.must(Intent::Tick)
+    }
+
+    /// All nodes are connected and report everything ready, with these facts.
+    pub(crate) fn reported_ready(&self, facts: impl Fn(&Envelope) -> Option<Facts>) -> Views {
+        let view = |(node, desired): (&Name, &Arc<NodeDesired>)| {
+            let observations = desired.resources.iter().map(|(key, envelope)| {
+                let observation = Observation {
+                    key: key.clone(),
+                    hash: envelope.hash,
+                    state: Health::Ready,
+                    reason: String::new(),
+                    facts: facts(envelope),
+                };
+                (key.clone(), observation)
+            });
+            let view = NodeView {
+                connected: true,
+                last_seen: Some(self.now),
+                complete: true,
+                acked: desired.changed,
+                seen: desired.changed,
+                in_step: true,
+                observations: observations.collect(),
+                ..NodeView::default()
+            };
+            (node.clone(), view)
+        };
+        self.state.desired.nodes().map(view).collect()
     }
 
     pub(crate) fn slice(&self, slice: &str) -> &Slice {

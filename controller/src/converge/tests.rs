@@ -9,31 +9,7 @@ use crate::testing::*;
 
 /// All nodes are connected and report everything ready.
 fn ready(world: &World) -> Views {
-    let mut views = Views::new();
-    for (node, desired) in world.state.desired.nodes() {
-        let observations = desired.resources.iter().map(|(key, envelope)| {
-            let observation = Observation {
-                key: key.clone(),
-                hash: envelope.hash,
-                state: Health::Ready,
-                reason: String::new(),
-                facts: None,
-            };
-            (key.clone(), observation)
-        });
-        let view = NodeView {
-            connected: true,
-            last_seen: Some(world.now),
-            complete: true,
-            acked: desired.changed,
-            seen: desired.changed,
-            in_step: true,
-            observations: observations.collect(),
-            ..NodeView::default()
-        };
-        views.insert(node.clone(), view);
-    }
-    views
+    world.reported_ready(|_| None)
 }
 
 fn deployed() -> World {

@@ -6,7 +6,7 @@ mod names;
 use trunkline_proto::resource::{Facts, Observation, Spec, State as Health};
 
 use super::*;
-use crate::{converge::NodeView, testing::*, transition::Intent};
+use crate::{testing::*, transition::Intent};
 
 /// `web` on w1 with internet and `db` on w2, joined on VLAN 100, with a spare interface each; all as it should be.
 struct Fleet {
@@ -54,31 +54,7 @@ impl Fleet {
 
 /// Every node is connected and has read back everything as it should be.
 fn healthy(world: &World) -> Views {
-    let mut views = Views::new();
-    for (node, desired) in world.state.desired.nodes() {
-        let observations = desired.resources.iter().map(|(key, envelope)| {
-            let observation = Observation {
-                key: key.clone(),
-                hash: envelope.hash,
-                state: Health::Ready,
-                reason: String::new(),
-                facts: Some(facts(&envelope.open().unwrap())),
-            };
-            (key.clone(), observation)
-        });
-        let view = NodeView {
-            connected: true,
-            last_seen: Some(world.now),
-            complete: true,
-            acked: desired.changed,
-            seen: desired.changed,
-            in_step: true,
-            observations: observations.collect(),
-            ..NodeView::default()
-        };
-        views.insert(node.clone(), view);
-    }
-    views
+    world.reported_ready(|envelope| Some(facts(&envelope.open().unwrap())))
 }
 
 fn facts(spec: &Spec) -> Facts {
