@@ -134,8 +134,8 @@ pub(super) fn strike(cluster: &mut Cluster, node: &Name, cx: &Context, done: imp
     }
 }
 
-/// A node that was declared gone is there after all: what nobody has got yet waits for it again, until it is clean of all that it is
-/// not to have now.
+/// A node that was declared gone or removed is there after all: what nobody has got yet waits for it again, until it is clean of all
+/// that it is not to have now.
 pub(super) fn await_again(cluster: &mut Cluster, node: &Name, changed: crate::model::Position) {
     for departure in cluster.departures.values_mut() {
         departure.waiting.insert(node.clone(), changed);

@@ -35,19 +35,13 @@ pub(super) fn joined(cluster: &mut Cluster, name: Name, role: NodeRole, cx: &Con
         }
         cluster.meta.netnode = Some(name.clone());
     }
-    // One that the export does not know may have been given anything since.
-    let changed = cluster
-        .meta
-        .hold
-        .as_ref()
-        .map_or(Position::default(), |_| cluster.position());
+    // It may have been here before: one that was removed, or that joined after the export which was restored, still forwards whatever it
+    // was given then. So it hears where the cluster is, and what nobody has got yet waits until it is clean as of that.
+    let changed = cluster.position();
     let digest = hex::encode(Digest::default().to_vec());
     let record = NodeRecord::new(role, cx.now, changed, digest);
-    if let Some(hold) = &mut cluster.meta.hold {
-        hold.waiting.insert(name.clone());
-        hold.free_at = None;
-    }
     cluster.nodes.insert(name.clone(), record);
+    await_again(cluster, &name, changed);
     let mut draft = Draft::default();
     let mut event = event("node.joined", cx, None, format!("node {name} joined"));
     event.node = Some(name);

@@ -140,3 +140,55 @@ fn after_a_restore_a_node_that_is_gone_for_good_is_waited_for_until_it_is_remove
     world.join("w2", NodeRole::Worker);
     world.apply(vec![shop("new")], true).unwrap();
 }
+
+#[test]
+fn a_node_that_was_removed_and_comes_back_in_time_is_waited_for_again() {
+    let mut world = World::new();
+    world.apply(vec![shop("a")], true).unwrap();
+    let had = world.link("a", LINK).vlan;
+    world.delete("a");
+    world.clean("w1");
+    world.clean("n1");
+    // It never heard of the deletion, and forwards the VLAN still.
+    let before = world.state.node_desired(&name("w2")).changed;
+    world.must(Intent::RemoveNode { name: "w2".into() });
+    world.wait(30);
+    world.join("w2", NodeRole::Worker);
+    world.wait(3600);
+    let mut new = shop("b");
+    new.vlan_pool_size = 1;
+    new.links[0].vlan = had.into();
+    assert!(world.apply(vec![new.clone()], true).is_err(), "w2 may still have it");
+    // It is told where the cluster is, so it says when it is clean as of that.
+    let now = world.state.node_desired(&name("w2")).changed;
+    assert!(now >= before && now == world.state.cluster.position());
+    world.must(Intent::NodeClean {
+        name: name("w2"),
+        term: before.term,
+        generation: before.generation - 1,
+    });
+    world.wait(3600);
+    assert_eq!(
+        world.state.cluster.departures.len(),
+        1,
+        "clean of what it was told before"
+    );
+    world.clean("w2");
+    world.wait(60);
+    assert!(world.state.cluster.departures.is_empty());
+    world.apply(vec![new], true).unwrap();
+}
+
+#[test]
+fn a_node_that_joins_while_something_departs_is_asked_for_its_word_like_any_other() {
+    let mut world = World::new();
+    world.apply(vec![shop("a")], true).unwrap();
+    world.delete("a");
+    world.join("w9", NodeRole::Worker);
+    all_are_clean(&mut world);
+    world.wait(3600);
+    assert_eq!(world.state.cluster.departures.len(), 1);
+    world.clean("w9");
+    world.wait(60);
+    assert!(world.state.cluster.departures.is_empty());
+}
