@@ -621,6 +621,47 @@ fn the_key_before_is_understood_while_a_node_is_behind() {
     }
 }
 
+/// Keys as a controller gives them in an epoch: in use, next, before.
+fn in_epoch(peer: &str, epoch: u32) -> Probe {
+    let mut probe = probe(110, &[peer]);
+    probe.keys = [epoch, epoch + 1, epoch - 1].map(key).to_vec();
+    probe
+}
+
+#[test]
+fn new_keys_are_signed_with_by_who_has_them_and_refused_by_nobody() {
+    let mut wire = Wire::pair();
+    wire.set("w1", &[in_epoch("w2", 7)]);
+    wire.set("w2", &[in_epoch("w1", 7)]);
+    wire.run(5 * SECOND);
+    let watch = |wire: &mut Wire| {
+        for _ in 0..100 {
+            wire.run(SECOND / 20);
+            assert!(wire.is_ready(), "{} {}", wire.reason("w1"), wire.reason("w2"));
+        }
+    };
+    for epoch in 8..14 {
+        // Each is the first to hear of the change in turn, and the other a whole epoch late.
+        let (first, late) = if epoch % 2 == 0 { ("w1", "w2") } else { ("w2", "w1") };
+        let began = wire.sent.len();
+        wire.set(first, &[in_epoch(late, epoch)]);
+        watch(&mut wire);
+        let signed = wire.sent[began..].iter().map(|(_, by, frame)| {
+            let id = Announcement::parse(&untagged(frame)[ETHERNET..]).unwrap().key;
+            (by.as_str(), id)
+        });
+        let signed: std::collections::BTreeSet<_> = signed.collect();
+        assert_eq!(signed, [(first, epoch), (late, epoch - 1)].into());
+        wire.set(late, &[in_epoch(first, epoch)]);
+        watch(&mut wire);
+    }
+    for node in ["w1", "w2"] {
+        for refusal in [Refusal::Key, Refusal::Signature, Refusal::Unproven, Refusal::Replayed] {
+            assert_eq!(wire.refusals(node, refusal), 0, "{node} {refusal:?}");
+        }
+    }
+}
+
 #[test]
 fn a_port_that_cannot_be_used_says_why_and_begins_again_afterwards() {
     let mut wire = Wire::pair();

@@ -16,7 +16,7 @@ pub struct Voice<'a> {
     pub vlan: VlanId,
     /// Payload that must pass.
     pub mtu: u16,
-    /// The newest key.
+    /// The key in use.
     pub signer: &'a Signer,
     /// Who speaks.
     pub me: NodeId,

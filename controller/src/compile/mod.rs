@@ -20,8 +20,8 @@ use std::{
 };
 
 use trunkline_proto::{
-    Digest, Mac, Name, VlanId,
-    resource::{Envelope, Key, Spec, Trunk},
+    Digest, Hash, Mac, Name, VlanId,
+    resource::{Envelope, Key, Kind, Spec, Trunk},
 };
 
 use crate::{
@@ -52,6 +52,8 @@ pub struct NodeDesired {
     pub resources: BTreeMap<Key, Arc<Envelope>>,
     /// Where each resource got its present version, as far as that is known; see [`Self::since`].
     versions: BTreeMap<Key, Position>,
+    /// Versions before the present one that differ from it in their keys only, and since when they were; see [`Self::renewed`].
+    renewed: BTreeMap<Key, (Hash, Position)>,
     /// VLANs that its uplink carries, with the number of parts that need each.
     pub(crate) vlans: BTreeMap<VlanId, u32>,
 }
@@ -140,7 +142,9 @@ impl Desired {
     /// Any resource of the node may have changed: other settings than when its position was recorded.
     pub(crate) fn all_changed(&mut self, node: &Name) {
         if let Some(desired) = self.nodes.get_mut(node) {
-            Arc::make_mut(desired).versions.clear();
+            let desired = Arc::make_mut(desired);
+            desired.versions.clear();
+            desired.renewed.clear();
         }
     }
 
@@ -244,6 +248,12 @@ impl NodeDesired {
         self.versions.get(key).copied().unwrap_or(self.changed)
     }
 
+    /// The version before the present one, and since when it was, of a probe that got new keys and nothing else: what a node says of
+    /// it proves as much, because both versions' frames count at every peer.
+    pub fn renewed(&self, key: &Key) -> Option<(Hash, Position)> {
+        self.renewed.get(key).copied()
+    }
+
     /// All that leaves goes before anything joins, so that a key may pass from one part to another.
     fn edit(&mut self, old: &Self, dropped: &[&Share], added: &[Share], traceparent: &str) {
         for share in dropped {
@@ -266,6 +276,14 @@ impl NodeDesired {
         self.trunk(old, traceparent);
         let hash = |of: &BTreeMap<Key, Arc<Envelope>>, key: &Key| of.get(key).map(|envelope| envelope.hash);
         let resources = &self.resources;
+        self.renewed
+            .retain(|key, _| resources.contains_key(key) && hash(resources, key) == hash(&old.resources, key));
+        for (key, now) in resources.iter().filter(|(key, _)| key.kind == Kind::Probe) {
+            let before = old.resources.get(key).filter(|before| before.hash != now.hash);
+            if let Some(before) = before.filter(|before| probe::only_keys_differ(before, now)) {
+                self.renewed.insert(key.clone(), (before.hash, old.since(key)));
+            }
+        }
         self.versions
             .retain(|key, _| resources.contains_key(key) && hash(resources, key) == hash(&old.resources, key));
     }

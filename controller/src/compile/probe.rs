@@ -8,13 +8,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash, Name, VlanId,
-    resource::{Probe, ProbeKey},
+    resource::{Envelope, Probe, ProbeKey, Spec},
 };
 
 use crate::model::{Meta, ProbeSecret};
 
 /// Most nodes that are proved pair by pair: 15 peers for each.
 pub(crate) const ALL_PAIRS: usize = 16;
+
+/// True when two versions of a probe are the same for whoever is proved by them.
+pub(super) fn only_keys_differ(one: &Envelope, other: &Envelope) -> bool {
+    let shape = |envelope: &Envelope| match envelope.open() {
+        Ok(Spec::Probe(Probe {
+            vlan,
+            mtu,
+            peers,
+            keys: _,
+        })) => Some((vlan, mtu, peers)),
+        _ => None,
+    };
+    shape(one).is_some_and(|one| shape(other) == Some(one))
+}
 
 /// What every probe's keys are made from, in one epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +46,11 @@ impl Keys {
         })
     }
 
-    /// The present key and the one before, which a node that has not heard of the change still signs with.
+    /// The present key, which is signed with; the next one, which those sign with who hear of the change earlier; and the one before,
+    /// which those sign with who hear of it later. So two nodes understand each other for as long as neither is a whole epoch behind.
     fn on(&self, vlan: VlanId) -> Vec<ProbeKey> {
         let before = self.epoch.checked_sub(1).filter(|id| *id > 0);
-        let ids = [Some(self.epoch), before];
+        let ids = [Some(self.epoch), self.epoch.checked_add(1), before];
         ids.into_iter().flatten().map(|id| self.secret.key(vlan, id)).collect()
     }
 

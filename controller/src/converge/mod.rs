@@ -5,7 +5,8 @@
 //! 1. its node is not connected, or has not finished the full report of its session: `unknown`, since when;
 //! 2. the node refused this version: `failed`, with the node's reason;
 //! 3. the node observed this version, and has looked since the resource got it: what it said. An observation of another version is
-//!    ignored, and so is one of the same version from before the resource was another for a while;
+//!    ignored, and so is one of the same version from before the resource was another for a while. A probe that got new keys and
+//!    nothing else counts as the same;
 //! 4. otherwise: `pending`, and what is being waited for.
 //!
 //! A link, VM or slice is as bad as its worst part ([`Health::worst`]). A link stands on the probes of its nodes as on everything

@@ -119,8 +119,11 @@ impl<'a> Reader<'a> {
             return Err((Health::Failed, format!("{node} refused {key}: {}", refusal.reason)));
         }
         let since = desired.map(|d| d.since(key)).unwrap_or_default();
-        let observed: Option<&Observation> = view.observations.get(key).filter(|o| o.hash == envelope.hash);
-        if let Some(seen) = observed.filter(|_| view.seen >= since) {
+        let observed: Option<&Observation> = view.observations.get(key);
+        let of = |hash, since| observed.filter(|o| o.hash == hash && view.seen >= since);
+        // New keys alone make nothing doubtful: until a node speaks of them, what it said under those before is as true.
+        let renewed = || desired?.renewed(key).and_then(|(hash, since)| of(hash, since));
+        if let Some(seen) = of(envelope.hash, since).or_else(renewed) {
             return Ok(seen);
         }
         let reason = if desired.is_some_and(|d| view.acked < d.changed) {

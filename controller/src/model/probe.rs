@@ -8,7 +8,8 @@ use trunkline_proto::{VlanId, resource::ProbeKey};
 
 use super::{Meta, Timestamp};
 
-/// Keys are in use for this long. Nodes are given the one before as well, so one that is cut off is understood for as long again.
+/// Keys are in use for this long. Nodes are given the one before and the next as well, so one that is cut off is understood for as long
+/// again.
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The secret of a cluster's probes. It is in the database and in the export, for a restore needs it, and is shown nowhere.

@@ -14,7 +14,7 @@ pub struct Probe {
     pub mtu: u16,
     /// Nodes that are probed; the MAC of each one's probe port is [`Mac::of_probe`](crate::Mac::of_probe).
     pub peers: BTreeSet<Name>,
-    /// The newest first: sign with the first, take any. Never empty.
+    /// The one in use first: sign with it, take any. Never empty.
     pub keys: Vec<ProbeKey>,
 }
 

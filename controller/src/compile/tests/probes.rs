@@ -182,7 +182,7 @@ fn keys_change_daily_on_every_node_that_probes_and_nothing_else_does() {
         let probe = probe(world, "w2", 100).unwrap();
         probe.keys.iter().map(|key| key.id).collect()
     };
-    assert_eq!(ids(&world), [1]);
+    assert_eq!(ids(&world), [1, 2], "in use, and the next");
     assert!(world.wait(DAY - 1).is_noop());
     let (before, first) = (world.state.clone(), probe(&world, "w2", 100).unwrap().keys);
     let step = world.wait(1);
@@ -192,10 +192,15 @@ fn keys_change_daily_on_every_node_that_probes_and_nothing_else_does() {
         changed(&before, &world.state, "w1"),
         ["probe probe_vlan100", "probe probe_vlan400"]
     );
-    assert_eq!(ids(&world), [2, 1], "the one before is still understood");
-    assert_eq!(probe(&world, "w2", 100).unwrap().keys[1..], first);
+    assert_eq!(ids(&world), [2, 3, 1], "the one before is still understood");
+    let now = probe(&world, "w2", 100).unwrap().keys;
+    assert_eq!(
+        (&now[2], &now[0]),
+        (&first[0], &first[1]),
+        "and nobody learns of it only now"
+    );
     world.wait(DAY);
-    assert_eq!(ids(&world), [3, 2]);
+    assert_eq!(ids(&world), [3, 4, 2]);
     assert!(world.wait(0).is_noop());
 }
 

@@ -353,3 +353,53 @@ fn trouble_of_a_probe_that_is_no_paths_is_told_as_the_node_says_it() {
         );
     }
 }
+
+#[test]
+fn new_keys_disturb_nobody_while_nodes_hear_of_them_one_after_another() {
+    let day = 24 * 3600;
+    let mut world = deployed();
+    let mut views = proved(&world);
+    let ready = (wire::State::Ready, String::new());
+    for _ in 0..3 {
+        world.wait(day);
+        assert_eq!(status(&world, &views), ready, "nobody has heard of them");
+        for node in ["w2", "n1", "w1"] {
+            let mut said = proved(&world);
+            views.insert(name(node), said.remove(&name(node)).unwrap());
+            assert_eq!(status(&world, &views), ready, "{node} speaks of the new ones");
+        }
+    }
+    // What a node says of its probe under the keys before is told as ever.
+    world.wait(day);
+    hears(
+        &mut views,
+        "w2",
+        "probe_vlan100",
+        Health::Degraded,
+        &[("w1", 0), ("n1", 1500)],
+    );
+    assert_eq!(
+        path(&link_status(&world, &views), "w1", "w2"),
+        (wire::State::Degraded, "vlan 100 does not pass w1 -> w2".into())
+    );
+    // Nobody understands it any more when it is a whole epoch late, and then it is not believed either.
+    world.wait(day);
+    let (state, reason) = status(&world, &views);
+    assert!(
+        state == wire::State::Pending && reason.contains("has not taken"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn other_peers_of_a_probe_are_proved_anew_whatever_the_keys() {
+    let mut world = deployed();
+    let views = proved(&world);
+    world.join("w3", crate::model::NodeRole::Worker);
+    let mut more = shop("shop");
+    more.vms.push(vm("third", "w3", 1));
+    more.links[0].ends.push("third.eth1".into());
+    more.links[0].name = "web-eth1--db-eth1".into();
+    world.apply(vec![more], true).unwrap();
+    assert_ne!(link_status(&world, &views).state(), wire::State::Ready);
+}
