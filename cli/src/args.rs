@@ -251,6 +251,9 @@ pub(crate) enum VmCommand {
         /// Deploy the slice's draft as well
         #[arg(long)]
         deploy: bool,
+        /// Also to a worker that is not connected: once deployed, the VM has nothing until that worker comes
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         expect: Expect,
         #[command(flatten)]
@@ -378,9 +381,11 @@ pub(crate) enum NodeCommand {
     Drain {
         /// Its name
         node: String,
-        /// Worker that takes them all [default: each is placed anew]
+        /// Worker that takes them all [default: each is placed anew, on workers that are connected]
         #[arg(long, value_name = "WORKER")]
         onto: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Move all that a worker has onto another one
     Replace {
@@ -388,6 +393,8 @@ pub(crate) enum NodeCommand {
         old: String,
         /// The worker that takes its place
         new: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Vouch that a node is dead and cut off: nobody waits for it until it connects again
     Gone {

@@ -121,6 +121,7 @@ pub(super) async fn run(session: &Session, args: &Apply, topology: &Topology) ->
             slices: topology.slices.iter().map(|s| s.name.clone()).collect(),
             until: Until::Ready,
             after: (response.term, response.generation),
+            emptied: None,
         };
         wait(session, &goal, args.wait.timeout).await?;
         super::slice::say_waited(session, &goal)?;

@@ -1,11 +1,14 @@
 //! `node ...`.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use jiff::Timestamp;
 use trunkline_proto::{client::new_request_id, wire};
 
 use super::done;
 use crate::{
-    args::NodeCommand,
+    args::{NodeCommand, Wait},
+    console::Format,
     failure::Failure,
     session::{Session, call},
     view::{
@@ -16,6 +19,7 @@ use crate::{
         },
         status::ResourceView,
     },
+    wait::{Emptied, Goal, Until, wait},
 };
 
 pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), Failure> {
@@ -44,8 +48,10 @@ pub(super) async fn run(session: &Session, command: &NodeCommand) -> Result<(), 
         }
         NodeCommand::Cordon { node } => cordon(session, node, true).await,
         NodeCommand::Uncordon { node } => cordon(session, node, false).await,
-        NodeCommand::Drain { node, onto } => drain(session, node, onto.as_deref().unwrap_or_default()).await,
-        NodeCommand::Replace { old, new } => drain(session, old, new).await,
+        NodeCommand::Drain { node, onto, wait } => {
+            drain(session, node, onto.as_deref().unwrap_or_default(), *wait).await
+        }
+        NodeCommand::Replace { old, new, wait } => drain(session, old, new, *wait).await,
         NodeCommand::Gone { node, yes } => gone(session, node, *yes).await,
         NodeCommand::Confirm { node } => confirm(session, node).await,
         NodeCommand::Orphans { node } => {
@@ -79,7 +85,7 @@ async fn cordon(session: &Session, node: &str, cordoned: bool) -> Result<(), Fai
     done(session, changed.revision, &sentence)
 }
 
-async fn drain(session: &Session, node: &str, onto: &str) -> Result<(), Failure> {
+async fn drain(session: &Session, node: &str, onto: &str, wait: Wait) -> Result<(), Failure> {
     let request = wire::DrainNodeRequest {
         request_id: new_request_id(),
         name: node.to_owned(),
@@ -89,7 +95,39 @@ async fn drain(session: &Session, node: &str, onto: &str) -> Result<(), Failure>
     let view = DrainView::from(&drained);
     session
         .console
-        .show(&view, || drain_text(&session.console, node, &view))
+        .show(&view, || drain_text(&session.console, node, &view))?;
+    if wait.wait {
+        emptied(session, node, &drained, wait.timeout).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the node holds nothing any more and the VMs that it had are where they are to be.
+async fn emptied(
+    session: &Session,
+    node: &str,
+    drained: &wire::DrainNodeResponse,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.to_owned() }))?;
+    let slices: BTreeSet<String> = drained.moved.iter().map(|moved| moved.slice.clone()).collect();
+    let goal = Goal {
+        slices: slices.into_iter().collect(),
+        until: Until::Ready,
+        after: (drained.term, drained.generation),
+        emptied: Some(Emptied {
+            node: node.to_owned(),
+            gone: detail.node.is_some_and(|node| node.gone_since.is_some()),
+        }),
+    };
+    wait(session, &goal, timeout).await?;
+    match session.console.format {
+        Format::Table => session.console.print(&format!(
+            "{node} is empty, and every slice that was moved is {}\n",
+            goal.wish()
+        )),
+        Format::Json | Format::Yaml => Ok(()),
+    }
 }
 
 async fn gone(session: &Session, node: &str, yes: bool) -> Result<(), Failure> {

@@ -167,6 +167,7 @@ async fn until(session: &Session, one: &OneSlice, until: Until, after: (u64, u64
         slices: vec![one.slice.clone()],
         until,
         after,
+        emptied: None,
     };
     wait(session, &goal, one.wait.timeout).await?;
     say_waited(session, &goal)

@@ -63,6 +63,7 @@ fn goal(args: &Status) -> Goal {
         slices: args.slices.clone(),
         until: Until::Ready,
         after: (0, 0),
+        emptied: None,
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
             within,
             to,
             deploy,
+            force,
             expect,
             wait,
         } => {
@@ -90,6 +91,7 @@ pub(super) async fn run(session: &Session, command: &VmCommand) -> Result<(), Fa
                 slice: slice.name.clone(),
                 name: name.to_owned(),
                 worker: to.clone(),
+                force: *force,
                 expected_revision: expect.expect_revision,
             };
             let moved = call!(session, slices.move_vm(request))?;

@@ -2,7 +2,7 @@
 
 use trunkline_proto::{
     resource::State,
-    wire::{GetStatusResponse, SliceStatus},
+    wire::{GetStatusResponse, NodeStatus, SliceStatus},
 };
 
 /// What is waited for.
@@ -14,6 +14,16 @@ pub(crate) struct Goal {
     pub(crate) until: Until,
     /// (term, generation) before which a status says nothing about it yet.
     pub(crate) after: (u64, u64),
+    /// A node that is to hold nothing any more. Then it is about the named slices only, be it none, and those of them that are deployed.
+    pub(crate) emptied: Option<Emptied>,
+}
+
+/// A node that everything is moved away from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Emptied {
+    pub(crate) node: String,
+    /// An operator vouched that it is gone: it says nothing, and nobody waits for it.
+    pub(crate) gone: bool,
 }
 
 /// What is to become of a slice.
@@ -73,6 +83,10 @@ impl Goal {
             return Verdict::NotYet;
         }
         let find = |name: &String| status.slices.iter().find(|s| s.name == *name);
+        if let Some(emptied) = &self.emptied {
+            let slices = self.slices.iter().map(|name| self.one(name, find(name)));
+            return worst(slices.chain([emptied.judge(status)]));
+        }
         if self.slices.is_empty() {
             return worst(status.slices.iter().map(|slice| self.one(&slice.name, Some(slice))));
         }
@@ -86,8 +100,9 @@ impl Goal {
             Until::Gone => Verdict::NotYet,
             Until::Ready if deployed && slice.is_some_and(is_ready) => Verdict::Done,
             Until::Ready if deployed => Verdict::NotYet,
-            // Of all slices some may be going away, and that is settled when they are gone.
-            Until::Ready if self.slices.is_empty() => match slice {
+            // Of all slices some may be going away, and that is settled when they are gone. So it is with those that a node is emptied
+            // of: a draft that moved is on no host.
+            Until::Ready if self.slices.is_empty() || self.emptied.is_some() => match slice {
                 Some(slice) if on_hosts(slice) => Verdict::NotYet,
                 _ => Verdict::Done,
             },
@@ -100,10 +115,7 @@ impl Goal {
     /// One line per slice that it is about.
     pub(crate) fn progress(&self, status: &GetStatusResponse) -> Vec<Progress> {
         let behind = (status.term, status.generation) < self.after;
-        let about = status
-            .slices
-            .iter()
-            .filter(|s| self.slices.is_empty() || self.slices.contains(&s.name));
+        let about = status.slices.iter().filter(|s| self.is_about(s));
         let progress = |slice: &SliceStatus| Progress {
             slice: slice.name.clone(),
             ready: slice.resources_ready,
@@ -115,7 +127,15 @@ impl Goal {
             },
             done: !behind && self.one(&slice.name, Some(slice)) == Verdict::Done,
         };
-        about.map(progress).collect()
+        let node = self
+            .emptied
+            .iter()
+            .map(|emptied| emptied.progress((!behind).then_some(status)));
+        about.map(progress).chain(node).collect()
+    }
+
+    fn is_about(&self, slice: &SliceStatus) -> bool {
+        (self.slices.is_empty() && self.emptied.is_none()) || self.slices.contains(&slice.name)
     }
 
     /// What is not so yet, and why: a line each.
@@ -123,8 +143,7 @@ impl Goal {
         const MOST: usize = 20;
         let mut lines = Vec::new();
         for slice in &status.slices {
-            let about = self.slices.is_empty() || self.slices.contains(&slice.name);
-            if !about || self.one(&slice.name, Some(slice)) == Verdict::Done {
+            if !self.is_about(slice) || self.one(&slice.name, Some(slice)) == Verdict::Done {
                 continue;
             }
             let links = slice.links.iter().map(|l| ("link", &l.name, l.state, &l.reason));
@@ -146,12 +165,57 @@ impl Goal {
                 ));
             }
         }
+        let node = self.emptied.iter().filter(|e| e.judge(status) != Verdict::Done);
+        lines.extend(node.map(|emptied| format!("{}: {}", emptied.node, emptied.words(status))));
         if lines.len() > MOST {
             let more = lines.len() - MOST;
             lines.truncate(MOST);
             lines.push(format!("and {more} more; see `trunkctl status`"));
         }
         lines
+    }
+}
+
+impl Emptied {
+    fn judge(&self, status: &GetStatusResponse) -> Verdict {
+        let empty = self
+            .status(status)
+            .is_none_or(|node| node.in_step && node.resources == 0);
+        match self.gone || empty {
+            true => Verdict::Done,
+            false => Verdict::NotYet,
+        }
+    }
+
+    /// None for one that was forgotten meanwhile: it holds nothing that anybody waits for.
+    fn status<'a>(&self, status: &'a GetStatusResponse) -> Option<&'a NodeStatus> {
+        status.nodes.iter().find(|node| node.name == self.node)
+    }
+
+    fn words(&self, status: &GetStatusResponse) -> String {
+        match self.status(status) {
+            _ if self.gone => "declared gone, and nobody waits for it".to_owned(),
+            None => "forgotten".to_owned(),
+            Some(node) if !node.connected => {
+                "not connected, so it may still hold what it had; start its agent, or vouch with `trunkctl node gone` that it is dead"
+                    .to_owned()
+            }
+            Some(node) if !node.in_step => "it has not let go of what it had yet".to_owned(),
+            Some(node) if node.resources > 0 => format!("it is to hold {} resources again", node.resources),
+            Some(_) => "it holds nothing".to_owned(),
+        }
+    }
+
+    /// Without a status: it says nothing of this yet.
+    fn progress(&self, status: Option<&GetStatusResponse>) -> Progress {
+        let done = status.is_some_and(|status| self.judge(status) == Verdict::Done);
+        Progress {
+            slice: self.node.clone(),
+            ready: u32::from(done),
+            of: 1,
+            words: status.map_or_else(|| "waiting for the controller".to_owned(), |status| self.words(status)),
+            done,
+        }
     }
 }
 
@@ -225,7 +289,65 @@ mod tests {
             slices: slices.iter().map(|s| (*s).to_owned()).collect(),
             until,
             after: (1, 5),
+            emptied: None,
         }
+    }
+
+    #[test]
+    fn a_node_is_emptied_when_it_holds_nothing_and_what_was_moved_is_ready_elsewhere() {
+        let node = |in_step, resources, connected| wire::NodeStatus {
+            name: "w1".to_owned(),
+            connected,
+            in_step,
+            resources,
+            ..wire::NodeStatus::default()
+        };
+        let with = |generation, slices, node| GetStatusResponse {
+            nodes: vec![node],
+            ..status(generation, slices)
+        };
+        let goal = |gone, slices: &[&str]| Goal {
+            emptied: Some(Emptied {
+                node: "w1".to_owned(),
+                gone,
+            }),
+            ..goal(Until::Ready, slices)
+        };
+        let others = slice("other", wire::State::Failed, 1, false);
+        let moved = |state| vec![slice("a", state, 1, false), others.clone()];
+        let (empty, full) = (node(true, 0, true), node(false, 0, true));
+        let both = goal(false, &["a", "draft"]);
+        assert_eq!(
+            both.judge(&with(5, moved(wire::State::Ready), empty.clone())),
+            Verdict::Done
+        );
+        assert_eq!(
+            both.judge(&with(4, moved(wire::State::Ready), empty.clone())),
+            Verdict::NotYet
+        );
+        let pending = with(5, moved(wire::State::Pending), empty.clone());
+        assert_eq!(both.judge(&pending), Verdict::NotYet);
+        assert_eq!(both.missing(&pending), ["a: 2/4 ready, pending"]);
+        let held = with(5, moved(wire::State::Ready), full.clone());
+        assert_eq!(both.judge(&held), Verdict::NotYet);
+        assert_eq!(both.missing(&held), ["w1: it has not let go of what it had yet"]);
+        let going = with(5, vec![slice("a", wire::State::Ready, 1, true)], empty);
+        assert_eq!(
+            both.judge(&going),
+            Verdict::NotYet,
+            "some node has not said that it is clean"
+        );
+        // Nothing was moved: it is about the node alone.
+        assert_eq!(goal(false, &[]).judge(&held), Verdict::NotYet);
+        assert_eq!(goal(false, &[]).progress(&held).len(), 1);
+        assert_eq!(goal(true, &[]).judge(&held), Verdict::Done, "declared gone");
+        assert_eq!(
+            goal(false, &[]).judge(&status(5, moved(wire::State::Failed))),
+            Verdict::Done,
+            "forgotten"
+        );
+        let away = with(5, vec![], node(false, 0, false));
+        assert!(goal(false, &[]).missing(&away)[0].contains("trunkctl node gone"));
     }
 
     #[test]

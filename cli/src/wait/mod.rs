@@ -6,7 +6,7 @@ mod goal;
 
 pub(crate) use display::{Display, line};
 pub(crate) use follow::{Next, follow, passes};
-pub(crate) use goal::{Goal, Until};
+pub(crate) use goal::{Emptied, Goal, Until};
 
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ pub(crate) async fn wait(session: &Session, goal: &Goal, timeout: Duration) -> R
     let mut display = Display::new(&session.console);
     let mut last: Option<GetStatusResponse> = None;
     let mut lost = false;
-    let watched = follow(session, &goal.slices, |next| match next {
+    // One of the slices may be deleted while a node is emptied: that is no mistake of who waits for the node.
+    let named: &[String] = if goal.emptied.is_some() { &[] } else { &goal.slices };
+    let watched = follow(session, named, |next| match next {
         Next::Lost(why) => {
             if !std::mem::replace(&mut lost, true) {
                 display.note(&format!("lost the controller, trying again: {why}"));

@@ -356,6 +356,8 @@ impl FleetService for Controller {
             wire::DrainNodeResponse {
                 revision: 9,
                 moved: vec![moved],
+                term: 1,
+                generation: 5,
             }
         })
     }

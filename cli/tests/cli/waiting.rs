@@ -88,6 +88,40 @@ async fn after_undeploy_and_delete_a_wait_ends_when_nothing_is_left() {
     }
 }
 
+/// A status in which w1 lets go of what it had, or has.
+fn draining(mut status: wire::GetStatusResponse, empty: bool) -> wire::GetStatusResponse {
+    let w1 = status.nodes.iter_mut().find(|node| node.name == "w1").unwrap();
+    (w1.in_step, w1.resources, w1.resources_ready) = (empty, 0, 0);
+    status
+}
+
+#[tokio::test]
+async fn a_drain_waits_until_the_node_is_empty_and_its_vms_are_ready_elsewhere() {
+    let told = vec![
+        // From before the drain.
+        draining(status(4, vec![shop_status(true)]), true),
+        draining(status(5, vec![shop_status(false)]), false),
+        draining(status(5, vec![shop_status(true)]), false),
+        draining(status(5, vec![shop_status(true)]), true),
+    ];
+    let fake = with_watches(vec![told]).await;
+    let ran = run(&fake, &["node", "drain", "w1", "--wait"]).await;
+    insta::assert_snapshot!("drain-wait", ran.whole());
+}
+
+#[tokio::test]
+async fn a_drain_that_waits_in_vain_is_6_and_says_what_the_node_still_has() {
+    let told = vec![draining(status(5, vec![shop_status(true)]), false)];
+    let fake = with_watches(vec![told]).await;
+    let ran = run(&fake, &["node", "replace", "w1", "w3", "--wait", "--timeout", "2s"]).await;
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("w1: it has not let go of what it had yet"),
+        "{}",
+        ran.stderr
+    );
+}
+
 #[tokio::test]
 async fn status_waits_and_then_shows() {
     let fake = with_watches(vec![vec![status(43, vec![shop_status(true)])]]).await;

@@ -45,15 +45,28 @@ impl<'a> Placement<'a> {
     }
 
     /// Places one VM: on the worker with the fewest, on one that is connected for choice, on none that takes no new ones.
-    pub(crate) fn place(&mut self, not_on: Option<&Name>) -> Option<Name> {
-        let open = self
-            .workers
-            .iter()
-            .filter(|(name, (record, _))| record.takes_vms() && Some(*name) != not_on);
+    pub(crate) fn place(&mut self) -> Option<Name> {
+        let open = self.workers.iter().filter(|(_, (record, _))| record.takes_vms());
         let best = open.min_by_key(|(name, (_, vms))| (!self.connected.contains(*name), *vms));
         let name = best.map(|(name, _)| name.clone())?;
         self.count(&name);
         Some(name)
+    }
+
+    /// Places one VM that runs already: on the connected worker with the fewest, and on none that is not connected, where it would stop.
+    pub(crate) fn place_now(&mut self, not_on: &Name) -> Option<Name> {
+        let open = self
+            .workers
+            .iter()
+            .filter(|(name, _)| *name != not_on && self.takes_now(name));
+        let name = open.min_by_key(|(_, (_, vms))| *vms).map(|(name, _)| name.clone())?;
+        self.count(&name);
+        Some(name)
+    }
+
+    /// True when a VM that runs already may go there.
+    pub(crate) fn takes_now(&self, name: &Name) -> bool {
+        self.takes(name) && self.connected.contains(name)
     }
 
     /// What to write instead of a worker that there is not: one of these, `or` something else.
@@ -79,6 +92,30 @@ impl<'a> Placement<'a> {
         format!(
             "no worker takes new VMs: {}; start another worker, or open one again with `trunkctl node uncordon`",
             closed.join(", ")
+        )
+    }
+}
+
+impl Placement<'_> {
+    /// Why nothing that runs can go to any worker but this one, and what to do.
+    pub(crate) fn full_now(&self, but: &Name) -> String {
+        let others = self.workers.iter().filter(|(name, _)| *name != but);
+        let why = |name: &Name, record| match closed(record) {
+            Some(closed) => Some(format!("{name} {closed}")),
+            None if !self.connected.contains(name) => Some(format!("{name} is not connected")),
+            None => None,
+        };
+        let why: Vec<String> = others
+            .filter_map(|(name, (record, _))| why(name, record))
+            .take(8)
+            .collect();
+        if why.is_empty() {
+            return "there is no other worker; start one, then try again".to_owned();
+        }
+        format!(
+            "no other worker is connected and takes new VMs: {}; start one of them or another one, or open one again with `trunkctl node \
+             uncordon`",
+            why.join(", ")
         )
     }
 }
@@ -128,18 +165,39 @@ mod tests {
 
     #[test]
     fn nothing_new_goes_to_a_worker_that_is_cordoned_or_gone() {
-        let cluster = cluster(&[("w1", true, false), ("w2", false, true), ("w3", false, false)]);
         let connected = [name("w1"), name("w2")].into();
+        let closed = cluster(&[("w1", true, false), ("w2", false, true)]);
+        let mut placement = Placement::of(&closed, &connected, |_| true);
+        assert_eq!(placement.place(), None);
+        let cluster = cluster(&[("w1", true, false), ("w2", false, true), ("w3", false, false)]);
         let mut placement = Placement::of(&cluster, &connected, |_| true);
-        assert_eq!(
-            placement.place(None),
-            Some(name("w3")),
-            "the only one, be it not connected"
-        );
-        assert_eq!(placement.place(Some(&name("w3"))), None);
+        assert_eq!(placement.place(), Some(name("w3")), "the only one, be it not connected");
         let why = placement.full();
         assert!(why.contains("w1 is cordoned, w2 was declared gone at 1970"), "{why}");
         assert!(placement.takes(&name("w3")) && !placement.takes(&name("w1")));
+    }
+
+    #[test]
+    fn what_runs_goes_to_nobody_who_is_away_and_the_answer_names_each() {
+        let cluster = cluster(&[
+            ("w1", false, false),
+            ("w2", false, false),
+            ("w3", true, false),
+            ("w4", false, true),
+        ]);
+        let connected = [name("w1"), name("w3"), name("w4")].into();
+        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        assert_eq!(placement.place_now(&name("w1")), None);
+        assert_eq!(placement.place_now(&name("w2")), Some(name("w1")));
+        assert!(placement.takes(&name("w2")) && !placement.takes_now(&name("w2")));
+        let why = placement.full_now(&name("w1"));
+        assert!(
+            why.contains("w2 is not connected, w3 is cordoned, w4 was declared gone at"),
+            "{why}"
+        );
+        let alone = self::cluster(&[("w1", false, false)]);
+        let why = Placement::of(&alone, &connected, |_| true).full_now(&name("w1"));
+        assert!(why.contains("there is no other worker"), "{why}");
     }
 
     #[test]
@@ -147,7 +205,7 @@ mod tests {
         let cluster = cluster(&[("w1", false, false), ("w2", false, false), ("w3", false, false)]);
         let connected = [name("w2"), name("w3")].into();
         let mut placement = Placement::of(&cluster, &connected, |_| true);
-        let placed: Vec<Name> = std::iter::from_fn(|| placement.place(None)).take(4).collect();
+        let placed: Vec<Name> = std::iter::from_fn(|| placement.place()).take(4).collect();
         assert_eq!(placed, [name("w2"), name("w3"), name("w2"), name("w3")]);
     }
 }

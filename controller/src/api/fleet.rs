@@ -112,9 +112,14 @@ impl FleetService for Fleet {
             from: moved.from.to_string(),
             to: moved.to.to_string(),
         };
-        let answer = move |step: &Step, _: &Settings| wire::DrainNodeResponse {
-            revision: step.state.cluster.meta.revision,
-            moved: step.outcome.moved.iter().map(moved).collect(),
+        let answer = move |step: &Step, _: &Settings| {
+            let meta = &step.state.cluster.meta;
+            wire::DrainNodeResponse {
+                revision: meta.revision,
+                moved: step.outcome.moved.iter().map(moved).collect(),
+                term: meta.term,
+                generation: meta.generation,
+            }
         };
         mutate(&self.core, "DrainNode", request, |r| &r.request_id, intent, answer).await
     }

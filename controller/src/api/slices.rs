@@ -138,6 +138,7 @@ impl SliceService for Slices {
             slice: r.slice,
             name: r.name,
             worker: r.worker,
+            force: r.force,
             expected: r.expected_revision,
         };
         let answer = |step: &Step, settings: &Settings| wire::MoveVmResponse {

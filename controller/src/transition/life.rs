@@ -91,6 +91,7 @@ pub(super) fn move_vm(
     slice: &str,
     vm: &str,
     onto: &str,
+    force: bool,
     expected: u64,
     cx: &Context,
 ) -> Result<Draft, Rejection> {
@@ -116,6 +117,13 @@ pub(super) fn move_vm(
     }
     if let Some(why) = refused(&onto, record) {
         return Err(closed(&onto, record, why));
+    }
+    if !force && !cx.connected.contains(&onto) {
+        let text = format!(
+            "worker {onto} is not connected, so vm {vm} would stop when this is deployed; start {onto} first, name another, or force the \
+             move when {onto} is about to come"
+        );
+        return Err(refuse("NOT_CONNECTED", &onto, text));
     }
     let (from, name) = (old.worker.clone(), slice.name.clone());
     if let Some(slice) = cluster.slices.get_mut(&name) {
@@ -286,15 +294,15 @@ impl Way<'_> {
         if let Some(onto) = self.onto {
             return Ok(onto.clone());
         }
-        if let Some(there) = elsewhere.filter(|there| *there != self.from && self.placement.takes(there)) {
+        if let Some(there) = elsewhere.filter(|there| *there != self.from && self.placement.takes_now(there)) {
             return Ok(there.clone());
         }
-        self.placement.place(Some(self.from)).ok_or_else(|| {
+        self.placement.place_now(self.from).ok_or_else(|| {
             let text = format!(
                 "vm {} of slice {} has nowhere to go: {}",
                 vm.name,
                 slice.name,
-                self.placement.full()
+                self.placement.full_now(self.from)
             );
             refuse("NO_WORKER", self.from, text)
         })

@@ -106,6 +106,8 @@ pub enum Intent {
         name: String,
         /// Where to.
         worker: String,
+        /// Also to a worker that is not connected.
+        force: bool,
         /// 0: not checked.
         expected: u64,
     },

@@ -111,6 +111,7 @@ async fn a_moved_vms_ports_follow_it_with_all_that_it_has() {
         slice: "shop".into(),
         name: "web".into(),
         worker: "w3".into(),
+        force: false,
         expected_revision: applied.revision,
     };
     let moved = operator.slices().move_vm(request.clone()).await.unwrap().into_inner();

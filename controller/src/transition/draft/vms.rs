@@ -132,7 +132,7 @@ impl<'a> Planner<'a> {
     }
 
     fn place(&mut self, vm: &mut VmWork) {
-        match self.placement.place(None) {
+        match self.placement.place() {
             Some(worker) => vm.vm.worker = worker,
             None => self
                 .mistakes

@@ -39,6 +39,7 @@ fn move_vm(slice: &str, vm: &str, worker: &str) -> Intent {
         slice: slice.into(),
         name: vm.into(),
         worker: worker.into(),
+        force: false,
         expected: 0,
     }
 }
@@ -216,6 +217,73 @@ fn a_drain_with_nowhere_to_go_moves_nothing() {
         "{text}"
     );
     assert_eq!(world.state, before);
+}
+
+#[test]
+fn a_drain_puts_nothing_on_a_worker_that_is_away_and_says_who_could_take_it() {
+    let mut world = three();
+    world.apply(vec![shop("a")], true).unwrap();
+    world.connected = ["w1", "n1"].map(name).into();
+    world.must(cordon("w3", true));
+    let before = world.state.clone();
+    let (kind, text) = refusal(&mut world, drain("w1", ""));
+    assert_eq!((kind, &world.state), ("NO_WORKER", &before));
+    let wanted = [
+        "vm web of slice a has nowhere to go",
+        "w2 is not connected, w3 is cordoned",
+        "node uncordon",
+        "start",
+    ];
+    assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}");
+    // Where its draft has it already is no place for it either, while nobody is there.
+    world.must(cordon("w3", false));
+    world.connected.insert(name("w3"));
+    world.must(move_vm("a", "web", "w3"));
+    world.connected = ["w1", "w2", "n1"].map(name).into();
+    let step = world.must(drain("w1", ""));
+    assert_eq!(step.outcome.moved[0].to, name("w2"));
+}
+
+#[test]
+fn a_move_to_a_worker_that_is_away_has_to_be_forced() {
+    let mut world = three();
+    world.apply(vec![shop("a")], true).unwrap();
+    world.connected.remove(&name("w3"));
+    let (kind, text) = refusal(&mut world, move_vm("a", "web", "w3"));
+    assert!(
+        kind == "NOT_CONNECTED" && text.contains("start w3") && text.contains("force"),
+        "{text}"
+    );
+    let Intent::MoveVm {
+        slice,
+        name: vm,
+        worker,
+        expected,
+        ..
+    } = move_vm("a", "web", "w3")
+    else {
+        unreachable!()
+    };
+    world.must(Intent::MoveVm {
+        slice,
+        name: vm,
+        worker,
+        force: true,
+        expected,
+    });
+    assert_eq!(world.vm("a", "web").worker, name("w3"));
+    // Who is there already is moved nowhere.
+    assert!(world.must(move_vm("a", "web", "w3")).is_noop());
+    // No force opens a worker that an operator has closed.
+    world.must(cordon("w2", true));
+    let forced = Intent::MoveVm {
+        slice: "a".into(),
+        name: "web".into(),
+        worker: "w2".into(),
+        force: true,
+        expected: 0,
+    };
+    assert_eq!(refusal(&mut world, forced).0, "CORDONED");
 }
 
 #[test]
