@@ -47,23 +47,29 @@ pub(crate) fn orphans(said: wire::Orphans, now: Timestamp) -> (Vec<Orphan>, Left
     orphans.truncate(ORPHANS);
     let sent = orphans.len();
     let fits = |text: &str| (1..=TEXT).contains(&text.len());
+    let mut unknown = 0;
     let orphans: Vec<Orphan> = orphans
         .into_iter()
         .filter(|orphan| fits(&orphan.kind) && fits(&orphan.name))
-        .filter_map(|orphan| {
-            let since = match orphan.since {
-                None => None,
-                Some(since) => Some(Timestamp::try_from(since).ok().filter(|since| since.is_credible(now))?),
-            };
-            Some(Orphan {
+        .map(|orphan| {
+            // A wrong clock does not make a leftover any less real.
+            let said = orphan.since.map(Timestamp::try_from);
+            let since = said.and_then(Result::ok).filter(|since| since.is_credible(now));
+            unknown += usize::from(said.is_some() && since.is_none());
+            Orphan {
                 kind: plain(&orphan.kind),
                 name: plain(&orphan.name),
                 since,
-            })
+            }
         })
         .collect();
     let wrong = sent - orphans.len();
-    (orphans, vec![("too_many", count(over)), ("orphan", count(wrong))])
+    let left = vec![
+        ("too_many", count(over)),
+        ("orphan", count(wrong)),
+        ("clock", count(unknown)),
+    ];
+    (orphans, left)
 }
 
 /// What a node says that it holds back; `None` when that is nothing. `held` is what it acknowledged last.
@@ -155,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_with_huge_names_or_from_the_future_are_left_out_and_the_rest_is_kept() {
+    fn leftovers_with_huge_names_are_left_out_and_those_from_the_future_are_from_nobody_knows_when() {
         let good = orphan("tap_1\nx", 1_699_999_000);
         let said = vec![
             good,
@@ -165,8 +171,12 @@ mod tests {
             orphan("never", i64::MAX),
         ];
         let (kept, left) = orphans(wire::Orphans { orphans: said }, NOW);
-        assert_eq!((kept.len(), kept[0].name.as_str()), (1, "tap_1 x"));
-        assert!(left.contains(&("orphan", 4)), "{left:?}");
+        assert_eq!((kept.len(), kept[0].name.as_str()), (3, "tap_1 x"));
+        assert!(kept[0].since.is_some() && kept[1].since.is_none() && kept[2].since.is_none());
+        assert!(
+            left.contains(&("orphan", 2)) && left.contains(&("clock", 2)),
+            "{left:?}"
+        );
         let many = vec![orphan("t", 1); 100_000];
         let (kept, left) = orphans(wire::Orphans { orphans: many }, NOW);
         assert_eq!(kept.len(), ORPHANS);

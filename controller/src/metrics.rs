@@ -6,7 +6,7 @@ use prometheus_client::{
 };
 use trunkline_proto::daemon::Metrics;
 
-use crate::transition::State;
+use crate::{model::NodeRecord, transition::State};
 
 /// A call of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +46,8 @@ pub struct CoreMetrics {
     /// Nodes with a session.
     pub connected: Gauge,
     nodes: Gauge,
+    gone: Gauge,
+    holding: Gauge,
     slices: Gauge,
     deployed: Gauge,
     departures: Gauge,
@@ -67,6 +69,8 @@ impl Default for CoreMetrics {
             sessions_refused: Family::default(),
             connected: Gauge::default(),
             nodes: Gauge::default(),
+            gone: Gauge::default(),
+            holding: Gauge::default(),
             slices: Gauge::default(),
             deployed: Gauge::default(),
             departures: Gauge::default(),
@@ -85,6 +89,16 @@ impl CoreMetrics {
             let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
             gauge("trunkline_nodes_connected", "Nodes with a session", &all.connected);
             gauge("trunkline_nodes", "Nodes that joined and were not removed", &all.nodes);
+            gauge(
+                "trunkline_nodes_gone",
+                "Nodes that an operator declared gone and that have not connected since",
+                &all.gone,
+            );
+            gauge(
+                "trunkline_nodes_holding_removals",
+                "Connected nodes that hold removals back until an operator confirms them",
+                &all.holding,
+            );
             gauge("trunkline_slices", "Slices", &all.slices);
             gauge("trunkline_slices_deployed", "Slices that are deployed", &all.deployed);
             gauge(
@@ -156,6 +170,8 @@ impl CoreMetrics {
     pub fn of_state(&self, state: &State) {
         let meta = &state.cluster.meta;
         set(&self.nodes, state.cluster.nodes.len());
+        let gone = |record: &&NodeRecord| record.gone.is_some();
+        set(&self.gone, state.cluster.nodes.values().filter(gone).count());
         set(&self.slices, state.cluster.slices.len());
         set(&self.deployed, state.cluster.deployed().count());
         set(&self.departures, state.cluster.departures.len());
@@ -166,6 +182,11 @@ impl CoreMetrics {
         ] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Follows what nodes hold back.
+    pub fn of_holding(&self, nodes: usize) {
+        set(&self.holding, nodes);
     }
 
     /// Follows the sessions.

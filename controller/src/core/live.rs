@@ -1,6 +1,7 @@
 //! What is known only while the controller runs: sessions of nodes, and what they report. Not stored: nodes say it again.
 
 mod leftovers;
+mod repairs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ use trunkline_proto::{
 
 pub use leftovers::Leftovers;
 use leftovers::Told;
+use repairs::Heard;
 
 use super::quota::{Quotas, Story};
 use crate::{
@@ -107,6 +109,7 @@ pub struct Live {
     sessions: BTreeMap<Name, Session>,
     quotas: Quotas,
     told: BTreeMap<Name, Told>,
+    repairs: BTreeMap<Name, Heard>,
     last_id: u64,
 }
 
@@ -234,7 +237,9 @@ impl Live {
             bound(&mut item, wanted.map(AsRef::as_ref));
             if let Some(wanted) = wanted {
                 let before = view.observations.get(&item.key).map(|before| before.state);
-                if changed(before, item.state) && self.quotas.admits(node, Story::States, Instant::now()) {
+                if changed(before, item.state)
+                    && self.quotas.admits(node, Story::States, Some(&item.key), Instant::now())
+                {
                     observed.events.extend(event(node, actor, before, &item, wanted));
                 }
             }
@@ -270,9 +275,9 @@ impl Live {
         }
     }
 
-    /// What of this, said by a node, may go into the journal.
-    pub fn admits(&mut self, node: &Name, story: Story) -> bool {
-        self.quotas.admits(node, story, Instant::now())
+    /// What of this, said by a node of one of its resources or of itself, may go into the journal.
+    pub fn admits(&mut self, node: &Name, story: Story, about: Option<&Key>) -> bool {
+        self.quotas.admits(node, story, about, Instant::now())
     }
 
     /// More of it came than is looked at.
@@ -305,6 +310,7 @@ impl Live {
         self.views.retain(|node, _| known(node));
         self.infos.retain(|node, _| known(node));
         self.told.retain(|node, _| known(node));
+        self.repairs.retain(|node, _| known(node));
     }
 
     /// What nodes report.

@@ -4,12 +4,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
-use trunkline_proto::Name;
+use trunkline_proto::{
+    Name,
+    resource::{Key, Kind},
+};
 
 use crate::transition::NewEvent;
 
 /// What is counted together.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// Resources of one kind that are named where entries are left out.
+const NAMED: usize = 3;
 
 /// What a node's entries are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +54,53 @@ struct Window {
     since: Instant,
     told: u32,
     left_out: u64,
+    /// Of those, what was about a resource.
+    about: BTreeMap<Kind, About>,
+}
+
+/// What was left out about resources of one kind.
+#[derive(Debug, Default)]
+struct About {
+    count: u64,
+    /// The first few, each once.
+    names: Vec<String>,
+    /// There are others.
+    more: bool,
+}
+
+impl About {
+    fn note(&mut self, key: &Key) {
+        self.count += 1;
+        let name = key.name.as_str();
+        if self.names.iter().any(|known| known == name) {
+            return;
+        }
+        if self.names.len() < NAMED {
+            self.names.push(name.to_owned());
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+impl Window {
+    /// `: 1970 of port tap_1000_eth1, tap_1001_eth1 and others; 5 that were not looked at`.
+    fn details(&self) -> String {
+        if self.about.is_empty() {
+            return String::new();
+        }
+        let about = self.about.iter().map(|(kind, about)| {
+            let others = if about.more { " and others" } else { "" };
+            format!("{} of {kind} {}{others}", about.count, about.names.join(", "))
+        });
+        let seen: u64 = self.about.values().map(|about| about.count).sum();
+        let unseen = match self.left_out.saturating_sub(seen) {
+            0 => None,
+            unseen => Some(format!("{unseen} that were not looked at")),
+        };
+        let parts: Vec<String> = about.chain(unseen).collect();
+        format!(": {}", parts.join("; "))
+    }
 }
 
 /// What every node has told lately.
@@ -55,14 +108,17 @@ struct Window {
 pub(super) struct Quotas(BTreeMap<(Name, Story), Window>);
 
 impl Quotas {
-    /// True when one entry more may be told; otherwise it is counted.
-    pub(super) fn admits(&mut self, node: &Name, story: Story, now: Instant) -> bool {
+    /// True when one entry more may be told; otherwise it is counted, with the resource that it is about.
+    pub(super) fn admits(&mut self, node: &Name, story: Story, about: Option<&Key>, now: Instant) -> bool {
         let window = self.window(node, story, now);
         if window.told < story.most() {
             window.told += 1;
             true
         } else {
             window.left_out += 1;
+            if let Some(key) = about {
+                window.about.entry(key.kind).or_default().note(key);
+            }
             false
         }
     }
@@ -77,6 +133,7 @@ impl Quotas {
             since: now,
             told: 0,
             left_out: 0,
+            about: BTreeMap::new(),
         });
         if now.duration_since(window.since) >= WINDOW && window.left_out == 0 {
             (window.since, window.told) = (now, 0);
@@ -90,7 +147,7 @@ impl Quotas {
         self.0.retain(|(node, story), window| {
             let over = now.duration_since(window.since) >= WINDOW;
             if over && window.left_out > 0 {
-                let count = window.left_out;
+                let (count, details) = (window.left_out, window.details());
                 events.push(NewEvent {
                     kind: "events.left_out",
                     actor: "controller".to_owned(),
@@ -98,7 +155,7 @@ impl Quotas {
                     node: Some(node.clone()),
                     vlan: None,
                     revision: 0,
-                    message: format!("{count} more {} of {node} were left out", story.noun()),
+                    message: format!("{count} more {} of {node} were left out{details}", story.noun()),
                 });
             }
             !over
@@ -116,11 +173,25 @@ mod tests {
     fn a_node_in_a_loop_gets_its_share_and_one_word_of_what_was_left_out() {
         let (w1, w2): (Name, Name) = ("w1".parse().unwrap(), "w2".parse().unwrap());
         let (mut quotas, start) = (Quotas::default(), Instant::now());
-        let tries =
-            |quotas: &mut Quotas, node, at| (0..1000).filter(|_| quotas.admits(node, Story::Repairs, at)).count();
+        let key = |kind, name: &str| Key {
+            kind,
+            name: name.parse().unwrap(),
+        };
+        let taps = ["tap_1_eth0", "tap_1_eth1", "tap_2_eth0", "tap_2_eth1"].map(|name| key(Kind::Port, name));
+        let tries = |quotas: &mut Quotas, node, at| {
+            let about = |i: usize| {
+                if i < 900 {
+                    taps[i % 4].clone()
+                } else {
+                    key(Kind::Trunk, "uplink")
+                }
+            };
+            let admitted = (0..1000).filter(|i| quotas.admits(node, Story::Repairs, Some(&about(*i)), at));
+            admitted.count()
+        };
         assert_eq!(tries(&mut quotas, &w1, start), 30);
         assert_eq!(tries(&mut quotas, &w2, start), 30, "each has its own");
-        assert!(quotas.admits(&w1, Story::Sessions, start), "and each sort");
+        assert!(quotas.admits(&w1, Story::Sessions, None, start), "and each sort");
         assert!(quotas.over(start + WINDOW / 2).is_empty());
         quotas.leave_out(&w1, Story::Repairs, 5, start);
         // Nobody looked in time: what was left out is told before the next window begins.
@@ -133,8 +204,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                "1975 more repairs of w1 were left out",
-                "970 more repairs of w2 were left out"
+                "1975 more repairs of w1 were left out: 1770 of port tap_2_eth0, tap_2_eth1, tap_1_eth0 and others; 200 of trunk \
+                 uplink; 5 that were not looked at",
+                "970 more repairs of w2 were left out: 870 of port tap_2_eth0, tap_2_eth1, tap_1_eth0 and others; 100 of trunk uplink"
             ]
         );
         assert!(quotas.over(start + WINDOW).is_empty(), "once");

@@ -154,7 +154,8 @@ async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerI
 pub(super) async fn journal(core: &Arc<Core>, kind: &'static str, actor: String, node: &Name, message: String) {
     let (connected, told) = {
         let mut live = core.live();
-        (live.connected().len(), live.admits(node, Story::Sessions))
+        core.metrics().of_holding(live.holding());
+        (live.connected().len(), live.admits(node, Story::Sessions, None))
     };
     core.metrics().of_sessions(connected);
     core.touch_status();

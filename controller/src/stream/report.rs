@@ -69,8 +69,12 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         if complete {
             live.complete(from.node, from.id);
         }
+        let held_said = held_removals.is_some();
         let said = from.leftovers(orphans, held_removals);
         events.extend(live.leftovers(from.node, from.id, from.actor, said));
+        if held_said {
+            from.core.metrics().of_holding(live.holding());
+        }
         (state, events)
     };
     let events = events.into_iter().map(|event| placed(event, &state)).collect();
@@ -100,11 +104,18 @@ impl Reporter<'_> {
             .into_iter()
             .filter_map(|item| Observation::try_from(item).ok())
             .collect();
-        let read = items.len();
-        metrics.drop_items("invalid", count(sent - read));
+        metrics.drop_items("invalid", count(sent - items.len()));
         let now = now();
-        items.retain(|item| item.facts.as_ref().is_none_or(|facts| sane::facts(facts, now)));
-        metrics.drop_items("impossible", count(read - items.len()));
+        items.retain_mut(|item| match sane::observation(item, now) {
+            Ok(unknown) => {
+                metrics.drop_items(sane::CLOCK, unknown);
+                true
+            }
+            Err(reason) => {
+                metrics.drop_items(reason, 1);
+                false
+            }
+        });
         items
     }
 
@@ -113,26 +124,34 @@ impl Reporter<'_> {
         let over = count(repairs.len().saturating_sub(REPAIRS));
         live.leave_out(self.node, Story::Repairs, over);
         repairs.truncate(REPAIRS);
-        let (now, mut wrong, mut unknown) = (now(), 0, 0);
+        let (now, mut wrong, mut unknown, mut late) = (now(), 0, 0, 0);
         let mut events = Vec::new();
-        for repair in repairs {
-            let at = sane::repair(&repair, now);
-            let key = repair.key.and_then(|key| Key::try_from(key).ok());
-            let (Some(at), Some(key)) = (at, key) else {
+        for mut repair in repairs {
+            let key = repair.key.take().and_then(|key| Key::try_from(key).ok());
+            let (true, Some(key)) = (sane::words(&repair.what), key) else {
                 wrong += 1;
                 continue;
             };
+            let at = sane::time(repair.at, now).unwrap_or_else(|| {
+                late += 1;
+                now
+            });
             if !live.knows(self.node, &key, desired) {
                 unknown += 1;
                 continue;
             }
-            if live.admits(self.node, Story::Repairs) {
+            // It is kept by the node until it knows that we have it, and told again after a session that ended before.
+            if !live.is_new(self.node, &key, &repair) {
+                continue;
+            }
+            if live.admits(self.node, Story::Repairs, Some(&key)) {
                 events.push(self.repaired(&key, &repair.what, at, now, desired));
             }
         }
         let metrics = self.core.metrics();
         metrics.drop_items("too_many", over);
         metrics.drop_items("repair", wrong);
+        metrics.drop_items(sane::CLOCK, late);
         metrics.drop_items("unknown_key", unknown);
         events
     }

@@ -251,7 +251,7 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
     for (reason, count) in [
         ("unknown_key", 1),
         ("repair", 4),
-        ("impossible", 2),
+        ("other_kind", 2),
         ("orphan", 2),
         ("held_ahead", 1),
         ("seen_ahead", 1),

@@ -43,7 +43,7 @@ impl Live {
         };
         let told = self.told.entry(node.clone()).or_default();
         let mut tell = |kind, message| {
-            if self.quotas.admits(node, Story::Leftovers, Instant::now()) {
+            if self.quotas.admits(node, Story::Leftovers, None, Instant::now()) {
                 events.push(NewEvent {
                     kind,
                     actor: actor.to_owned(),
@@ -84,6 +84,12 @@ impl Live {
             view.held = held.map(Arc::new);
         }
         events
+    }
+
+    /// How many connected nodes hold something back.
+    pub fn holding(&self) -> usize {
+        let held = |node: &&Name| self.views.get(*node).is_some_and(|view| view.held.is_some());
+        self.sessions.keys().filter(held).count()
     }
 
     /// What connected nodes hold back, as far as it belongs to what they have.
