@@ -315,6 +315,7 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
             facts: None,
         }
     }));
+    // Reservations that wait are no matter of this: who waits for an address waits for the port on its worker.
     Pass {
         observations: seen,
         clean: clean && !outdated && orphans.is_empty() && held.waiting().len() == 0,

@@ -26,7 +26,7 @@ const BATCH: usize = 400;
 const BATCH_BYTES: usize = 512 * 1024;
 /// Most repairs that wait for a controller. When there are more the oldest go: an operator asks for what happened lately.
 const REPAIRS: usize = 1000;
-/// Most orphans, and most held removals, that are named.
+/// Most orphans that are named.
 const NAMED: usize = 5000;
 
 /// The newest observations, shared by the reconcile loop (which writes) and the session (which takes what is due).
@@ -148,11 +148,7 @@ impl Board {
     }
 
     /// Removals that wait for an operator's word now.
-    pub fn held_removals<'a>(&self, position: Position, keys: impl Iterator<Item = &'a Key>) {
-        let keys: Vec<_> = keys.take(NAMED).map(Into::into).collect();
-        // Nothing waits nowhere in particular, so that an empty list is told once.
-        let Position { term, generation } = if keys.is_empty() { Position::default() } else { position };
-        let held = wire::HeldRemovals { term, generation, keys };
+    pub fn held_removals(&self, held: wire::HeldRemovals) {
         let mut state = self.lock();
         if state.held != held {
             (state.held, state.held_due) = (held, true);

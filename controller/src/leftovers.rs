@@ -11,6 +11,9 @@ const ORPHANS: usize = 1000;
 /// Most removals of one node that are kept by name: the largest node has some thousands of resources.
 const HELD: usize = 20_000;
 
+/// Most removals that a node can hold back: what it takes in one update, and the reservations of many servers.
+const HELD_MOST: u32 = 1_000_000;
+
 /// Longest kind or name of a leftover, in bytes. Interfaces have 15, namespaces and files a few more.
 const TEXT: usize = 128;
 
@@ -33,8 +36,12 @@ pub struct Orphan {
 pub struct HeldBack {
     /// The desired state that they belong to.
     pub at: Position,
-    /// What would go. Never empty.
+    /// What would go, or the first of it; a DHCP server that stays is here for its reservations. Never empty.
     pub keys: Vec<Key>,
+    /// How many removals there are, named or not.
+    pub total: u32,
+    /// Of these, reservations in DHCP servers.
+    pub reservations: u32,
 }
 
 /// How many items were left out, for each reason.
@@ -78,6 +85,8 @@ pub(crate) fn held(said: wire::HeldRemovals, acked: Position) -> (Option<HeldBac
         term,
         generation,
         mut keys,
+        total,
+        reservations,
     } = said;
     let at = Position { term, generation };
     if at > acked && !keys.is_empty() {
@@ -87,8 +96,21 @@ pub(crate) fn held(said: wire::HeldRemovals, acked: Position) -> (Option<HeldBac
     keys.truncate(HELD);
     let sent = keys.len();
     let keys: Vec<Key> = keys.into_iter().filter_map(|key| Key::try_from(key).ok()).collect();
-    let left = vec![("too_many", count(over)), ("invalid", count(sent - keys.len()))];
-    ((!keys.is_empty()).then_some(HeldBack { at, keys }), left)
+    let mut left = vec![("too_many", count(over)), ("invalid", count(sent - keys.len()))];
+    let named = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    // A node that does not count them names them all.
+    let (mut total, mut reservations) = (total.max(named), reservations);
+    if total > HELD_MOST || reservations > total {
+        (total, reservations) = (named, 0);
+        left.push(("impossible", 1));
+    }
+    let held = HeldBack {
+        at,
+        keys,
+        total,
+        reservations,
+    };
+    ((!held.keys.is_empty()).then_some(held), left)
 }
 
 /// A text of somebody else's on one line.
@@ -103,21 +125,29 @@ fn count(n: usize) -> u64 {
 impl HeldBack {
     /// How many.
     pub fn count(&self) -> u32 {
-        u32::try_from(self.keys.len()).unwrap_or(u32::MAX)
+        self.total
     }
 
-    /// `12 removals`.
+    /// `12 removals, 3 of them reservations of guests`.
     pub(crate) fn count_words(&self) -> String {
-        match self.keys.len() {
+        let count = match self.total {
             1 => "1 removal".to_owned(),
             several => format!("{several} removals"),
+        };
+        match (self.reservations, self.total) {
+            (0, _) => count,
+            (1, 1) => format!("{count}, a reservation of a guest"),
+            (some, all) if some == all => format!("{count}, all reservations of guests"),
+            (some, _) => format!("{count}, {some} of them reservations of guests"),
         }
     }
 
     /// The first few of them by name.
     pub(crate) fn some(&self) -> String {
         let named: Vec<String> = self.keys.iter().take(TOLD).map(Key::to_string).collect();
-        let more = match self.keys.len() - named.len() {
+        // Reservations are not named, but their server is.
+        let resources = usize::try_from(self.total - self.reservations).unwrap_or(usize::MAX);
+        let more = match resources.max(self.keys.len()) - named.len() {
             0 => String::new(),
             count => format!(" and {count} more"),
         };
@@ -141,6 +171,8 @@ impl From<&HeldBack> for wire::HeldRemovals {
             term: held.at.term,
             generation: held.at.generation,
             keys: held.keys.iter().map(Into::into).collect(),
+            total: held.total,
+            reservations: held.reservations,
         }
     }
 }
@@ -193,6 +225,8 @@ mod tests {
             term: 1,
             generation,
             keys,
+            total: 0,
+            reservations: 0,
         };
         let acked = Position { term: 1, generation: 5 };
         let (kept, left) = held(said(6, vec![key("a")]), acked);
@@ -209,5 +243,39 @@ mod tests {
             "{}",
             kept.some()
         );
+        assert_eq!((kept.total, kept.reservations), (u32::try_from(HELD - 1).unwrap(), 0));
+    }
+
+    #[test]
+    fn removals_that_are_not_named_are_counted_and_reservations_told_apart() {
+        let acked = Position { term: 1, generation: 5 };
+        let said = |total, reservations| {
+            let key = wire::ResourceKey {
+                kind: 4,
+                name: "dhcp_v400".into(),
+            };
+            let said = wire::HeldRemovals {
+                term: 1,
+                generation: 5,
+                keys: vec![key],
+                total,
+                reservations,
+            };
+            let (kept, left) = held(said, acked);
+            (kept.unwrap(), left.contains(&("impossible", 1)))
+        };
+        let words = |total, reservations| {
+            let kept = said(total, reservations).0;
+            (kept.count_words(), kept.some())
+        };
+        let dhcp = "dhcp dhcp_v400";
+        assert_eq!(words(0, 0), ("1 removal".into(), dhcp.into()), "from an older node");
+        assert_eq!(words(7, 7), ("7 removals, all reservations of guests".into(), dhcp.into()));
+        let many = ("9000 removals, 7 of them reservations of guests".into(), format!("{dhcp} and 8992 more"));
+        assert_eq!(words(9000, 7), many);
+        for (total, reservations) in [(u32::MAX, 0), (5, 6), (0, u32::MAX)] {
+            let (kept, impossible) = said(total, reservations);
+            assert!(impossible && (kept.total, kept.reservations) == (1, 0));
+        }
     }
 }

@@ -14,13 +14,15 @@ use trunkline_proto::{
     wire,
 };
 
-use super::{Change, Judge, Position, TakeError};
+use super::{Change, Judge, Position, Reserved, TakeError, reserved::serves_internet};
 use crate::node::{Desired, Item};
 
 /// Removals that no operator asked for wait when they would take more than this share of what is held,
 const MOST_PERCENT: usize = 30;
 /// and at least so many resources.
 const LEAST: usize = 10;
+/// Most removals that wait and are named; how many there are is told beside them.
+const NAMED: usize = 5000;
 
 /// Everything that this node was told, refused versions included.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Held {
     entries: BTreeMap<Key, Arc<Entry>>,
     /// Removed by the controller, and realised until an operator confirms it.
     waiting: BTreeMap<Key, Arc<Entry>>,
+    /// Reservations that were taken out of DHCP servers, and that stay until an operator confirms it.
+    reserved: Reserved,
 }
 
 /// One resource as it is held.
@@ -155,6 +159,36 @@ impl Held {
         self.waiting.iter().map(|(key, entry)| (key, &**entry))
     }
 
+    /// Reservations whose removal waits for an operator's word.
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// How many removals wait, of resources and of reservations.
+    pub fn held_back(&self) -> usize {
+        self.waiting.len() + self.reserved.len()
+    }
+
+    /// What waits, as the controller is told of it. A DHCP server that is to stay is named for its reservations.
+    pub fn removals(&self) -> wire::HeldRemovals {
+        let servers = self.reserved.servers().map(|(key, _)| key);
+        let servers = servers.filter(|key| !self.waiting.contains_key(key));
+        let keys: Vec<_> = self.waiting.keys().chain(servers).take(NAMED).map(Into::into).collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        // Nothing waits nowhere in particular, so that an empty list is told once.
+        let Position { term, generation } = match keys.is_empty() {
+            true => Position::default(),
+            false => self.position,
+        };
+        wire::HeldRemovals {
+            term,
+            generation,
+            keys,
+            total: count(self.held_back()),
+            reservations: count(self.reserved.len()),
+        }
+    }
+
     /// True for a resource whose removal waits for an operator's word: the controller no longer knows it.
     pub fn is_waiting(&self, key: &Key) -> bool {
         self.waiting.contains_key(key)
@@ -165,11 +199,13 @@ impl Held {
         cluster_id: String,
         position: Position,
         stored: impl IntoIterator<Item = Stored>,
+        reserved: Reserved,
         judge: &Judge,
     ) -> Self {
         let mut held = Self {
             cluster_id,
             position,
+            reserved,
             ..Self::default()
         };
         for stored in stored {
@@ -191,8 +227,9 @@ impl Held {
 
     /// An operator has confirmed the removals that wait at just this position; `None` when there is nothing to confirm there.
     pub fn confirmed(&self, position: Position) -> Option<Self> {
-        (position == self.position && !self.waiting.is_empty()).then(|| Self {
+        (position == self.position && self.held_back() > 0).then(|| Self {
             waiting: BTreeMap::new(),
+            reserved: Reserved::default(),
             ..self.clone()
         })
     }
@@ -239,8 +276,10 @@ impl Held {
         let wait = !intended && self.is_too_much(&removals);
         for key in removals {
             let gone = next.drop_key(&key);
-            if !wait {
+            let served = |entry: &Arc<Entry>| entry.realised().is_some_and(|(_, spec)| serves_internet(spec));
+            if !wait && (intended || !gone.as_ref().is_some_and(served)) {
                 next.waiting.remove(&key);
+                next.reserved.forget(&key);
             } else if let Some(entry) = gone {
                 next.waiting.insert(key, entry);
             }
@@ -252,7 +291,15 @@ impl Held {
                 .or_else(|| next.waiting.get(&envelope.key));
             let before = before.and_then(|e| e.owned());
             next.waiting.remove(&envelope.key);
-            next.put(judge.entry(envelope, before));
+            let reservations = match before.as_ref().map(|(_, spec)| &**spec) {
+                Some(Spec::Dhcp(dhcp)) if !intended => dhcp.reservations.clone(),
+                _ => Vec::new(),
+            };
+            let entry = judge.entry(envelope, before);
+            if let Some((_, Spec::Dhcp(now))) = entry.realised() {
+                next.reserved.follow(&entry.envelope.key, reservations, now);
+            }
+            next.put(entry);
         }
         if next.digest == announced {
             Ok(next)
@@ -296,6 +343,7 @@ impl Held {
         // No key is in both.
         let mut items = self.waiting.iter().chain(&self.entries).filter_map(item).collect();
         self.keep_what_waits(&mut items);
+        self.reserved.add_to(&mut items);
         Desired {
             term: self.position.term,
             generation: self.position.generation,

@@ -11,6 +11,7 @@
 
 mod change;
 mod held;
+mod reserved;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use trunkline_proto::{Digest, Invalid};
 
 pub use change::{Change, Collector};
 pub use held::{Entry, Held, Refused, Stored, Verdict};
+pub use reserved::Reserved;
 pub use store::{Loaded, Store};
 
 use crate::node::Validate;

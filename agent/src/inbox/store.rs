@@ -2,7 +2,7 @@
 //!
 //! Durable here, and why: cluster id, term, generation and every envelope as it came, so that the node can realise its state after a
 //! reboot with the controller away and both sides' digests agree at once; of a refused version also the one that stays realised; and
-//! what stays realised because its removal waits for an operator's word.
+//! what stays realised because its removal waits for an operator's word, reservations of DHCP servers among it.
 //!
 //! Layout: a line naming the format, 32 bytes of SHA-256 over the rest, then one protobuf message. A file that was cut or altered
 //! at any byte is therefore noticed; it is set aside, never guessed at.
@@ -15,9 +15,13 @@ use std::{
 
 use prost::Message;
 use sha2::{Digest as _, Sha256};
-use trunkline_proto::{resource::Envelope, wire};
+use trunkline_proto::{
+    Invalid,
+    resource::{Envelope, Reservation},
+    wire,
+};
 
-use super::{Entry, Held, Judge, Position, StoreError, Stored, Verdict};
+use super::{Entry, Held, Judge, Position, Reserved, StoreError, Stored, Verdict};
 use crate::files;
 
 const NAME: &str = "inbox";
@@ -61,6 +65,17 @@ struct File {
     /// Removed by the controller, waiting for an operator's word.
     #[prost(message, repeated, tag = "5")]
     waiting: Vec<FileEntry>,
+    /// Taken out of DHCP servers, waiting for an operator's word.
+    #[prost(message, repeated, tag = "6")]
+    reserved: Vec<FileReserved>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FileReserved {
+    #[prost(message, optional, tag = "1")]
+    server: Option<wire::ResourceKey>,
+    #[prost(message, repeated, tag = "2")]
+    reservations: Vec<wire::Reservation>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -153,6 +168,14 @@ pub(super) fn encode(held: &Held) -> Vec<u8> {
         generation: held.position.generation,
         entries: held.entries().map(written).collect(),
         waiting: held.waiting().map(written).collect(),
+        reserved: held
+            .reserved()
+            .servers()
+            .map(|(key, reservations)| FileReserved {
+                server: Some(key.into()),
+                reservations: reservations.map(Into::into).collect(),
+            })
+            .collect(),
     };
     let body = file.encode_to_vec();
     let mut bytes = MAGIC.to_vec();
@@ -176,6 +199,7 @@ pub(super) fn decode(bytes: &[u8], judge: &Judge) -> Result<Held, String> {
         generation,
         entries,
         waiting,
+        reserved,
     } = File::decode(body).map_err(|e| e.to_string())?;
     let mut stored = Vec::with_capacity(entries.len() + waiting.len());
     let entries = entries.into_iter().map(|entry| (entry, false));
@@ -189,5 +213,17 @@ pub(super) fn decode(bytes: &[u8], judge: &Judge) -> Result<Held, String> {
         });
     }
     let position = Position { term, generation };
-    Ok(Held::restore(cluster_id, position, stored, judge))
+    Ok(Held::restore(cluster_id, position, stored, kept(reserved)?, judge))
+}
+
+fn kept(stored: Vec<FileReserved>) -> Result<Reserved, String> {
+    let mut kept = Reserved::default();
+    for FileReserved { server, reservations } in stored {
+        let server = server.ok_or("a DHCP server is not named")?;
+        let server = server.try_into().map_err(|e: Invalid| e.to_string())?;
+        let reservations = reservations.into_iter().map(Reservation::try_from);
+        let reservations: Vec<_> = reservations.collect::<Result<_, _>>().map_err(|e| crate::chain(&e))?;
+        kept.put(server, reservations);
+    }
+    Ok(kept)
 }

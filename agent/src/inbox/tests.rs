@@ -1,3 +1,5 @@
+mod reserved;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

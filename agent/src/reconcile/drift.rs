@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash,
-    resource::{Key, Observation, State},
+    resource::{Key, Observation, Spec, State},
 };
 
 use crate::node::{Desired, Repair};
@@ -15,8 +15,8 @@ const WORDS: usize = 8;
 /// What is remembered from pass to pass.
 #[derive(Debug, Default)]
 pub(super) struct Drift {
-    /// Versions that were right once.
-    right: BTreeMap<Key, Hash>,
+    /// Versions that were right once, and what was made of them: an operator's word for what waited changes that alone.
+    right: BTreeMap<Key, (Hash, Spec)>,
     /// True until the host was looked at: whether what an earlier process held was right is not known yet.
     unsure: bool,
     /// What was wrong with resources that are not right again yet.
@@ -30,7 +30,7 @@ impl Drift {
             right: desired
                 .items
                 .iter()
-                .map(|(key, item)| (key.clone(), item.hash))
+                .map(|(key, item)| (key.clone(), (item.hash, item.spec.clone())))
                 .collect(),
             unsure: true,
             waiting: BTreeMap::new(),
@@ -39,8 +39,10 @@ impl Drift {
 
     /// Takes what a pass found and did, and what it saw at its end; answers what is right again.
     pub(super) fn news(&mut self, desired: &Desired, repairs: Vec<Repair>, seen: &[Observation]) -> Vec<Repair> {
-        let same = |key: &Key, hash: &Hash| desired.items.get(key).is_some_and(|item| item.hash == *hash);
-        self.right.retain(|key, hash| same(key, hash));
+        self.right.retain(|key, (hash, spec)| {
+            let item = desired.items.get(key);
+            item.is_some_and(|item| item.hash == *hash && item.spec == *spec)
+        });
         self.waiting.retain(|key, _| self.right.contains_key(key));
         for Repair { key, what } in repairs {
             if self.right.contains_key(&key) {
@@ -53,10 +55,13 @@ impl Drift {
         let mut news = Vec::new();
         for Observation { key, hash, state, .. } in seen {
             // Degraded: as right as this node can make it.
-            if !matches!(state, State::Ready | State::Degraded) || !same(key, hash) {
+            let item = desired.items.get(key).filter(|item| item.hash == *hash);
+            let Some(item) = item.filter(|_| matches!(state, State::Ready | State::Degraded)) else {
                 continue;
+            };
+            if !self.right.contains_key(key) {
+                self.right.insert(key.clone(), (*hash, item.spec.clone()));
             }
-            self.right.insert(key.clone(), *hash);
             let words = self.waiting.remove(key);
             news.extend(words.map(|words| Repair {
                 key: key.clone(),
@@ -79,7 +84,7 @@ impl Drift {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_proto::resource::{Envelope, Spec, Trunk};
+    use trunkline_proto::resource::{Envelope, Trunk};
 
     use super::*;
     use crate::node::Item;
@@ -145,6 +150,23 @@ mod tests {
         pass(&mut drift, &desired(110), &[], State::Ready);
         pass(&mut drift, &desired(110), &["TAP was gone"], State::Failed);
         assert!(pass(&mut drift, &desired(111), &["TAP was gone"], State::Ready).is_empty());
+    }
+
+    #[test]
+    fn what_an_operator_confirmed_is_no_drift_though_the_version_is_the_same() {
+        let mut waiting = desired(110);
+        let item = waiting.items.values_mut().next().unwrap();
+        let Spec::Trunk(trunk) = &mut item.spec else {
+            unreachable!()
+        };
+        // Of something whose removal waits.
+        trunk.vlans.insert(trunkline_proto::VlanId::try_from(120).unwrap());
+        let mut drift = Drift::default();
+        assert!(pass(&mut drift, &waiting, &[], State::Ready).is_empty());
+        assert_eq!(pass(&mut drift, &waiting, &["no 120"], State::Ready), ["no 120"]);
+        let confirmed = desired(110);
+        assert!(pass(&mut drift, &confirmed, &["120 too many"], State::Ready).is_empty());
+        assert_eq!(pass(&mut drift, &confirmed, &["120 too many"], State::Ready), ["120 too many"]);
     }
 
     #[test]

@@ -150,7 +150,13 @@ async fn orphans_and_held_removals_are_told_when_they_change_and_to_each_new_ses
     let key = dhcp("a", Seen::Ready, 0).key;
     for _ in 0..2 {
         board.orphans(vec![orphan.clone()]);
-        board.held_removals(AT, [&key].into_iter());
+        board.held_removals(wire::HeldRemovals {
+            term: 1,
+            generation: 1,
+            keys: vec![(&key).into()],
+            total: 1,
+            reservations: 0,
+        });
     }
     for _ in 0..2 {
         let report = told(&board);
@@ -162,7 +168,7 @@ async fn orphans_and_held_removals_are_told_when_they_change_and_to_each_new_ses
     }
     told(&board);
     board.orphans(vec![]);
-    board.held_removals(AT, std::iter::empty());
+    board.held_removals(wire::HeldRemovals::default());
     let report = told(&board);
     assert!(report.orphans.unwrap().orphans.is_empty() && report.held_removals.unwrap().keys.is_empty());
     board.begin();

@@ -211,7 +211,7 @@ impl<'a> Link<'a> {
         }
         let position = change.position;
         let refused = self.session.take(change).await?;
-        let waiting = self.session.held.borrow().waiting().len();
+        let waiting = self.session.held.borrow().held_back();
         self.answers.push_back(Message::Ack(Ack {
             term: position.term,
             generation: position.generation,

@@ -170,7 +170,7 @@ impl Session {
             tracing::warn!(resource = %refused.key, reason = %refused.reason, "resource refused");
         }
         self.metrics.acknowledged(next.position.generation);
-        let waiting = next.waiting().len();
+        let waiting = next.held_back();
         if waiting > 0 {
             tracing::warn!(
                 generation = next.position.generation,
@@ -189,14 +189,14 @@ impl Session {
     async fn confirm(&mut self, position: Position) -> Result<(), End> {
         let held = self.held.borrow().clone();
         let Some(next) = held.confirmed(position) else {
-            tracing::warn!(confirmed = %position, held = %held.position, waiting = held.waiting().len(),
+            tracing::warn!(confirmed = %position, held = %held.position, waiting = held.held_back(),
                 "a confirmation of removals that are not held here is ignored");
             return Ok(());
         };
         self.store.save(&next).await?;
         tracing::warn!(
             generation = position.generation,
-            removals = held.waiting().len(),
+            removals = held.held_back(),
             "an operator has confirmed the removals"
         );
         self.tell_waiting(&next);
@@ -205,9 +205,8 @@ impl Session {
     }
 
     fn tell_waiting(&self, held: &Held) {
-        self.metrics.held_removals(held.waiting().len());
-        self.board
-            .held_removals(held.position, held.waiting().map(|(key, _)| key));
+        self.metrics.held_removals(held.held_back());
+        self.board.held_removals(held.removals());
     }
 }
 

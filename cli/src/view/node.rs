@@ -66,7 +66,34 @@ pub(crate) struct OrphanView {
 pub(crate) struct HeldView {
     pub(crate) term: u64,
     pub(crate) generation: u64,
+    /// How many wait, named or not.
+    pub(crate) total: u32,
+    /// Of these, reservations in DHCP servers.
+    pub(crate) reservations: u32,
     pub(crate) removals: Vec<KeyView>,
+}
+
+impl HeldView {
+    /// `No operator asked for these 12 removals, 3 of them reservations in DHCP servers`.
+    fn sentence(&self) -> String {
+        let removals = match self.total {
+            1 => "this removal".to_owned(),
+            total => format!("these {total} removals"),
+        };
+        let reservations = match self.reservations {
+            0 => String::new(),
+            1 if self.total == 1 => ", a reservation in the DHCP server above".to_owned(),
+            all if all == self.total => ", all reservations in the DHCP servers above".to_owned(),
+            some => format!(", {some} of them reservations in DHCP servers"),
+        };
+        format!("No operator asked for {removals}{reservations}")
+    }
+
+    /// Resources that wait beyond those that are named.
+    fn more(&self) -> usize {
+        let resources = usize::try_from(self.total.saturating_sub(self.reservations)).unwrap_or(usize::MAX);
+        resources.saturating_sub(self.removals.len())
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -172,6 +199,8 @@ impl From<&wire::HeldRemovals> for HeldView {
         Self {
             term: held.term,
             generation: held.generation,
+            total: held.total.max(u32::try_from(held.keys.len()).unwrap_or(u32::MAX)),
+            reservations: held.reservations,
             removals: removals.collect(),
         }
     }
@@ -318,11 +347,14 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
         for removal in &held.removals {
             table.row([plain(&removal.kind), plain(&removal.name)]);
         }
+        if held.more() > 0 {
+            table.row([plain("..."), plain(format!("and {} more", held.more()))]);
+        }
         let (name, term, generation) = (&node.name, held.term, held.generation);
         out += &format!(
-            "\n{}No operator asked for these removals (term {term}, generation {generation}). To have them carried out: trunkctl node \
-             confirm {name}\n",
-            table.render("")
+            "\n{}{} (term {term}, generation {generation}). To have it carried out: trunkctl node confirm {name}\n",
+            table.render(""),
+            held.sentence()
         );
     }
     out

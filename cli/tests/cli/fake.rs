@@ -379,10 +379,7 @@ impl FleetService for Controller {
         let m = request.get_ref();
         let what = format!("confirm {} at {}/{}", m.name, m.term, m.generation);
         self.mutate(&request, what, &m.request_id, |s| wire::ConfirmRemovalsResponse {
-            confirmed: s
-                .held
-                .as_ref()
-                .map_or(0, |held| u32::try_from(held.keys.len()).unwrap()),
+            confirmed: s.held.as_ref().map_or(0, |held| held.total),
         })
     }
 

@@ -126,6 +126,8 @@ async fn a_node_shows_what_it_should_not_have_and_what_it_holds_back() {
         term: 2,
         generation: 41,
         keys: vec![key("tap_1002_eth0"), key("tap_1002_eth1")],
+        total: 6000,
+        reservations: 12,
     });
     let fake = Fake::start(script).await;
     for (name, arguments) in [

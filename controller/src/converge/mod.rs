@@ -312,11 +312,13 @@ fn holding(state: &State, slice: &Name) -> BTreeSet<Name> {
 fn removing_reason(views: &Views, holding: &BTreeSet<Name>) -> String {
     let mut parts = Vec::new();
     for node in holding {
-        let connected = views.get(node).is_some_and(|v| v.connected);
-        parts.push(if connected {
-            format!("{node} is removing it")
-        } else {
-            format!("{node} is not connected and still holds it")
+        let view = views.get(node).filter(|view| view.connected);
+        parts.push(match view {
+            Some(view) if view.held.is_some() => format!(
+                "{node} holds removals back; look with `trunkctl node show {node}`, and if they are meant, `trunkctl node confirm {node}`"
+            ),
+            Some(_) => format!("{node} is removing it"),
+            None => format!("{node} is not connected and still holds it"),
         });
     }
     parts.join("; ")

@@ -33,7 +33,8 @@ impl Hold {
                 let names: Vec<&str> = self.waiting.iter().map(Name::as_str).collect();
                 let names = names.join(", ");
                 format!(
-                    "until these nodes have reported that they are clean, and a while longer: {names}; start them, or remove a node that is gone for good"
+                    "until these nodes have reported that they are clean, and a while longer: {names}; start them, confirm what one holds back with \
+                     `trunkctl node confirm NODE`, or remove a node that is gone for good"
                 )
             }
         };

@@ -238,6 +238,7 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
             term: 1,
             generation: 1_000_000,
             keys: vec![port.clone()],
+            ..wire::HeldRemovals::default()
         }),
         seen_term: 1,
         seen_generation: 1_000_000,
@@ -432,9 +433,16 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
     let refused = ask(confirm(generation)).await.unwrap_err();
     assert_eq!(reason(refused), (Code::FailedPrecondition, "NOTHING_HELD".into()));
     let keys: Vec<wire::ResourceKey> = w1.disk.held.keys().map(Into::into).collect();
-    let report = |keys| {
+    let report = |keys: Vec<wire::ResourceKey>| {
+        let total = if keys.is_empty() { 0 } else { 6000 };
         Up::Report(wire::Report {
-            held_removals: Some(wire::HeldRemovals { term, generation, keys }),
+            held_removals: Some(wire::HeldRemovals {
+                term,
+                generation,
+                keys,
+                total,
+                reservations: 0,
+            }),
             ..wire::Report::default()
         })
     };
@@ -443,15 +451,16 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
     let look = || async { node(&operator, "w1").await.held_removals };
     let held = eventually("held", look, Option::is_some).await.unwrap();
     assert_eq!(
-        (held.term, held.generation, held.keys.len()),
-        (term, generation, keys.len())
+        (held.term, held.generation, held.keys.len(), held.total),
+        (term, generation, keys.len(), 6000)
     );
+    assert!(_controller.metrics().contains("trunkline_nodes_holding_removals 1\n"));
     let refused = ask(confirm(generation - 1)).await.unwrap_err();
     assert!(refused.message().contains("trunkctl node show w1"), "{refused}");
     assert_eq!(reason(refused), (Code::FailedPrecondition, "OTHER_GENERATION".into()));
     let request = confirm(generation);
     let answer = ask(request.clone()).await.unwrap();
-    assert_eq!(answer.confirmed, u32::try_from(keys.len()).unwrap());
+    assert_eq!(answer.confirmed, 6000);
     let heard = w1.next().await.unwrap();
     assert_eq!(heard, Some(Down::Confirm(wire::Confirm { term, generation })));
     w1.send(report(vec![])).await;
@@ -461,7 +470,9 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
         answer,
         "a call sent twice is answered alike"
     );
+    assert!(_controller.metrics().contains("trunkline_nodes_holding_removals 0\n"));
     let told = events(&operator, "removals.held").await;
+    assert!(told[0].message.contains("6000 removals") && told[0].message.contains("trunkctl node confirm w1"));
     assert_eq!(
         (told.len(), told[0].node.as_str(), told[0].actor.as_str()),
         (1, "w1", "worker/w1")

@@ -74,7 +74,8 @@ impl Live {
         if let Some(held) = said.held {
             if let Some(held) = held.as_ref().filter(|held| held.at != told.held) {
                 let text = format!(
-                    "{node} holds back {} until an operator confirms: {}; see `trunkctl node show {node}`",
+                    "{node} holds back {} until an operator confirms: {}; see `trunkctl node show {node}`, and if they are meant, \
+                     `trunkctl node confirm {node}`",
                     held.count_words(),
                     held.some()
                 );

@@ -397,8 +397,11 @@ fn a_confirmation_is_for_what_a_connected_node_holds_back_now_and_is_told() {
     let held = HeldBack {
         at: Position { term: 1, generation: 7 },
         keys: keys.resources.keys().cloned().collect(),
+        total: 99,
+        reservations: 90,
     };
     let count = held.count();
+    assert_eq!(count, 99);
     world.held.insert(name("w1"), Arc::new(held));
     let (kind, text) = refusal(&mut world, confirm(8));
     assert!(
