@@ -270,8 +270,14 @@ mod tests {
         };
         let dhcp = "dhcp dhcp_v400";
         assert_eq!(words(0, 0), ("1 removal".into(), dhcp.into()), "from an older node");
-        assert_eq!(words(7, 7), ("7 removals, all reservations of guests".into(), dhcp.into()));
-        let many = ("9000 removals, 7 of them reservations of guests".into(), format!("{dhcp} and 8992 more"));
+        assert_eq!(
+            words(7, 7),
+            ("7 removals, all reservations of guests".into(), dhcp.into())
+        );
+        let many = (
+            "9000 removals, 7 of them reservations of guests".into(),
+            format!("{dhcp} and 8992 more"),
+        );
         assert_eq!(words(9000, 7), many);
         for (total, reservations) in [(u32::MAX, 0), (5, 6), (0, u32::MAX)] {
             let (kept, impossible) = said(total, reservations);

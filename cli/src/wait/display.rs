@@ -119,5 +119,8 @@ pub(crate) fn line(progress: &Progress) -> String {
     if *done && words == "ready" {
         return format!("{slice}: {ready}/{of} ready");
     }
+    if *of == 0 {
+        return format!("{slice}: {words}");
+    }
     format!("{slice}: {ready}/{of} ready, {words}")
 }

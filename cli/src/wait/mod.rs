@@ -1,12 +1,14 @@
 //! Waiting: status as it comes, until what was asked for is so, or the time is up.
 
 mod display;
+mod emptied;
 mod follow;
 mod goal;
 
 pub(crate) use display::{Display, line};
+pub(crate) use emptied::Emptied;
 pub(crate) use follow::{Next, follow, passes};
-pub(crate) use goal::{Emptied, Goal, Until};
+pub(crate) use goal::{Goal, Until};
 
 use std::time::Duration;
 

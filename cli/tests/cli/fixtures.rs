@@ -168,6 +168,7 @@ fn node_status(name: &str, connected: bool) -> wire::NodeStatus {
         generation: 43,
         in_step: connected,
         resources: 3,
+        clean: connected,
         resources_ready: if connected { 3 } else { 0 },
     }
 }

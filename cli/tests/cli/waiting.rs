@@ -91,7 +91,7 @@ async fn after_undeploy_and_delete_a_wait_ends_when_nothing_is_left() {
 /// A status in which w1 lets go of what it had, or has.
 fn draining(mut status: wire::GetStatusResponse, empty: bool) -> wire::GetStatusResponse {
     let w1 = status.nodes.iter_mut().find(|node| node.name == "w1").unwrap();
-    (w1.in_step, w1.resources, w1.resources_ready) = (empty, 0, 0);
+    (w1.in_step, w1.clean, w1.resources, w1.resources_ready) = (empty, empty, 0, 0);
     status
 }
 

@@ -108,6 +108,7 @@ pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceSta
 pub fn node_status(state: &State, views: &Views, name: &Name) -> wire::NodeStatus {
     let resources = node_resources(state, views, name);
     let view = views.get(name);
+    let changed = state.node_desired(name).changed;
     wire::NodeStatus {
         name: name.to_string(),
         connected: view.is_some_and(|v| v.connected),
@@ -115,6 +116,7 @@ pub fn node_status(state: &State, views: &Views, name: &Name) -> wire::NodeStatu
         in_step: view.is_some_and(|v| v.connected && v.in_step),
         resources: count(resources.len()),
         resources_ready: count(resources.iter().filter(|r| r.state() == wire::State::Ready).count()),
+        clean: view.is_some_and(|v| v.connected && v.clean >= changed),
     }
 }
 

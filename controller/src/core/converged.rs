@@ -68,8 +68,8 @@ impl Known {
         if status.deployed_number == 0 {
             return false;
         }
-        // What was deployed before may wait for a moment: new keys for its probes make it do so every day. That is not told, and so
-        // neither is that it is what it was before.
+        // What was deployed before may wait for a moment: on a long link the neighbours that are proved change every day. That is not
+        // told, and so neither is that it is what it was before.
         if status.state() == wire::State::Pending && !deploying && self.states.contains_key(name) {
             return false;
         }

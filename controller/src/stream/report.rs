@@ -107,8 +107,8 @@ impl Reporter<'_> {
         metrics.drop_items("invalid", count(sent - items.len()));
         let now = now();
         items.retain_mut(|item| match sane::observation(item, now) {
-            Ok(unknown) => {
-                metrics.drop_items(sane::CLOCK, unknown);
+            Ok((reason, count)) => {
+                metrics.drop_items(reason, count);
                 true
             }
             Err(reason) => {

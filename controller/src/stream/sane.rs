@@ -1,8 +1,8 @@
 //! What a node may say: values that cannot be are left out, by reason, before anything is made of them.
 //!
 //! Facts are looked at by people only, but they are kept, shown and put into JSON: so every one of them is bounded here. Where one value
-//! is wrong because a clock is, that value becomes *unknown* and the rest counts; anything else that cannot be is a fault of the node, and
-//! the whole observation is left out.
+//! is wrong because a clock is, that value becomes *unknown* and the rest counts. Facts that are too long or another kind's are left out,
+//! and the state counts. A value that cannot be is a fault of the node, and the whole observation is left out.
 
 use trunkline_proto::{
     Mac, Name,
@@ -54,7 +54,7 @@ const ROUND_TRIP: u32 = 10 * 60 * 1_000_000;
 /// Longest period, in milliseconds: a day.
 const PERIOD: u32 = 86_400_000;
 
-/// Why an observation cannot be.
+/// A value of the facts cannot be.
 pub(super) const IMPOSSIBLE: &str = "impossible";
 /// A text or a list is longer than it can be.
 pub(super) const TOO_LONG: &str = "too_long";
@@ -63,15 +63,23 @@ pub(super) const OTHER_KIND: &str = "other_kind";
 /// A time lies further ahead than any clock is wrong; it alone was left out.
 pub(super) const CLOCK: &str = "clock";
 
-/// Looks at an observation; answers how many values of it became unknown, or the reason why none of it can be.
-pub(super) fn observation(seen: &mut Observation, now: Timestamp) -> Result<u64, &'static str> {
+/// Looks at an observation; answers what of it was left out and how often, or the reason why none of it can be.
+pub(super) fn observation(seen: &mut Observation, now: Timestamp) -> Result<(&'static str, u64), &'static str> {
     if seen.reason.contains(char::is_control) {
         seen.reason = crate::leftovers::plain(&seen.reason);
     }
-    match &mut seen.facts {
+    let judged = match &mut seen.facts {
         None => Ok(0),
         Some(facts) if !fits(&seen.key, facts) => Err(OTHER_KIND),
         Some(facts) => self::facts(facts, now),
+    };
+    match judged {
+        Ok(unknown) => Ok((CLOCK, unknown)),
+        Err(IMPOSSIBLE) => Err(IMPOSSIBLE),
+        Err(reason) => {
+            seen.facts = None;
+            Ok((reason, 1))
+        }
     }
 }
 

@@ -56,9 +56,9 @@ fn a_moved_vms_taps_follow_it_and_a_worker_that_is_off_is_drained_and_forgotten(
     .unwrap();
     assert_eq!(trunkctl(&lab, &["node", "forget", to]).status, 4, "VMs are there");
     must_trunkctl(&lab, &["node", "gone", to, "--yes"]);
-    let drained = must_trunkctl(&lab, &["node", "drain", to]);
+    // It says nothing, and is not waited for: what it had is to be ready elsewhere.
+    let drained = must_trunkctl(&lab, &["node", "drain", to, "--wait"]);
     assert!(drained.contains("blue/app"), "{drained}");
-    must_trunkctl(&lab, &["status", "--wait"]);
     assert!(taps.iter().all(|tap| has(&lab, &from, tap)));
 
     // It is back, cleans up, and is still closed.
@@ -69,6 +69,11 @@ fn a_moved_vms_taps_follow_it_and_a_worker_that_is_off_is_drained_and_forgotten(
         shown.contains("cordoned") && !shown.contains("declared gone"),
         "{shown}"
     );
+
+    // All of it goes back there, and the wait ends when nothing is left of it here.
+    must_trunkctl(&lab, &["node", "uncordon", to]);
+    must_trunkctl(&lab, &["node", "replace", &from, to, "--wait"]);
+    assert!(taps.iter().all(|tap| has(&lab, to, tap) && !has(&lab, &from, tap)));
     let events = must_trunkctl(&lab, &["events", "--node", to]);
     for kind in [
         "vm.moved",
