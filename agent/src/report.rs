@@ -16,7 +16,11 @@ use trunkline_proto::{
     wire,
 };
 
-use crate::{inbox::Position, node::Repair, orphans::Orphan};
+use crate::{
+    inbox::Position,
+    node::Repair,
+    orphans::{Orphan, Thing},
+};
 
 /// How often counters alone may be told.
 pub const COUNTERS_EVERY: Duration = Duration::from_secs(10);
@@ -64,11 +68,31 @@ struct State {
     looked_due: bool,
     /// What the controller gave since the host was last looked at for it, and with which desired state.
     given: BTreeMap<Key, Position>,
-    repairs: VecDeque<wire::Repair>,
+    /// Those that the controller has not said that it has taken, oldest first.
+    repairs: VecDeque<Untaken>,
+    /// Number of the last report that had some.
+    receipt: u64,
     orphans: Vec<Orphan>,
     orphans_due: bool,
+    /// The desired state that is held, and what was removed from it and waits for an operator's word.
+    position: Position,
+    waiting: Vec<wire::ResourceKey>,
+    /// Leftovers that wait for one.
+    strays: BTreeSet<Thing>,
+    /// Both, as the controller is told of them.
     held: wire::HeldRemovals,
     held_due: bool,
+    /// What of the leftovers this session was told, and what of it an operator has let go.
+    strays_told: BTreeSet<Thing>,
+    let_go: BTreeSet<Thing>,
+}
+
+/// A repair that the controller may not have heard of.
+#[derive(Debug)]
+struct Untaken {
+    repair: wire::Repair,
+    /// The report that told this session of it; 0: none yet.
+    told: u64,
 }
 
 impl Board {
@@ -121,44 +145,106 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.
+    pub fn unknown(&self, observations: Vec<Observation>) {
+        let mut state = self.lock();
+        for observation in observations {
+            state.put(observation);
+        }
+        state.looked = true;
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// What was changed behind our back and is right again. Answers how many older ones nobody will hear of.
     pub fn repaired(&self, repairs: Vec<Repair>, at: SystemTime) -> usize {
         let mut state = self.lock();
-        state.repairs.extend(repairs.into_iter().map(|repair| wire::Repair {
-            key: Some((&repair.key).into()),
-            what: crate::cut(repair.what, Observation::MAX_REASON),
-            at: Some(at.into()),
+        state.repairs.extend(repairs.into_iter().map(|repair| Untaken {
+            repair: wire::Repair {
+                key: Some((&repair.key).into()),
+                what: crate::cut(repair.what, Observation::MAX_REASON),
+                at: Some(at.into()),
+            },
+            told: 0,
         }));
-        let lost = state.repairs.len().saturating_sub(REPAIRS);
-        drop(state.repairs.drain(..lost));
+        let over = state.repairs.len().saturating_sub(REPAIRS);
+        // What was told and has no receipt yet is heard of all the same, unless the session breaks just then.
+        let lost = state.repairs.drain(..over).filter(|repair| repair.told == 0).count();
         drop(state);
         self.changed.notify_one();
         lost
     }
 
-    /// Leftovers that are there now.
-    pub fn orphans(&self, mut orphans: Vec<Orphan>) {
-        orphans.truncate(NAMED);
+    /// The controller has taken the reports up to this one.
+    pub fn received(&self, receipt: u64) {
         let mut state = self.lock();
-        if state.orphans != orphans {
-            (state.orphans, state.orphans_due) = (orphans, true);
-            drop(state);
-            self.changed.notify_one();
+        let taken = |repair: &Untaken| repair.told != 0 && repair.told <= receipt;
+        while state.repairs.front().is_some_and(taken) {
+            state.repairs.pop_front();
         }
     }
 
-    /// Removals that wait for an operator's word now.
-    pub fn held_removals<'a>(&self, position: Position, keys: impl Iterator<Item = &'a Key>) {
-        let keys: Vec<_> = keys.take(NAMED).map(Into::into).collect();
-        // Nothing waits nowhere in particular, so that an empty list is told once.
-        let Position { term, generation } = if keys.is_empty() { Position::default() } else { position };
-        let held = wire::HeldRemovals { term, generation, keys };
+    /// Leftovers that are there now. Answers how many removals wait for an operator's word, theirs and others.
+    pub fn orphans(&self, mut orphans: Vec<Orphan>) -> usize {
+        let held = orphans.iter().filter(|orphan| orphan.held);
+        let strays = held.map(|orphan| orphan.thing.clone()).collect();
+        orphans.truncate(NAMED);
         let mut state = self.lock();
+        state.strays = strays;
+        if state.orphans != orphans {
+            (state.orphans, state.orphans_due) = (orphans, true);
+        }
+        self.hold(state)
+    }
+
+    /// Removals that wait for an operator's word now. Answers how many there are, leftovers' included.
+    pub fn held_removals<'a>(&self, position: Position, keys: impl Iterator<Item = &'a Key>) -> usize {
+        let mut state = self.lock();
+        (state.position, state.waiting) = (position, keys.map(Into::into).collect());
+        self.hold(state)
+    }
+
+    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go.
+    pub fn confirm(&self, position: Position) -> usize {
+        let mut state = self.lock();
+        if position != state.position {
+            return 0;
+        }
+        state.let_go = std::mem::take(&mut state.strays_told);
+        state.let_go.len()
+    }
+
+    /// Leftovers that an operator has let go, once.
+    pub fn let_go(&self) -> BTreeSet<Thing> {
+        std::mem::take(&mut self.lock().let_go)
+    }
+
+    fn hold(&self, mut state: MutexGuard<'_, State>) -> usize {
+        let strays: BTreeSet<Key> = state.strays.iter().filter_map(Thing::resource).collect();
+        let all = state.waiting.len() + strays.len();
+        let keys = state.waiting.iter().cloned().chain(strays.iter().map(Into::into));
+        let keys: Vec<_> = keys.take(NAMED).collect();
+        // Nothing waits nowhere in particular, so that an empty list is told once.
+        let Position { term, generation } = if keys.is_empty() {
+            Position::default()
+        } else {
+            state.position
+        };
+        let held = wire::HeldRemovals { term, generation, keys };
         if state.held != held {
             (state.held, state.held_due) = (held, true);
-            drop(state);
+        }
+        let due = state.orphans_due || state.held_due;
+        drop(state);
+        if due {
             self.changed.notify_one();
         }
+        all
+    }
+
+    /// What was looked for when nothing undesired was left last.
+    pub(crate) fn clean(&self) -> Position {
+        self.lock().clean
     }
 
     /// Nothing is desired and nothing was looked at: a full report may be empty.
@@ -178,6 +264,9 @@ impl Board {
         // A new session knows of none.
         state.orphans_due = !state.orphans.is_empty();
         state.held_due = !state.held.keys.is_empty();
+        state.strays_told.clear();
+        // What was on its way when the last one ended may be lost.
+        state.repairs.iter_mut().for_each(|repair| repair.told = 0);
     }
 
     /// When there is something to tell.
@@ -250,7 +339,7 @@ impl State {
             || self.looked_due
             || self.orphans_due
             || self.held_due
-            || !self.repairs.is_empty()
+            || self.repairs.back().is_some_and(|repair| repair.told == 0)
             || !self.urgent.is_empty()
     }
 
@@ -262,14 +351,22 @@ impl State {
 
     /// What is not about the state of a resource.
     fn tell_rest(&mut self, report: &mut wire::Report) {
-        let repairs = self.repairs.len().min(BATCH);
-        report.repairs = self.repairs.drain(..repairs).collect();
+        let untold = self.repairs.iter_mut().filter(|repair| repair.told == 0);
+        for repair in untold.take(BATCH) {
+            if report.repairs.is_empty() {
+                self.receipt += 1;
+                report.receipt = self.receipt;
+            }
+            repair.told = self.receipt;
+            report.repairs.push(repair.repair.clone());
+        }
         if std::mem::take(&mut self.orphans_due) {
             let orphans = self.orphans.iter().map(Into::into).collect();
             report.orphans = Some(wire::Orphans { orphans });
         }
         if std::mem::take(&mut self.held_due) {
             report.held_removals = Some(self.held.clone());
+            self.strays_told.clone_from(&self.strays);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     inbox::{Held, Judge, Store},
     metrics::NodeMetrics,
     node::{Host, NodeError, Program, Validate, Wake, load},
-    reconcile::Reconcile,
+    reconcile::{Doing, Reconcile},
     report::Board,
     session::Session,
 };
@@ -98,6 +98,7 @@ impl<H: Host> Node<H> {
             facts: facts_sender,
             tried: watch::channel(false).0,
             metrics,
+            doing: Doing::default(),
             cancel,
         };
         tasks.spawn(reconcile.run());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 use trunkline_agent::node::{Desired, Repair};
-use trunkline_agent::orphans::Thing;
+use trunkline_agent::orphans::{self, Thing};
 use trunkline_agent::switch::{self, SwitchState};
 use trunkline_agent::{chain, netlink, ovsdb, probe};
 use trunkline_proto::daemon::telemetry;
@@ -171,14 +171,24 @@ impl NetworkNode {
 
     /// Looks, acts, looks again. An error means that nothing is known.
     pub(super) async fn realise(&mut self, desired: &Desired, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
+        self.doing.step("looking at the host");
         self.ovs.ready(OVS_WAIT).await?;
         let mut look = self.look(wanted).await?;
         if self.prober.clear(&look.switch, &self.netlink).await {
             look = self.look(wanted).await?;
         }
         let (unwanted, now) = (drift::unwanted(wanted, &look), tokio::time::Instant::now());
+        let things = drift::wanted(wanted);
+        let found = orphans::Look {
+            there: drift::there(&things, &look),
+            wanted: things,
+            unwanted,
+            // Names tell the VLAN, so whatever stands in a wanted one is wanted itself; the uplink carries no other.
+            in_the_way: BTreeSet::new(),
+            leaving: Some(&desired.leaving),
+        };
         let mut acts = Acts {
-            kept: self.orphans.look(drift::wanted(wanted), unwanted, now),
+            kept: self.orphans.look(found, now),
             repairs: drift::repairs(desired, wanted, &look),
             ..Acts::default()
         };
@@ -250,6 +260,7 @@ impl NetworkNode {
             return Ok(());
         }
         acts.acted = true;
+        self.doing.step("setting the filter");
         let nats = wanted.nats.len();
         tracing::info!(gateways = wanted.gateways.len(), nats, "setting the filter");
         self.nats.execute(&plan, observed).await.map_err(|error| {
@@ -260,6 +271,7 @@ impl NetworkNode {
 
     /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
     async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        self.doing.step("removing what is not wanted");
         let mut plan = dhcp::plan(&wanted.servers, &look.servers);
         plan.remove
             .retain(|vlan, _| !drift::server(*vlan).iter().any(|thing| acts.kept.contains(thing)));
@@ -304,6 +316,7 @@ impl NetworkNode {
             return false;
         }
         let (add, modify, remove) = (plan.add.len(), plan.modify.len(), plan.remove.len());
+        self.doing.step("setting switch ports");
         let span = tracing::info_span!("ovs transaction", add, modify, remove);
         let act = async {
             let trace = telemetry::current_traceparent();
@@ -334,6 +347,7 @@ impl NetworkNode {
 
     /// Gateways and DHCP servers. A gateway gets no address while nothing filters it.
     async fn set_up(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        self.doing.step("setting up gateways and DHCP servers");
         let mut gateways = gateway::plan(&wanted.gateways, &look.gateways);
         gateways.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         let servers = dhcp::plan(&wanted.servers, &look.servers);
@@ -373,6 +387,7 @@ impl NetworkNode {
         if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
+        self.doing.step("asking ovs-vswitchd for a sign of life");
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
             Ok(()) => self.alive = Some(Instant::now()),
             Err(error) => {

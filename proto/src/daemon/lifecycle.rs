@@ -84,6 +84,11 @@ impl Lifecycle {
         notify(&[NotifyState::Ready]);
     }
 
+    /// Tells systemd that the daemon has not hung, where a unit asks for that with `WatchdogSec`.
+    pub fn alive() {
+        notify(&[NotifyState::Watchdog]);
+    }
+
     /// A line for `systemctl status`.
     pub fn status(&self, text: &str) {
         notify(&[NotifyState::Status(text)]);
