@@ -1,6 +1,7 @@
 //! Metrics of a node. Labels are bounded: kinds and states, never names.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -179,13 +180,14 @@ impl NodeMetrics {
         );
     }
 
-    pub(crate) fn observed(&self, observations: &[Observation]) {
+    pub(crate) fn observed<'a>(&self, observations: impl Iterator<Item = &'a Observation>) {
+        let mut counts: HashMap<(Kind, State), usize> = HashMap::new();
+        for observation in observations {
+            *counts.entry((observation.key.kind, observation.state)).or_default() += 1;
+        }
         for kind in KINDS {
             for state in STATES {
-                let count = observations
-                    .iter()
-                    .filter(|o| o.key.kind == kind && o.state == state)
-                    .count();
+                let count = counts.get(&(kind, state)).copied().unwrap_or_default();
                 let labels = Seen {
                     kind: kind.to_string(),
                     state: state.to_string(),

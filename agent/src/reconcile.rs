@@ -136,6 +136,8 @@ impl<H: Host> Reconcile<H> {
             memory.position = held.position;
             memory.retries = retries();
         }
+        // What is proved on the wire became so between passes.
+        memory.drift.stood(self.board.probes_that_stand());
         let mut pass = self.traced(&desired, &memory.before).await;
         let repairs = memory
             .drift
@@ -146,7 +148,6 @@ impl<H: Host> Reconcile<H> {
             memory.before = versions(&desired);
             memory.clean = Some(held.position);
         }
-        self.metrics.observed(&good.observations);
         self.metrics.orphans(good.orphans.len());
         self.metrics.held_removals(self.board.orphans(good.orphans));
         self.board.publish(good.observations, held.position, good.clean);

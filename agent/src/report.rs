@@ -12,12 +12,14 @@ use std::{
 use prost::Message;
 use tokio::{sync::Notify, time::Instant};
 use trunkline_proto::{
-    resource::{Facts, Key, Observation},
+    Hash,
+    resource::{self, Facts, Key, Kind, Observation},
     wire,
 };
 
 use crate::{
     inbox::Position,
+    metrics::NodeMetrics,
     node::Repair,
     orphans::{Orphan, Thing},
 };
@@ -38,6 +40,7 @@ const NAMED: usize = 5000;
 pub struct Board {
     state: Mutex<State>,
     changed: Notify,
+    metrics: NodeMetrics,
 }
 
 /// When there is something to tell.
@@ -96,6 +99,14 @@ struct Untaken {
 }
 
 impl Board {
+    /// One that counts what it shows.
+    pub(crate) fn counting(metrics: NodeMetrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// What a pass saw of everything there is. `position` is that of the desired state that it went by; `clean` says that nothing
     /// undesired was left.
     pub fn publish(&self, observations: Vec<Observation>, position: Position, clean: bool) {
@@ -118,6 +129,7 @@ impl Board {
             state.looked_due = true;
         }
         state.looked = true;
+        self.metrics.observed(state.seen.values());
         drop(state);
         self.changed.notify_one();
     }
@@ -130,7 +142,7 @@ impl Board {
 
     /// Counters that were read again; of resources that are known only.
     pub fn refresh(&self, observations: Vec<Observation>) {
-        let mut state = self.lock();
+        let (mut state, mut moved) = (self.lock(), false);
         for observation in observations {
             // A version that was refused is not overwritten by what stays realised of the one before.
             if state
@@ -138,11 +150,22 @@ impl Board {
                 .get(&observation.key)
                 .is_some_and(|seen| seen.hash == observation.hash)
             {
-                state.put(observation);
+                moved |= state.put(observation);
             }
+        }
+        if moved {
+            self.metrics.observed(state.seen.values());
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Probes that are as right as this node can make them, with their versions.
+    pub(crate) fn probes_that_stand(&self) -> Vec<(Key, Hash)> {
+        let state = self.lock();
+        let probes = state.seen.values().filter(|seen| seen.key.kind == Kind::Probe);
+        let stand = probes.filter(|seen| matches!(seen.state, resource::State::Ready | resource::State::Degraded));
+        stand.map(|seen| (seen.key.clone(), seen.hash)).collect()
     }
 
     /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.
@@ -152,6 +175,7 @@ impl Board {
             state.put(observation);
         }
         state.looked = true;
+        self.metrics.observed(state.seen.values());
         drop(state);
         self.changed.notify_one();
     }
@@ -370,14 +394,17 @@ impl State {
         }
     }
 
-    fn put(&mut self, observation: Observation) {
+    /// True when its state is another than before.
+    fn put(&mut self, observation: Observation) -> bool {
         let key = observation.key.clone();
+        let moved = self.seen.get(&key).is_none_or(|old| old.state != observation.state);
         match self.seen.get(&key) {
-            Some(old) if *old == observation => return,
+            Some(old) if *old == observation => return false,
             Some(old) if without_counters(old) == without_counters(&observation) => self.counters.insert(key.clone()),
             _ => self.urgent.insert(key.clone()),
         };
         self.seen.insert(key, observation);
+        moved
     }
 }
 

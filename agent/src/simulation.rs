@@ -73,10 +73,10 @@ impl<H: Host> Node<H> {
         let store = Store::new(&config.node.state_dir).in_place();
         let (held_sender, held) = watch::channel(Arc::new(load(&store, &judge)?));
         let (facts_sender, facts) = watch::channel(host.facts());
-        let board = Arc::new(Board::default());
         let tasks = TaskTracker::new();
         let wake = Wake::new(tasks.clone(), cancel.clone());
         let metrics = NodeMetrics::default();
+        let board = Arc::new(Board::counting(metrics.clone()));
         let session = Session {
             config: Arc::new(config),
             program,

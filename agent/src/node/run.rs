@@ -136,7 +136,7 @@ pub async fn serve<H: Host>(
     }
 
     let config = Arc::new(config);
-    let board = Arc::new(Board::default());
+    let board = Arc::new(Board::counting(node_metrics.clone()));
     let cx = context(config.clone(), board.clone(), metrics, &cancel, &tasks).await?;
     let host = build(&cx).map_err(NodeError::Host)?;
     tasks.spawn(watch_certificate(cx.clone()));

@@ -37,6 +37,11 @@ impl Drift {
         }
     }
 
+    /// These are right by now.
+    pub(super) fn stood(&mut self, versions: Vec<(Key, Hash)>) {
+        self.right.extend(versions);
+    }
+
     /// Takes what a pass found and did, and what it saw at its end; answers what is right again.
     pub(super) fn news(&mut self, desired: &Desired, repairs: Vec<Repair>, seen: &[Observation]) -> Vec<Repair> {
         let same = |key: &Key, hash: &Hash| desired.items.get(key).is_some_and(|item| item.hash == *hash);

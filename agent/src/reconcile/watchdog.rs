@@ -79,6 +79,7 @@ impl Watchdog {
     pub(crate) async fn run(self) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.reset();
         let mut slow: Option<Step> = None;
         loop {
             tokio::select! {

@@ -176,6 +176,9 @@ impl Worker {
             leaving: Some(&desired.leaving),
         };
         acts.kept = self.orphans.look(look, now);
+        if whole.ports.contains_key(probe::PORT) && self.take_off_probe(&whole, &observed, &mut acts).await {
+            observed = switch::observe(&self.ovs, &self.netlink).await?;
+        }
         taps.remove.retain(|(name, _)| !acts.keeps(drift::TAP, name));
         let mut missing = taps.conflicts.clone();
         if !taps.is_empty() {
@@ -231,6 +234,28 @@ impl Worker {
             acts,
             clean,
         })
+    }
+
+    /// A probe's port that has lost its device leaves the switch, so that a new one is made. True when it did.
+    async fn take_off_probe(&mut self, whole: &SwitchState, observed: &Observed, acts: &mut Acts) -> bool {
+        // A switch that is dead has no devices at all, and makes them anew by itself.
+        if !probe::port::lost(observed, &whole.mark) || !self.openflow.is_connected() {
+            return false;
+        }
+        let mut without = whole.clone();
+        without.ports.remove(probe::PORT);
+        let Ok(mut plan) = switch::plan(&without, observed) else {
+            return false;
+        };
+        if !matches!(plan.bridge, BridgeStep::Keep(_)) {
+            return false;
+        }
+        plan.remove.retain(|removal| removal.name == probe::PORT);
+        (plan.add, plan.modify) = (Vec::new(), Vec::new());
+        (plan.quiet_local, plan.raise_uplink) = (None, None);
+        tracing::warn!(device = probe::PORT, "the device is gone; its port is made again");
+        self.switch(&plan, ALIVE_LIMIT, acts).await;
+        std::mem::take(&mut acts.switched)
     }
 
     /// Bridge, then flows, then ports.

@@ -43,6 +43,8 @@ pub(super) struct Look {
     pub(super) gateway_ports: BTreeSet<PortName>,
     /// Ports whose device is gone though the switch has made one: it does not make another by itself.
     pub(super) lost: BTreeSet<PortName>,
+    /// The same of the probe's port.
+    pub(super) lost_probe: bool,
     /// Names of wanted ports that a device of somebody else has.
     pub(super) taken: BTreeSet<String>,
 }
@@ -134,6 +136,7 @@ impl NetworkNode {
         }
         Ok(Look {
             lost,
+            lost_probe: wanted.switch.ports.contains_key(probe::PORT) && probe::port::lost(&switch, &self.base.mark),
             gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
@@ -204,14 +207,14 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        let lost = &look.lost;
-        if !lost.is_empty() {
+        let (lost, lost_probe) = (&look.lost, look.lost_probe);
+        if !lost.is_empty() || lost_probe {
             // Taken off the switch and put back, so that it makes their devices anew.
-            tracing::warn!(ports = ?lost, "devices are gone, perhaps with their namespaces; they are made again");
+            tracing::warn!(ports = ?lost, lost_probe, "devices are gone, perhaps with their namespaces; they are made again");
             let mut without = wanted.switch.clone();
             without
                 .ports
-                .retain(|name, _| !lost.iter().any(|port| port.as_str() == name));
+                .retain(|name, _| !(lost_probe && name == probe::PORT || lost.iter().any(|port| port.as_str() == name)));
             self.set_switch(&without, &look, &mut acts).await;
             look = self.look(wanted).await?;
         }

@@ -86,7 +86,9 @@ impl Lifecycle {
 
     /// Tells systemd that the daemon has not hung, where a unit asks for that with `WatchdogSec`.
     pub fn alive() {
-        notify(&[NotifyState::Watchdog]);
+        if sd_notify::watchdog_enabled().is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
     }
 
     /// A line for `systemctl status`.
