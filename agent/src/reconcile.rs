@@ -136,8 +136,6 @@ impl<H: Host> Reconcile<H> {
             memory.position = held.position;
             memory.retries = retries();
         }
-        // What is proved on the wire became so between passes.
-        memory.drift.stood(self.board.probes_that_stand());
         let mut pass = self.traced(&desired, &memory.before).await;
         let repairs = memory
             .drift

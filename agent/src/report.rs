@@ -12,8 +12,7 @@ use std::{
 use prost::Message;
 use tokio::{sync::Notify, time::Instant};
 use trunkline_proto::{
-    Hash,
-    resource::{self, Facts, Key, Kind, Observation},
+    resource::{Facts, Key, Observation},
     wire,
 };
 
@@ -158,14 +157,6 @@ impl Board {
         }
         drop(state);
         self.changed.notify_one();
-    }
-
-    /// Probes that are as right as this node can make them, with their versions.
-    pub(crate) fn probes_that_stand(&self) -> Vec<(Key, Hash)> {
-        let state = self.lock();
-        let probes = state.seen.values().filter(|seen| seen.key.kind == Kind::Probe);
-        let stand = probes.filter(|seen| matches!(seen.state, resource::State::Ready | resource::State::Degraded));
-        stand.map(|seen| (seen.key.clone(), seen.hash)).collect()
     }
 
     /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.

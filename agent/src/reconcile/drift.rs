@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash,
-    resource::{Key, Observation, State},
+    resource::{Key, Kind, Observation, State},
 };
 
 use crate::node::{Desired, Repair};
@@ -37,11 +37,6 @@ impl Drift {
         }
     }
 
-    /// These are right by now.
-    pub(super) fn stood(&mut self, versions: Vec<(Key, Hash)>) {
-        self.right.extend(versions);
-    }
-
     /// Takes what a pass found and did, and what it saw at its end; answers what is right again.
     pub(super) fn news(&mut self, desired: &Desired, repairs: Vec<Repair>, seen: &[Observation]) -> Vec<Repair> {
         let same = |key: &Key, hash: &Hash| desired.items.get(key).is_some_and(|item| item.hash == *hash);
@@ -56,9 +51,9 @@ impl Drift {
             }
         }
         let mut news = Vec::new();
-        for Observation { key, hash, state, .. } in seen {
-            // Degraded: as right as this node can make it.
-            if !matches!(state, State::Ready | State::Degraded) || !same(key, hash) {
+        for observation in seen {
+            let Observation { key, hash, .. } = observation;
+            if !is_right(observation) || !same(key, hash) {
                 continue;
             }
             self.right.insert(key.clone(), *hash);
@@ -71,14 +66,21 @@ impl Drift {
         let blind = |o: &Observation| o.state == State::Unknown;
         if self.unsure && !seen.iter().any(blind) {
             self.unsure = false;
-            let good = seen
-                .iter()
-                .filter(|o| matches!(o.state, State::Ready | State::Degraded));
+            let good = seen.iter().filter(|o| is_right(o));
             let good: BTreeSet<&Key> = good.map(|o| &o.key).collect();
             self.right
                 .retain(|key, _| good.contains(key) || self.waiting.contains_key(key));
         }
         news
+    }
+}
+
+/// As right as this node can make it. That frames come is for the other end.
+fn is_right(observation: &Observation) -> bool {
+    match observation.state {
+        State::Ready | State::Degraded => true,
+        State::Pending => observation.key.kind == Kind::Probe,
+        State::Failed | State::Unknown => false,
     }
 }
 

@@ -7,7 +7,6 @@ use trunkline_proto::resource::{Key, Port};
 use crate::{
     node::{Desired, Repair},
     orphans::Thing,
-    probe,
     switch::{self, Access, Drift, Observed, SwitchPort, SwitchState},
     tap,
 };
@@ -98,10 +97,6 @@ pub(super) fn repairs(
     let mut repairs: Vec<Repair> = ports.collect();
     if let Some((key, _, _)) = desired.trunks().next() {
         repairs.extend(Repair::all(key, switch.trunk()));
-    }
-    // One port for all of them, told of by the first.
-    if let (Some((key, _, _)), true) = (desired.probes().next(), state.ports.contains_key(probe::PORT)) {
-        repairs.extend(Repair::all(key, probe::port::amiss(&switch, observed, &state.mark)));
     }
     repairs
 }

@@ -165,6 +165,8 @@ impl Worker {
         }
         let first = switch::plan(&whole, &observed).ok();
         acts.repairs = drift::repairs(desired, &whole, &observed, &taps, first.as_ref());
+        let probe = self.prober.repairs(desired, &whole, &observed, first.as_ref());
+        acts.repairs.extend(probe);
         let unwanted = drift::unwanted(&taps, first.as_ref(), &observed);
         let now = tokio::time::Instant::now();
         let wanted = drift::wanted(desired, &whole);

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use trunkline_agent::node::{Desired, Repair};
 use trunkline_agent::orphans::Thing;
-use trunkline_agent::probe;
 use trunkline_agent::switch::{self, Drift, ObservedPort};
 use trunkline_proto::VlanId;
 use trunkline_proto::resource::{Dhcp, Key, Spec};
@@ -106,11 +105,6 @@ pub(super) fn repairs(desired: &Desired, wanted: &Wanted, look: &Look) -> Vec<Re
             }
             Spec::Nat(_) | Spec::Port(_) | Spec::Flows(_) | Spec::Probe(_) => continue,
         };
-        repairs.extend(Repair::all(key, words));
-    }
-    // One port for all probes, told of by the first.
-    if let (Some((key, _, _)), true) = (desired.probes().next(), wanted.switch.ports.contains_key(probe::PORT)) {
-        let words = probe::port::amiss(&switch, &look.switch, &wanted.switch.mark);
         repairs.extend(Repair::all(key, words));
     }
     if let (Some(key), Ok(nat)) = (of_filter(desired), &look.nat) {

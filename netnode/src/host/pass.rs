@@ -195,10 +195,16 @@ impl NetworkNode {
             repairs: drift::repairs(desired, wanted, &look),
             ..Acts::default()
         };
-        if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
-            // Without the bridge nothing can work, so nothing is begun.
-            acts.refused = Some(reason);
-            return Ok((look, acts));
+        match switch::plan(&wanted.switch, &look.switch) {
+            Ok(plan) => {
+                let probe = self.prober.repairs(desired, &wanted.switch, &look.switch, Some(&plan));
+                acts.repairs.extend(probe);
+            }
+            Err(reason) => {
+                // Without the bridge nothing can work, so nothing is begun.
+                acts.refused = Some(reason);
+                return Ok((look, acts));
+            }
         }
         // Its flow is new with it.
         let is_new = !look.switch.bridges.contains_key(&wanted.switch.bridge.name);
