@@ -1,6 +1,7 @@
 //! Metrics of a node. Labels are bounded: kinds and states, never names.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -46,6 +47,7 @@ struct Inner {
     resources: Family<Seen, Gauge>,
     passes: Family<Outcome, Counter>,
     pass_duration: Histogram,
+    pass_hangs: Gauge,
     connected: Gauge,
     acknowledged: Gauge,
     reports: Counter,
@@ -81,6 +83,7 @@ impl Default for Inner {
             passes: Family::default(),
             // 1 ms to 16 s: one OVS transaction is some ms, a first pass over 800 ports about a second.
             pass_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            pass_hangs: Gauge::default(),
             connected: Gauge::default(),
             acknowledged: Gauge::default(),
             reports: Counter::default(),
@@ -114,6 +117,11 @@ impl NodeMetrics {
             "How long a reconcile pass took",
             Unit::Seconds,
             m.pass_duration.clone(),
+        );
+        registry.register(
+            "trunkline_node_pass_hangs",
+            "1 while a reconcile pass has been running for over a minute",
+            m.pass_hangs.clone(),
         );
         registry.register(
             "trunkline_node_session_connected",
@@ -172,13 +180,14 @@ impl NodeMetrics {
         );
     }
 
-    pub(crate) fn observed(&self, observations: &[Observation]) {
+    pub(crate) fn observed<'a>(&self, observations: impl Iterator<Item = &'a Observation>) {
+        let mut counts: HashMap<(Kind, State), usize> = HashMap::new();
+        for observation in observations {
+            *counts.entry((observation.key.kind, observation.state)).or_default() += 1;
+        }
         for kind in KINDS {
             for state in STATES {
-                let count = observations
-                    .iter()
-                    .filter(|o| o.key.kind == kind && o.state == state)
-                    .count();
+                let count = counts.get(&(kind, state)).copied().unwrap_or_default();
                 let labels = Seen {
                     kind: kind.to_string(),
                     state: state.to_string(),
@@ -193,6 +202,15 @@ impl NodeMetrics {
         let outcome = if clean { "clean" } else { "unfinished" };
         self.inner.passes.get_or_create(&Outcome { outcome }).inc();
         self.inner.pass_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn pass_hangs(&self, hangs: bool) {
+        self.inner.pass_hangs.set(i64::from(hangs));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hangs(&self) -> bool {
+        self.inner.pass_hangs.get() == 1
     }
 
     pub(crate) fn connected(&self, connected: bool) {

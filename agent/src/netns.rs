@@ -368,11 +368,12 @@ mod tests {
 
     /// Options of a service that leave it in the host's mount namespace. Most others that have to do with files or protection do not,
     /// so that one that is not listed has to be looked up in systemd.exec(5) first.
-    const WITHOUT_MOUNTS: [&str; 8] = [
+    const WITHOUT_MOUNTS: [&str; 9] = [
         "Type",
         "ExecStart",
         "Restart",
         "RestartSec",
+        "WatchdogSec",
         "KillMode",
         "StateDirectory",
         "StateDirectoryMode",

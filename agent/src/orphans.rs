@@ -1,8 +1,10 @@
 //! Things on the host that carry our mark and that nobody wants: leftovers of an earlier life.
 //!
-//! What an update takes away goes at once. What this process never wanted, and its inbox neither, may be there by a mistake (an
-//! inbox that was lost, a state directory of another time), so it is told of first, and goes when a second look some seconds later
-//! still finds it unwanted. Pure: whoever looks says what time it is.
+//! What an update takes away goes at once, also when another life of this program took it. What neither this process nor its inbox
+//! ever wanted may be there by a mistake (an inbox that was lost, a state directory of another time), so it is told of first, and goes
+//! when a second look some seconds later still finds it unwanted. When that is so much of all that is ours here that a mistake is
+//! likelier than a leftover, it is *held back* until an operator says so, or until it is wanted again. Pure: whoever looks says what
+//! time it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +12,12 @@ use std::{
 };
 
 use tokio::time::Instant;
-use trunkline_proto::wire;
+use trunkline_proto::{
+    resource::{Key, Kind},
+    wire,
+};
+
+use crate::inbox::is_too_much;
 
 /// How long a leftover stays between the first look and the one that lets it go.
 pub const SECOND_LOOK: Duration = Duration::from_secs(5);
@@ -30,6 +37,22 @@ impl Thing {
         let name = name.into();
         Self { kind, name }
     }
+
+    /// The resource that it is a part of, by its name.
+    #[must_use]
+    pub fn resource(&self) -> Option<Key> {
+        let server = |start: &str| Some(format!("dhcp_v{}", self.name.strip_prefix(start)?));
+        let (kind, name) = match self.kind {
+            "namespace" => (Kind::Dhcp, server("ns-dhcp-vlan")?),
+            "dnsmasq" => (Kind::Dhcp, server("vlan")?),
+            _ if self.name.starts_with("gw_vlan") => (Kind::Gateway, self.name.clone()),
+            _ if self.name.starts_with("dhcp_v") => (Kind::Dhcp, self.name.clone()),
+            _ if self.name == crate::probe::PORT => (Kind::Probe, self.name.clone()),
+            _ => (Kind::Port, self.name.clone()),
+        };
+        let name = name.parse().ok()?;
+        Some(Key { kind, name })
+    }
 }
 
 /// A leftover, as the controller is told of it.
@@ -39,16 +62,33 @@ pub struct Orphan {
     pub thing: Thing,
     /// When it was first seen.
     pub since: SystemTime,
+    /// It stays until an operator says that it may go.
+    pub held: bool,
 }
 
 impl From<&Orphan> for wire::Orphan {
-    fn from(Orphan { thing, since }: &Orphan) -> Self {
+    fn from(Orphan { thing, since, held: _ }: &Orphan) -> Self {
         Self {
             kind: thing.kind.to_owned(),
             name: thing.name.clone(),
             since: Some((*since).into()),
         }
     }
+}
+
+/// One look at the whole host.
+#[derive(Debug, Default)]
+pub struct Look<'a> {
+    /// What is to be there.
+    pub wanted: BTreeSet<Thing>,
+    /// How much of it is.
+    pub there: usize,
+    /// What is there with our mark and is not to be.
+    pub unwanted: BTreeSet<Thing>,
+    /// What cannot stay for long, whatever stays with it: it would be in the way of something that is wanted.
+    pub in_the_way: BTreeSet<Thing>,
+    /// Resources that an update took away and that may still be there.
+    pub leaving: Option<&'a BTreeSet<Key>>,
 }
 
 /// What is known of the leftovers of one host.
@@ -59,6 +99,10 @@ pub struct Orphans {
     known: BTreeSet<Thing>,
     /// First seen, by two clocks: one that is never set, and one that people read.
     seen: BTreeMap<Thing, (Instant, SystemTime)>,
+    /// Those that stay until an operator says that they may go.
+    held: BTreeSet<Thing>,
+    /// Those of which one has said so.
+    let_go: BTreeSet<Thing>,
 }
 
 impl Default for Orphans {
@@ -75,18 +119,35 @@ impl Orphans {
             wait,
             known: BTreeSet::new(),
             seen: BTreeMap::new(),
+            held: BTreeSet::new(),
+            let_go: BTreeSet::new(),
         }
     }
 
-    /// One look at the whole host: what is wanted, and what is there with our mark and not wanted. Answers what of the latter may
-    /// not go yet.
-    pub fn look(&mut self, wanted: BTreeSet<Thing>, unwanted: BTreeSet<Thing>, now: Instant) -> BTreeSet<Thing> {
+    /// Takes what a look has found. Answers what of the unwanted may not go yet.
+    pub fn look(&mut self, look: Look<'_>, now: Instant) -> BTreeSet<Thing> {
+        let Look {
+            wanted,
+            there,
+            unwanted,
+            in_the_way,
+            leaving,
+        } = look;
         // What went is forgotten: under the same name something else may turn up.
         self.known.retain(|thing| unwanted.contains(thing));
         self.known.extend(wanted);
-        self.seen.retain(|thing, _| unwanted.contains(thing));
+        let leaves = |thing: &Thing| {
+            leaving
+                .zip(thing.resource())
+                .is_some_and(|(all, key)| all.contains(&key))
+        };
+        let strange = unwanted.difference(&self.known).filter(|thing| !leaves(thing));
+        let strange: BTreeSet<Thing> = strange.cloned().collect();
+        self.seen.retain(|thing, _| strange.contains(thing));
+        self.let_go.retain(|thing| strange.contains(thing));
+        self.hold(&strange, &in_the_way, there + unwanted.len());
         let mut kept = BTreeSet::new();
-        for thing in unwanted.difference(&self.known) {
+        for thing in strange {
             let (first, _) = self.seen.entry(thing.clone()).or_insert_with(|| {
                 tracing::warn!(
                     kind = thing.kind,
@@ -95,19 +156,49 @@ impl Orphans {
                 );
                 (now, SystemTime::now())
             });
-            if now < *first + self.wait || now == *first {
-                kept.insert(thing.clone());
+            let waits = now < *first + self.wait || now == *first;
+            if self.held.contains(&thing) || (waits && !self.let_go.contains(&thing)) {
+                kept.insert(thing);
             }
         }
         kept
     }
 
+    /// What is held once stays held, however few it is by now: it was told of.
+    fn hold(&mut self, strange: &BTreeSet<Thing>, in_the_way: &BTreeSet<Thing>, all: usize) {
+        let stays = |thing: &Thing| strange.contains(thing) && !in_the_way.contains(thing);
+        self.held.retain(stays);
+        let open = strange.difference(&self.let_go);
+        if !is_too_much(open.clone().count(), all) {
+            return;
+        }
+        let before = self.held.len();
+        self.held.extend(open.filter(|thing| stays(thing)).cloned());
+        if self.held.len() > before {
+            let (held, all) = (self.held.len(), all);
+            tracing::warn!(
+                held,
+                all,
+                "so much of what is ours here is wanted by nobody that it stays until an operator confirms its removal, or until it \
+                 is wanted again"
+            );
+        }
+    }
+
+    /// An operator has said that these are to go.
+    pub fn let_go(&mut self, things: BTreeSet<Thing>) {
+        self.held.retain(|thing| !things.contains(thing));
+        self.let_go.extend(things);
+    }
+
     /// Those that are still there at the end of a pass.
     pub fn list(&mut self, unwanted: &BTreeSet<Thing>) -> Vec<Orphan> {
         self.seen.retain(|thing, _| unwanted.contains(thing));
+        self.held.retain(|thing| unwanted.contains(thing));
         let orphan = |(thing, (_, since)): (&Thing, &(Instant, SystemTime))| Orphan {
             thing: thing.clone(),
             since: *since,
+            held: self.held.contains(thing),
         };
         self.seen.iter().map(orphan).collect()
     }
@@ -115,72 +206,12 @@ impl Orphans {
     /// How long until the next one may go. One that could have gone and is still there is tried again as whatever fails is.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Duration> {
-        let due = self.seen.values().map(|(first, _)| *first + self.wait);
+        let open = self.seen.iter().filter(|(thing, _)| !self.held.contains(thing));
+        let due = open.map(|(_, (first, _))| *first + self.wait);
         let due = due.filter(|due| *due > now).min()?;
         Some(due.saturating_duration_since(now))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn taps(names: &[&str]) -> BTreeSet<Thing> {
-        names.iter().map(|name| Thing::new("tap", *name)).collect()
-    }
-
-    #[tokio::test]
-    async fn what_an_update_takes_away_goes_at_once() {
-        let (mut orphans, now) = (Orphans::default(), Instant::now());
-        assert!(orphans.look(taps(&["a", "b"]), taps(&[]), now).is_empty());
-        assert!(orphans.look(taps(&["a"]), taps(&["b"]), now).is_empty());
-        assert!(orphans.list(&taps(&["b"])).is_empty());
-        assert!(
-            orphans.look(taps(&[]), taps(&["a", "b"]), now).is_empty(),
-            "b could not go yet, a leaves now"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_leftover_goes_at_a_second_look_and_not_before_the_time() {
-        let (mut orphans, now) = (Orphans::default(), Instant::now());
-        let old = taps(&["old"]);
-        assert_eq!(orphans.look(taps(&["a"]), old.clone(), now), old);
-        assert_eq!(orphans.next(now), Some(SECOND_LOOK));
-        let sooner = now + SECOND_LOOK - Duration::from_millis(1);
-        assert_eq!(orphans.look(taps(&["a"]), old.clone(), sooner), old);
-        assert_eq!(orphans.list(&old).len(), 1);
-        assert!(orphans.look(taps(&["a"]), old.clone(), now + SECOND_LOOK).is_empty());
-        assert_eq!(orphans.list(&old).len(), 1, "told of until it is gone");
-        assert_eq!(
-            orphans.next(now + SECOND_LOOK),
-            None,
-            "one that stays is no reason to look without end"
-        );
-        assert!(orphans.list(&taps(&[])).is_empty());
-        assert_eq!(orphans.next(now), None);
-    }
-
-    #[tokio::test]
-    async fn one_look_is_never_two_whatever_the_time_is_set_to() {
-        let (mut orphans, now) = (Orphans::new(Duration::ZERO), Instant::now());
-        assert_eq!(orphans.look(taps(&[]), taps(&["old"]), now).len(), 1);
-        assert!(
-            orphans
-                .look(taps(&[]), taps(&["old"]), now + Duration::from_nanos(1))
-                .is_empty()
-        );
-    }
-
-    #[tokio::test]
-    async fn what_is_wanted_meanwhile_is_no_leftover_any_more() {
-        let (mut orphans, now) = (Orphans::default(), Instant::now());
-        orphans.look(taps(&[]), taps(&["old"]), now);
-        assert!(orphans.look(taps(&["old"]), taps(&[]), now).is_empty());
-        assert!(orphans.list(&taps(&[])).is_empty());
-        assert!(
-            orphans.look(taps(&[]), taps(&["old"]), now).is_empty(),
-            "it was wanted in this life"
-        );
-    }
-}
+mod tests;

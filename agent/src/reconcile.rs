@@ -4,6 +4,7 @@
 //! when the host wakes it without end, because somebody undoes what we do, are such passes spaced out.
 
 mod drift;
+mod watchdog;
 
 use std::{
     collections::BTreeSet,
@@ -24,6 +25,8 @@ use trunkline_proto::{
 };
 
 use self::drift::Drift;
+pub use self::watchdog::Doing;
+pub(crate) use self::watchdog::Watchdog;
 use crate::{
     inbox::{Held, Position},
     metrics::NodeMetrics,
@@ -51,12 +54,15 @@ pub(crate) struct Reconcile<H> {
     /// Becomes true when the first pass was tried, or there was nothing to try.
     pub(crate) tried: watch::Sender<bool>,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) doing: Doing,
     pub(crate) cancel: CancellationToken,
 }
 
 /// What the loop remembers from pass to pass.
 struct Memory {
     position: Position,
+    /// The last desired state that nothing was left beside.
+    clean: Option<Position>,
     /// What was desired in the last pass that left nothing undone: what differs from it is what a new pass changes.
     before: BTreeSet<(Key, trunkline_proto::Hash)>,
     drift: Drift,
@@ -76,6 +82,7 @@ impl<H: Host> Reconcile<H> {
     pub(crate) async fn run(mut self) {
         let mut memory = Memory {
             position: Position::default(),
+            clean: None,
             // Traces of changes that were realised by an earlier process are over.
             before: versions(&self.held.borrow().desired()),
             drift: Drift::after_start(&self.held.borrow().desired()),
@@ -119,7 +126,12 @@ impl<H: Host> Reconcile<H> {
             memory.next = Instant::now() + REREAD_EVERY;
             return;
         }
-        let desired = held.desired();
+        let mut desired = held.desired();
+        if memory.clean == Some(held.position) {
+            // All of it is gone; what turns up under a name of those is something else.
+            desired.leaving.clear();
+        }
+        self.host.let_go(self.board.let_go());
         if held.position != memory.position {
             memory.position = held.position;
             memory.retries = retries();
@@ -132,10 +144,10 @@ impl<H: Host> Reconcile<H> {
         memory.plan(&good);
         if good.clean {
             memory.before = versions(&desired);
+            memory.clean = Some(held.position);
         }
-        self.metrics.observed(&good.observations);
         self.metrics.orphans(good.orphans.len());
-        self.board.orphans(good.orphans);
+        self.metrics.held_removals(self.board.orphans(good.orphans));
         self.board.publish(good.observations, held.position, good.clean);
         self.tell_repairs(&held, repairs);
         self.tell_facts();
@@ -165,6 +177,7 @@ impl<H: Host> Reconcile<H> {
             term,
             generation,
             items,
+            leaving: _,
         } = desired;
         let span = tracing::info_span!("pass", term, generation, resources = items.len());
         let changed = |key: &Key, hash| !before.contains(&(key.clone(), hash));
@@ -174,7 +187,9 @@ impl<H: Host> Reconcile<H> {
             telemetry::set_parent(&span, &item.traceparent);
         }
         let began = Instant::now();
+        self.doing.step("beginning a pass");
         let pass = self.host.pass(desired).instrument(span).await;
+        self.doing.nothing();
         self.metrics.passed(began.elapsed(), pass.clean);
         pass
     }
@@ -182,7 +197,9 @@ impl<H: Host> Reconcile<H> {
     async fn count(&mut self) {
         let held = self.held.borrow().clone();
         if held.is_known() {
+            self.doing.step("reading counters");
             let counted = self.host.counters(&held.desired()).await;
+            self.doing.nothing();
             let known = |o: &Observation| !held.is_waiting(&o.key);
             self.board.refresh(counted.into_iter().filter(known).collect());
         }

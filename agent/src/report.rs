@@ -16,7 +16,12 @@ use trunkline_proto::{
     wire,
 };
 
-use crate::{inbox::Position, node::Repair, orphans::Orphan};
+use crate::{
+    inbox::Position,
+    metrics::NodeMetrics,
+    node::Repair,
+    orphans::{Orphan, Thing},
+};
 
 /// How often counters alone may be told.
 pub const COUNTERS_EVERY: Duration = Duration::from_secs(10);
@@ -34,6 +39,7 @@ const NAMED: usize = 5000;
 pub struct Board {
     state: Mutex<State>,
     changed: Notify,
+    metrics: NodeMetrics,
 }
 
 /// When there is something to tell.
@@ -64,14 +70,42 @@ struct State {
     looked_due: bool,
     /// What the controller gave since the host was last looked at for it, and with which desired state.
     given: BTreeMap<Key, Position>,
-    repairs: VecDeque<wire::Repair>,
+    /// Those that the controller has not said that it has taken, oldest first.
+    repairs: VecDeque<Untaken>,
+    /// Number of the last report that had some.
+    receipt: u64,
     orphans: Vec<Orphan>,
     orphans_due: bool,
+    /// The desired state that is held, and what was removed from it and waits for an operator's word.
+    position: Position,
+    waiting: wire::HeldRemovals,
+    /// Leftovers that wait for one.
+    strays: BTreeSet<Thing>,
+    /// Both, as the controller is told of them.
     held: wire::HeldRemovals,
     held_due: bool,
+    /// What of the leftovers this session was told, and what of it an operator has let go.
+    strays_told: BTreeSet<Thing>,
+    let_go: BTreeSet<Thing>,
+}
+
+/// A repair that the controller may not have heard of.
+#[derive(Debug)]
+struct Untaken {
+    repair: wire::Repair,
+    /// The report that told this session of it; 0: none yet.
+    told: u64,
 }
 
 impl Board {
+    /// One that counts what it shows.
+    pub(crate) fn counting(metrics: NodeMetrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     /// What a pass saw of everything there is. `position` is that of the desired state that it went by; `clean` says that nothing
     /// undesired was left.
     pub fn publish(&self, observations: Vec<Observation>, position: Position, clean: bool) {
@@ -94,6 +128,7 @@ impl Board {
             state.looked_due = true;
         }
         state.looked = true;
+        self.metrics.observed(state.seen.values());
         drop(state);
         self.changed.notify_one();
     }
@@ -106,7 +141,7 @@ impl Board {
 
     /// Counters that were read again; of resources that are known only.
     pub fn refresh(&self, observations: Vec<Observation>) {
-        let mut state = self.lock();
+        let (mut state, mut moved) = (self.lock(), false);
         for observation in observations {
             // A version that was refused is not overwritten by what stays realised of the one before.
             if state
@@ -114,9 +149,24 @@ impl Board {
                 .get(&observation.key)
                 .is_some_and(|seen| seen.hash == observation.hash)
             {
-                state.put(observation);
+                moved |= state.put(observation);
             }
         }
+        if moved {
+            self.metrics.observed(state.seen.values());
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.
+    pub fn unknown(&self, observations: Vec<Observation>) {
+        let mut state = self.lock();
+        for observation in observations {
+            state.put(observation);
+        }
+        state.looked = true;
+        self.metrics.observed(state.seen.values());
         drop(state);
         self.changed.notify_one();
     }
@@ -124,37 +174,100 @@ impl Board {
     /// What was changed behind our back and is right again. Answers how many older ones nobody will hear of.
     pub fn repaired(&self, repairs: Vec<Repair>, at: SystemTime) -> usize {
         let mut state = self.lock();
-        state.repairs.extend(repairs.into_iter().map(|repair| wire::Repair {
-            key: Some((&repair.key).into()),
-            what: crate::cut(repair.what, Observation::MAX_REASON),
-            at: Some(at.into()),
+        state.repairs.extend(repairs.into_iter().map(|repair| Untaken {
+            repair: wire::Repair {
+                key: Some((&repair.key).into()),
+                what: crate::cut(repair.what, Observation::MAX_REASON),
+                at: Some(at.into()),
+            },
+            told: 0,
         }));
-        let lost = state.repairs.len().saturating_sub(REPAIRS);
-        drop(state.repairs.drain(..lost));
+        let over = state.repairs.len().saturating_sub(REPAIRS);
+        // What was told and has no receipt yet is heard of all the same, unless the session breaks just then.
+        let lost = state.repairs.drain(..over).filter(|repair| repair.told == 0).count();
         drop(state);
         self.changed.notify_one();
         lost
     }
 
-    /// Leftovers that are there now.
-    pub fn orphans(&self, mut orphans: Vec<Orphan>) {
-        orphans.truncate(NAMED);
+    /// The controller has taken the reports up to this one.
+    pub fn received(&self, receipt: u64) {
         let mut state = self.lock();
-        if state.orphans != orphans {
-            (state.orphans, state.orphans_due) = (orphans, true);
-            drop(state);
-            self.changed.notify_one();
+        let taken = |repair: &Untaken| repair.told != 0 && repair.told <= receipt;
+        while state.repairs.front().is_some_and(taken) {
+            state.repairs.pop_front();
         }
     }
 
-    /// Removals that wait for an operator's word now.
-    pub fn held_removals(&self, held: wire::HeldRemovals) {
+    /// Leftovers that are there now. Answers how many removals wait for an operator's word, theirs and others.
+    pub fn orphans(&self, mut orphans: Vec<Orphan>) -> usize {
+        let held = orphans.iter().filter(|orphan| orphan.held);
+        let strays = held.map(|orphan| orphan.thing.clone()).collect();
+        orphans.truncate(NAMED);
         let mut state = self.lock();
+        state.strays = strays;
+        if state.orphans != orphans {
+            (state.orphans, state.orphans_due) = (orphans, true);
+        }
+        self.hold(state)
+    }
+
+    /// What the inbox holds back now, at its position. Answers how many removals there are, leftovers' included.
+    pub fn held_removals(&self, position: Position, waiting: wire::HeldRemovals) -> usize {
+        let mut state = self.lock();
+        (state.position, state.waiting) = (position, waiting);
+        self.hold(state)
+    }
+
+    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go.
+    pub fn confirm(&self, position: Position) -> usize {
+        let mut state = self.lock();
+        if position != state.position {
+            return 0;
+        }
+        state.let_go = std::mem::take(&mut state.strays_told);
+        state.let_go.len()
+    }
+
+    /// Leftovers that an operator has let go, once.
+    pub fn let_go(&self) -> BTreeSet<Thing> {
+        std::mem::take(&mut self.lock().let_go)
+    }
+
+    fn hold(&self, mut state: MutexGuard<'_, State>) -> usize {
+        let strays: BTreeSet<Key> = state.strays.iter().filter_map(Thing::resource).collect();
+        let total = u32::try_from(strays.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(state.waiting.total);
+        let keys = state.waiting.keys.iter().cloned().chain(strays.iter().map(Into::into));
+        let keys: Vec<_> = keys.take(NAMED).collect();
+        // Nothing waits nowhere in particular, so that an empty list is told once.
+        let Position { term, generation } = if keys.is_empty() {
+            Position::default()
+        } else {
+            state.position
+        };
+        let held = wire::HeldRemovals {
+            term,
+            generation,
+            keys,
+            total,
+            reservations: state.waiting.reservations,
+        };
         if state.held != held {
             (state.held, state.held_due) = (held, true);
-            drop(state);
+        }
+        let due = state.orphans_due || state.held_due;
+        drop(state);
+        if due {
             self.changed.notify_one();
         }
+        usize::try_from(total).unwrap_or(usize::MAX)
+    }
+
+    /// What was looked for when nothing undesired was left last.
+    pub(crate) fn clean(&self) -> Position {
+        self.lock().clean
     }
 
     /// Nothing is desired and nothing was looked at: a full report may be empty.
@@ -174,6 +287,9 @@ impl Board {
         // A new session knows of none.
         state.orphans_due = !state.orphans.is_empty();
         state.held_due = !state.held.keys.is_empty();
+        state.strays_told.clear();
+        // What was on its way when the last one ended may be lost.
+        state.repairs.iter_mut().for_each(|repair| repair.told = 0);
     }
 
     /// When there is something to tell.
@@ -246,7 +362,7 @@ impl State {
             || self.looked_due
             || self.orphans_due
             || self.held_due
-            || !self.repairs.is_empty()
+            || self.repairs.back().is_some_and(|repair| repair.told == 0)
             || !self.urgent.is_empty()
     }
 
@@ -258,25 +374,36 @@ impl State {
 
     /// What is not about the state of a resource.
     fn tell_rest(&mut self, report: &mut wire::Report) {
-        let repairs = self.repairs.len().min(BATCH);
-        report.repairs = self.repairs.drain(..repairs).collect();
+        let untold = self.repairs.iter_mut().filter(|repair| repair.told == 0);
+        for repair in untold.take(BATCH) {
+            if report.repairs.is_empty() {
+                self.receipt += 1;
+                report.receipt = self.receipt;
+            }
+            repair.told = self.receipt;
+            report.repairs.push(repair.repair.clone());
+        }
         if std::mem::take(&mut self.orphans_due) {
             let orphans = self.orphans.iter().map(Into::into).collect();
             report.orphans = Some(wire::Orphans { orphans });
         }
         if std::mem::take(&mut self.held_due) {
             report.held_removals = Some(self.held.clone());
+            self.strays_told.clone_from(&self.strays);
         }
     }
 
-    fn put(&mut self, observation: Observation) {
+    /// True when its state is another than before.
+    fn put(&mut self, observation: Observation) -> bool {
         let key = observation.key.clone();
+        let moved = self.seen.get(&key).is_none_or(|old| old.state != observation.state);
         match self.seen.get(&key) {
-            Some(old) if *old == observation => return,
+            Some(old) if *old == observation => return false,
             Some(old) if without_counters(old) == without_counters(&observation) => self.counters.insert(key.clone()),
             _ => self.urgent.insert(key.clone()),
         };
         self.seen.insert(key, observation);
+        moved
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     inbox::{Held, Judge, Store},
     metrics::NodeMetrics,
     node::{Host, NodeError, Program, Validate, Wake, load},
-    reconcile::Reconcile,
+    reconcile::{Doing, Reconcile},
     report::Board,
     session::Session,
 };
@@ -73,10 +73,10 @@ impl<H: Host> Node<H> {
         let store = Store::new(&config.node.state_dir).in_place();
         let (held_sender, held) = watch::channel(Arc::new(load(&store, &judge)?));
         let (facts_sender, facts) = watch::channel(host.facts());
-        let board = Arc::new(Board::default());
         let tasks = TaskTracker::new();
         let wake = Wake::new(tasks.clone(), cancel.clone());
         let metrics = NodeMetrics::default();
+        let board = Arc::new(Board::counting(metrics.clone()));
         let session = Session {
             config: Arc::new(config),
             program,
@@ -98,6 +98,7 @@ impl<H: Host> Node<H> {
             facts: facts_sender,
             tried: watch::channel(false).0,
             metrics,
+            doing: Doing::default(),
             cancel,
         };
         tasks.spawn(reconcile.run());

@@ -93,6 +93,7 @@ async fn it_says_ready_serves_metrics_and_ends_on_sigterm() {
         .arg("--config")
         .arg(&path)
         .env("NOTIFY_SOCKET", &notify)
+        .env("WATCHDOG_USEC", "30000000")
         .stderr(std::fs::File::create(&log).unwrap())
         .stdin(Stdio::null())
         .spawn();
@@ -132,6 +133,9 @@ async fn it_says_ready_serves_metrics_and_ends_on_sigterm() {
     assert!(expiry.unwrap().parse::<i64>().unwrap() > 1_700_000_000);
     assert!(!metrics.contains(&Kind::Other(77).to_string()), "labels are bounded");
     promtool(&metrics);
+
+    let length = tokio::task::block_in_place(|| socket.recv(&mut text)).expect("no word that it is alive");
+    assert_eq!(&text[..length], b"WATCHDOG=1\n");
 
     assert_eq!(tokio::task::block_in_place(|| agent.end()), 0);
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use support::*;
 use trunkline_agent::node::NodeError;
-use trunkline_proto::{resource::State, wire::node_message::Message as FromNode};
+use trunkline_proto::{
+    resource::State,
+    wire::{Receipt, controller_message::Message as ToNode, node_message::Message as FromNode},
+};
 
 struct Stand {
     pki: Pki,
@@ -406,5 +409,41 @@ async fn a_controller_that_says_nothing_of_a_welcome_is_not_obeyed() {
     session.update(update(0, 5, &[], &[port(1000, 110)])).await;
     assert!(session.ends_without_ack().await);
     assert!(stand.world.names().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_repair_is_told_to_one_session_after_another_until_the_controller_says_that_it_has_it() {
+    let mut stand = Stand::new().await;
+    let all = [port(1000, 110)];
+    let (node, mut session) = stand.holding(&all).await;
+    session
+        .reports_until(|s| s.is_ready(&all[0]) && s.clean_generation == 5)
+        .await;
+    stand.world.0.lock().unwrap().changed = Some("tap_1000_eth1".to_owned());
+    // A pass for something else finds it.
+    let more = [all[0].clone(), port(1001, 110)];
+    session.update(update(5, 6, &all, &more)).await;
+    let told = |s: &Seen| s.is_repaired("port tap_1000_eth1", "it was changed");
+    let first = session.reports_until(told).await;
+    drop(session);
+
+    let mut session = stand.controller.session().await;
+    session.hello().await;
+    session.welcome().await;
+    let again = session.reports_until(told).await;
+    assert_eq!((again.repairs, again.repaired_at), (first.repairs, first.repaired_at));
+    let receipt = ToNode::Receipt(Receipt { number: again.receipt });
+    session.send(receipt).await;
+    // What is answered after it was heard after it.
+    session.ask_inventory().await;
+    while !matches!(session.next().await, FromNode::Inventory(_)) {}
+    drop(session);
+
+    let mut session = stand.controller.session().await;
+    session.hello().await;
+    session.welcome().await;
+    let seen = session.reports_until(|s| s.complete).await;
+    assert!(seen.repairs.is_empty(), "{seen:?}");
     node.stop().await;
 }

@@ -5,7 +5,7 @@ mod judge;
 mod pass;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::SwitchSection;
 use trunkline_agent::directories::Directories;
-use trunkline_agent::node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
-use trunkline_agent::orphans::{Orphan, Orphans};
+use trunkline_agent::node::{BoxError, Desired, Doing, Host, HostFacts, NodeContext, Pass, Program, Validate, Wake};
+use trunkline_agent::orphans::{Orphan, Orphans, Thing};
 use trunkline_agent::probe::Prober;
 use trunkline_agent::report::Board;
 use trunkline_agent::switch::FailMode;
@@ -53,6 +53,7 @@ pub struct NetworkNode {
     servers: dhcp::Servers,
     nats: Nats,
     prober: Prober,
+    doing: Doing,
     watch: Watch,
     counts: Counts,
     alive: Option<Instant>,
@@ -80,6 +81,8 @@ pub struct Parts {
     pub ovs: ovsdb::Client,
     /// The kernel.
     pub netlink: netlink::Handle,
+    /// What a pass is at.
+    pub doing: Doing,
     /// What was seen, for the prober.
     pub board: Arc<Board>,
     /// To add to.
@@ -118,6 +121,7 @@ impl NetworkNode {
             dhcp,
             ovs: cx.ovs.clone(),
             netlink: cx.netlink.clone(),
+            doing: cx.doing.clone(),
             board: Arc::clone(&cx.board),
             metrics: Arc::clone(&cx.metrics),
             wake: cx.wake.clone(),
@@ -139,6 +143,7 @@ impl NetworkNode {
             dhcp,
             ovs,
             netlink,
+            doing,
             board,
             metrics,
             wake,
@@ -166,6 +171,7 @@ impl NetworkNode {
             servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
             nats: Nats::new(state_dir.join("nat"), nat, boot)?,
             prober: Prober::start(&node, board, &metrics, cancel.clone(), &tasks),
+            doing,
             watch: Watch::start(wake, cancel, &tasks),
             counts: Counts::new(&metrics),
             ovs,
@@ -245,6 +251,10 @@ impl Host for NetworkNode {
                 }
             }
         }
+    }
+
+    fn let_go(&mut self, leftovers: BTreeSet<Thing>) {
+        self.orphans.let_go(leftovers);
     }
 
     async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {

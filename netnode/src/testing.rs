@@ -93,5 +93,6 @@ pub(crate) fn desired(specs: impl IntoIterator<Item = Spec>) -> Desired {
         term: 1,
         generation: 1,
         items: items.collect(),
+        ..Desired::default()
     }
 }

@@ -24,6 +24,14 @@ const LEAST: usize = 10;
 /// Most removals that wait and are named; how many there are is told beside them.
 const NAMED: usize = 5000;
 
+/// Most resources that are remembered as leaving.
+const LEAVING: usize = 10_000;
+
+/// Whether so many of all are too many to remove without an operator's word.
+pub(crate) fn is_too_much(gone: usize, all: usize) -> bool {
+    gone >= LEAST && gone * 100 > all * MOST_PERCENT
+}
+
 /// Everything that this node was told, refused versions included.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
@@ -37,6 +45,9 @@ pub struct Held {
     waiting: BTreeMap<Key, Arc<Entry>>,
     /// Reservations that were taken out of DHCP servers, and that stay until an operator confirms it.
     reserved: Reserved,
+    /// Removed by the controller, and not read back as gone yet. Durable, so that whoever starts anew knows them from what nobody
+    /// ever told it of.
+    leaving: BTreeSet<Key>,
 }
 
 /// One resource as it is held.
@@ -189,6 +200,27 @@ impl Held {
         }
     }
 
+    /// Resources that were removed and may still be there.
+    pub fn leaving(&self) -> impl ExactSizeIterator<Item = &Key> {
+        self.leaving.iter()
+    }
+
+    /// With these, too.
+    #[must_use]
+    pub(super) fn and_leaving(mut self, keys: impl IntoIterator<Item = Key>) -> Self {
+        self.leaving.extend(keys);
+        self
+    }
+
+    /// Everything that was to go is gone.
+    #[must_use]
+    pub(crate) fn settled(&self) -> Self {
+        Self {
+            leaving: BTreeSet::new(),
+            ..self.clone()
+        }
+    }
+
     /// True for a resource whose removal waits for an operator's word: the controller no longer knows it.
     pub fn is_waiting(&self, key: &Key) -> bool {
         self.waiting.contains_key(key)
@@ -227,10 +259,12 @@ impl Held {
 
     /// An operator has confirmed the removals that wait at just this position; `None` when there is nothing to confirm there.
     pub fn confirmed(&self, position: Position) -> Option<Self> {
-        (position == self.position && self.held_back() > 0).then(|| Self {
-            waiting: BTreeMap::new(),
-            reserved: Reserved::default(),
-            ..self.clone()
+        (position == self.position && self.held_back() > 0).then(|| {
+            let mut next = self.clone();
+            let confirmed = std::mem::take(&mut next.waiting);
+            next.leave(confirmed.into_keys());
+            next.reserved = Reserved::default();
+            next
         })
     }
 
@@ -280,6 +314,7 @@ impl Held {
             if !wait && (intended || !gone.as_ref().is_some_and(served)) {
                 next.waiting.remove(&key);
                 next.reserved.forget(&key);
+                next.leave([key]);
             } else if let Some(entry) = gone {
                 next.waiting.insert(key, entry);
             }
@@ -291,6 +326,7 @@ impl Held {
                 .or_else(|| next.waiting.get(&envelope.key));
             let before = before.and_then(|e| e.owned());
             next.waiting.remove(&envelope.key);
+            next.leaving.remove(&envelope.key);
             let reservations = match before.as_ref().map(|(_, spec)| &**spec) {
                 Some(Spec::Dhcp(dhcp)) if !intended => dhcp.reservations.clone(),
                 _ => Vec::new(),
@@ -314,7 +350,13 @@ impl Held {
         let named: BTreeSet<&Key> = removals.iter().filter(|key| self.entries.contains_key(key)).collect();
         let gone = named.len() + self.waiting.len();
         let realised = self.entries.len() + self.waiting.len();
-        !named.is_empty() && gone >= LEAST && gone * 100 > realised * MOST_PERCENT
+        !named.is_empty() && is_too_much(gone, realised)
+    }
+
+    /// Where more leave than are remembered, the rest are strange to whoever starts anew meanwhile, who then asks an operator.
+    fn leave(&mut self, keys: impl IntoIterator<Item = Key>) {
+        let room = LEAVING.saturating_sub(self.leaving.len());
+        self.leaving.extend(keys.into_iter().take(room));
     }
 
     fn put(&mut self, entry: Entry) {
@@ -348,6 +390,7 @@ impl Held {
             term: self.position.term,
             generation: self.position.generation,
             items,
+            leaving: self.leaving.clone(),
         }
     }
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use trunkline_proto::{Digest, Invalid};
 
 pub use change::{Change, Collector};
+pub(crate) use held::is_too_much;
 pub use held::{Entry, Held, Refused, Stored, Verdict};
 pub use reserved::Reserved;
 pub use store::{Loaded, Store};

@@ -2,7 +2,8 @@
 //!
 //! Durable here, and why: cluster id, term, generation and every envelope as it came, so that the node can realise its state after a
 //! reboot with the controller away and both sides' digests agree at once; of a refused version also the one that stays realised; and
-//! what stays realised because its removal waits for an operator's word, reservations of DHCP servers among it.
+//! what stays realised because its removal waits for an operator's word, reservations of DHCP servers among it; and what was removed
+//! and may still be there, so that a node that dies half way does not take it for something nobody ever told it of.
 //!
 //! Layout: a line naming the format, 32 bytes of SHA-256 over the rest, then one protobuf message. A file that was cut or altered
 //! at any byte is therefore noticed; it is set aside, never guessed at.
@@ -17,7 +18,7 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 use trunkline_proto::{
     Invalid,
-    resource::{Envelope, Reservation},
+    resource::{Envelope, Key, Reservation},
     wire,
 };
 
@@ -68,6 +69,9 @@ struct File {
     /// Taken out of DHCP servers, waiting for an operator's word.
     #[prost(message, repeated, tag = "6")]
     reserved: Vec<FileReserved>,
+    /// Removed by the controller, perhaps still there.
+    #[prost(message, repeated, tag = "7")]
+    leaving: Vec<wire::ResourceKey>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -176,6 +180,7 @@ pub(super) fn encode(held: &Held) -> Vec<u8> {
                 reservations: reservations.map(Into::into).collect(),
             })
             .collect(),
+        leaving: held.leaving().map(Into::into).collect(),
     };
     let body = file.encode_to_vec();
     let mut bytes = MAGIC.to_vec();
@@ -200,6 +205,7 @@ pub(super) fn decode(bytes: &[u8], judge: &Judge) -> Result<Held, String> {
         entries,
         waiting,
         reserved,
+        leaving,
     } = File::decode(body).map_err(|e| e.to_string())?;
     let mut stored = Vec::with_capacity(entries.len() + waiting.len());
     let entries = entries.into_iter().map(|entry| (entry, false));
@@ -212,8 +218,11 @@ pub(super) fn decode(bytes: &[u8], judge: &Judge) -> Result<Held, String> {
             waiting,
         });
     }
+    let leaving: Result<Vec<Key>, _> = leaving.into_iter().map(Key::try_from).collect();
+    let leaving = leaving.map_err(|e| e.to_string())?;
     let position = Position { term, generation };
-    Ok(Held::restore(cluster_id, position, stored, kept(reserved)?, judge))
+    let kept = kept(reserved)?;
+    Ok(Held::restore(cluster_id, position, stored, kept, judge).and_leaving(leaving))
 }
 
 fn kept(stored: Vec<FileReserved>) -> Result<Reserved, String> {

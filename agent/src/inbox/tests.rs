@@ -479,6 +479,38 @@ fn what_waits_survives_a_restart_and_is_judged_again() {
     assert_eq!((loaded.waiting().len(), loaded.desired().items.len()), (29, 0));
 }
 
+fn leaving(held: &Held) -> Vec<String> {
+    held.leaving().map(|key| key.name.to_string()).collect()
+}
+
+#[test]
+fn what_was_removed_is_remembered_over_a_restart_until_it_is_gone() {
+    let all = ports(1000..1003);
+    let before = held(&all);
+    assert!(leaving(&before).is_empty());
+    let fewer = before.take(change(&before, at(1, 6), &all[..1]), &judge()).unwrap();
+    assert_eq!(leaving(&fewer), ["tap_1001_eth1", "tap_1002_eth1"]);
+    assert_eq!(fewer.digest(), digest(&all[..1]), "it counts for nothing else");
+    let restarted = store::decode(&store::encode(&fewer), &judge()).unwrap();
+    assert_eq!(restarted.leaving().count(), 2);
+    assert_eq!(restarted.desired().leaving.len(), 2);
+    // One of them is wanted again, and then the rest is gone.
+    let again = restarted
+        .take(change(&restarted, at(1, 7), &all[..2]), &judge())
+        .unwrap();
+    assert_eq!(leaving(&again), ["tap_1002_eth1"]);
+    assert!(leaving(&again.settled()).is_empty());
+}
+
+#[test]
+fn what_waited_leaves_once_an_operator_says_so() {
+    let before = held(&ports(1000..1020));
+    let waits = before.take(unasked(&before, at(1, 6), &[]), &judge()).unwrap();
+    assert_eq!((waits.waiting().len(), leaving(&waits).len()), (20, 0));
+    let confirmed = waits.confirmed(at(1, 6)).unwrap();
+    assert_eq!((confirmed.waiting().len(), leaving(&confirmed).len()), (0, 20));
+}
+
 proptest! {
     /// Whatever comes, both sides agree on what is held, nothing is lost that was not to go, and a confirmation ends it.
     #[test]

@@ -13,7 +13,12 @@
 mod run;
 mod wake;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_certs::Role;
@@ -28,7 +33,14 @@ pub(crate) use run::load;
 pub use run::{NodeError, run, serve};
 pub use wake::Wake;
 
-use crate::{config::NodeConfig, netlink, orphans::Orphan, ovsdb, report::Board};
+pub use crate::reconcile::Doing;
+use crate::{
+    config::NodeConfig,
+    netlink,
+    orphans::{Orphan, Thing},
+    ovsdb,
+    report::Board,
+};
 
 /// An error of any kind, for a host that cannot be built.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +61,11 @@ pub trait Host: Send + 'static {
     fn counters(&mut self, desired: &Desired) -> impl Future<Output = Vec<Observation>> + Send {
         let _ = desired;
         async { Vec::new() }
+    }
+
+    /// An operator has said that these leftovers, which were held back, are to go.
+    fn let_go(&mut self, leftovers: BTreeSet<Thing>) {
+        let _ = leftovers;
     }
 }
 
@@ -72,6 +89,8 @@ pub struct Desired {
     pub generation: u64,
     /// The resources.
     pub items: BTreeMap<Key, Item>,
+    /// What was removed and may still be there, of another life of this program, too.
+    pub leaving: BTreeSet<Key>,
 }
 
 /// One resource that is to be true.
@@ -187,6 +206,8 @@ pub struct NodeContext {
     pub netlink: netlink::Handle,
     /// Wakes the reconcile loop.
     pub wake: Wake,
+    /// What a pass is at: said by the host, step by step.
+    pub doing: Doing,
     /// What was seen, for whoever sees something between two passes.
     pub board: Arc<Board>,
     /// The metrics of this program, to add to.

@@ -18,7 +18,7 @@ use crate::{
     instance::{Instance, InstanceError},
     metrics::NodeMetrics,
     netlink, ovsdb,
-    reconcile::Reconcile,
+    reconcile::{Doing, Reconcile, Watchdog},
     report::Board,
     session::{self, Session},
 };
@@ -136,7 +136,7 @@ pub async fn serve<H: Host>(
     }
 
     let config = Arc::new(config);
-    let board = Arc::new(Board::default());
+    let board = Arc::new(Board::counting(node_metrics.clone()));
     let cx = context(config.clone(), board.clone(), metrics, &cancel, &tasks).await?;
     let host = build(&cx).map_err(NodeError::Host)?;
     tasks.spawn(watch_certificate(cx.clone()));
@@ -157,6 +157,14 @@ pub async fn serve<H: Host>(
         cancel: cancel.clone(),
         dial: session::dial,
     };
+    let watchdog = Watchdog {
+        doing: cx.doing.clone(),
+        held: held.clone(),
+        board: board.clone(),
+        metrics: node_metrics.clone(),
+        cancel: cancel.clone(),
+    };
+    tasks.spawn(watchdog.run());
     let reconcile = Reconcile {
         host,
         held,
@@ -165,6 +173,7 @@ pub async fn serve<H: Host>(
         facts: facts_sender,
         tried,
         metrics: node_metrics,
+        doing: cx.doing.clone(),
         cancel: cancel.clone(),
     };
     let mut reconcile = tasks.spawn(reconcile.run());
@@ -253,6 +262,7 @@ async fn context(
         ovs,
         netlink,
         wake,
+        doing: Doing::default(),
         board,
         metrics,
         cancel: cancel.clone(),

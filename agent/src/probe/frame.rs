@@ -9,12 +9,15 @@
 
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
-use trunkline_proto::{Mac, Name, VlanId, resource::ProbeKey};
+use trunkline_proto::{
+    Mac, Name, VlanId,
+    resource::{Probe, ProbeKey},
+};
 
 /// EtherType for local experiments (IEEE 802, clause 9.2.4), as the flows know it.
 pub const ETHERTYPE: u16 = 0x88b5;
 /// Payload of the smallest frame: header and signature.
-pub const SMALL: u16 = 116;
+pub const SMALL: u16 = Probe::SMALL;
 /// Bytes before the payload of a frame that has no tag any more.
 pub const ETHERNET: usize = 14;
 

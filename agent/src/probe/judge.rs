@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trunkline_proto::{
     Name, VlanId,
-    resource::{Facts, State},
+    resource::{Facts, Probe, State},
     wire,
 };
 
@@ -78,7 +78,7 @@ impl Case<'_> {
             if now.saturating_sub(path.since) <= patience(period) {
                 waiting.push(path.peer.to_string());
             } else {
-                wrong.push(self.words(path.peer, passing));
+                wrong.push(self.words(&path, passing, now));
             }
         }
         let (state, reason) = if !wrong.is_empty() {
@@ -103,12 +103,14 @@ impl Case<'_> {
         }
     }
 
-    fn words(&self, peer: &Name, passing: Passing) -> String {
-        let Self { me, vlan, mtu, .. } = self;
+    fn words(&self, path: &Path<'_>, passing: Passing, now: Duration) -> String {
+        let (Self { me, vlan, mtu, .. }, peer) = (self, path.peer);
         match passing {
             Passing::Full => String::new(),
             Passing::UpTo(size) => {
-                format!("vlan {vlan} does not pass {peer} -> {me} at {mtu} bytes (passes at {size})")
+                let heard = path.inbound.theirs(now).map_or(0, |echo| echo.largest.into());
+                let passes = Probe::passes_at(size.into(), heard);
+                format!("vlan {vlan} does not pass {peer} -> {me} at {mtu} bytes ({passes})")
             }
             Passing::Nothing => format!("vlan {vlan} does not pass {peer} -> {me}"),
         }

@@ -32,14 +32,14 @@ mod tests;
 pub mod voice;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_proto::{
-    Name,
+    Name, VlanId,
     daemon::Metrics,
     resource::{Facts, Probe, State},
 };
@@ -49,9 +49,9 @@ pub use port::PORT;
 use self::{counts::Counts, engine::Engine, task::Shared};
 use crate::{
     netlink,
-    node::{Desired, Item},
+    node::{Desired, Item, Repair},
     report::Board,
-    switch::{Observed, SwitchPort, SwitchState},
+    switch::{Drift, Observed, Plan, SwitchPort, SwitchState},
 };
 
 /// A node's probing, as its passes see it. The task goes on between them.
@@ -82,6 +82,24 @@ impl Prober {
     #[must_use]
     pub fn port(&self, desired: &Desired) -> Option<SwitchPort> {
         port::port(&self.me, desired)
+    }
+
+    /// What the first look of a pass found other than the last pass has left it. One port for all VLANs, told of by the first.
+    #[must_use]
+    pub fn repairs(
+        &self,
+        desired: &Desired,
+        state: &SwitchState,
+        observed: &Observed,
+        plan: Option<&Plan>,
+    ) -> Vec<Repair> {
+        // Another port than before is wanted: what differs was asked for.
+        let same = wanted(state).is_some_and(|wanted| self.shared.lock().settled.as_ref() == Some(&wanted));
+        let (Some((key, _, _)), Some(plan), true) = (desired.probes().next(), plan, same) else {
+            return Vec::new();
+        };
+        let words = port::amiss(&Drift::new(state, observed, plan), observed, &state.mark);
+        Repair::all(key, words).collect()
     }
 
     /// Before anything else of a pass: removes a device that was left behind. True when there was one.
@@ -123,6 +141,7 @@ impl Prober {
                     probing.engine.open(now);
                 }
                 probing.device = device;
+                probing.settled = device.and(wanted(state));
             }
             Err((state, reason)) => {
                 probing.engine.block(state, reason);
@@ -164,6 +183,12 @@ impl Prober {
             troubles.insert(PORT.to_owned(), reason);
         }
     }
+}
+
+/// The port that is wanted, and what the uplink is to carry.
+fn wanted(state: &SwitchState) -> Option<(SwitchPort, BTreeSet<VlanId>)> {
+    let vlans = state.uplink.as_ref().map(|uplink| uplink.vlans.clone());
+    Some((state.ports.get(PORT)?.clone(), vlans.unwrap_or_default()))
 }
 
 /// A number that no other life of this program has: the nanosecond it began, with the process's own number against two of one moment.

@@ -5,7 +5,7 @@ use trunkline_proto::{Mac, Name};
 use crate::{
     netlink::{self, LinkChange},
     node::Desired,
-    switch::{Access, Labels, Mark, Observed, PortKind, SwitchPort, SwitchState, port_problem},
+    switch::{Access, Drift, Labels, Mark, Observed, PortKind, SwitchPort, SwitchState, port_problem},
 };
 
 /// Name of port and device.
@@ -51,6 +51,28 @@ pub fn taken(observed: &Observed, mark: &Mark) -> Option<String> {
 pub fn leftover(observed: &Observed) -> Option<u32> {
     let link = &observed.devices.get(PORT)?.link;
     (link.alias.as_deref() == Some(ALIAS) && observed.port(PORT).is_none()).then_some(link.index)
+}
+
+/// True when the switch says that it has made the device, and there is none: it does not make another for the same port.
+#[must_use]
+pub fn lost(observed: &Observed, mark: &Mark) -> bool {
+    let row = observed.port(PORT).filter(|row| row.is_ours(mark));
+    let made = row.is_some_and(|row| row.ofport().is_some_and(|number| number > 0));
+    made && !observed.behind && !observed.devices.contains_key(PORT)
+}
+
+/// What is not as it should be with a port that was made before, in words.
+#[must_use]
+pub fn amiss(switch: &Drift<'_>, observed: &Observed, mark: &Mark) -> Vec<String> {
+    let mut words = switch.port(PORT);
+    if !switch.is_gone(PORT) {
+        if lost(observed, mark) {
+            words.push("its device was gone".to_owned());
+        } else if observed.devices.get(PORT).is_some_and(|device| !device.link.up) {
+            words.push("its device was down".to_owned());
+        }
+    }
+    words.into_iter().map(|what| format!("{PORT}: {what}")).collect()
 }
 
 /// Whether the port is as wanted and its device can be used: its index, or why not. Sets up, marked and shielded what is not.

@@ -1,6 +1,7 @@
 //! The task that owns the socket: sends what is due, hears what comes, and tells the board what changed.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -14,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use trunkline_proto::{VlanId, resource::State};
 
 use super::{counts::Counts, engine::Engine, inbound::Moment, port::PORT, socket::Socket};
-use crate::report::{Board, COUNTERS_EVERY};
+use crate::{
+    report::{Board, COUNTERS_EVERY},
+    switch::SwitchPort,
+};
 
 /// How often it is looked for what stopped coming.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -42,6 +46,8 @@ pub(super) struct Probing {
     pub(super) engine: Engine,
     /// Index of the device.
     pub(super) device: Option<u32>,
+    /// The port as the last pass has left it, and the VLANs that the uplink had then; none when it could not be used.
+    pub(super) settled: Option<(SwitchPort, BTreeSet<VlanId>)>,
     /// A pass has looked, and will publish what it saw.
     pub(super) looked: bool,
 }
@@ -52,6 +58,7 @@ impl Shared {
             state: Mutex::new(Probing {
                 engine,
                 device: None,
+                settled: None,
                 looked: false,
             }),
             set: Notify::new(),

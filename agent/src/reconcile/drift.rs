@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{
     Hash,
-    resource::{Key, Observation, Spec, State},
+    resource::{Key, Kind, Observation, Spec, State},
 };
 
 use crate::node::{Desired, Repair};
@@ -53,10 +53,10 @@ impl Drift {
             }
         }
         let mut news = Vec::new();
-        for Observation { key, hash, state, .. } in seen {
-            // Degraded: as right as this node can make it.
+        for observation in seen {
+            let Observation { key, hash, .. } = observation;
             let item = desired.items.get(key).filter(|item| item.hash == *hash);
-            let Some(item) = item.filter(|_| matches!(state, State::Ready | State::Degraded)) else {
+            let Some(item) = item.filter(|_| is_right(observation)) else {
                 continue;
             };
             if !self.right.contains_key(key) {
@@ -71,14 +71,21 @@ impl Drift {
         let blind = |o: &Observation| o.state == State::Unknown;
         if self.unsure && !seen.iter().any(blind) {
             self.unsure = false;
-            let good = seen
-                .iter()
-                .filter(|o| matches!(o.state, State::Ready | State::Degraded));
+            let good = seen.iter().filter(|o| is_right(o));
             let good: BTreeSet<&Key> = good.map(|o| &o.key).collect();
             self.right
                 .retain(|key, _| good.contains(key) || self.waiting.contains_key(key));
         }
         news
+    }
+}
+
+/// As right as this node can make it. That frames come is for the other end.
+fn is_right(observation: &Observation) -> bool {
+    match observation.state {
+        State::Ready | State::Degraded => true,
+        State::Pending => observation.key.kind == Kind::Probe,
+        State::Failed | State::Unknown => false,
     }
 }
 
@@ -166,7 +173,10 @@ mod tests {
         assert_eq!(pass(&mut drift, &waiting, &["no 120"], State::Ready), ["no 120"]);
         let confirmed = desired(110);
         assert!(pass(&mut drift, &confirmed, &["120 too many"], State::Ready).is_empty());
-        assert_eq!(pass(&mut drift, &confirmed, &["120 too many"], State::Ready), ["120 too many"]);
+        assert_eq!(
+            pass(&mut drift, &confirmed, &["120 too many"], State::Ready),
+            ["120 too many"]
+        );
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Stand {
             facts: watch::channel(HostFacts::default()).0,
             tried: watch::channel(false).0,
             metrics: NodeMetrics::default(),
+            doing: Doing::default(),
             cancel: cancel.clone(),
         };
         let task = tokio::spawn(reconcile.run());
@@ -119,7 +120,7 @@ impl Stand {
     }
 }
 
-fn held(generation: u64, vlan: u32, trace: &str) -> Held {
+pub(super) fn held(generation: u64, vlan: u32, trace: &str) -> Held {
     let vlans = [trunkline_proto::VlanId::try_from(vlan).unwrap()].into();
     let envelope = Envelope::seal(&Spec::Trunk(Trunk { vlans }), trace);
     let change = Change {

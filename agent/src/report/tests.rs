@@ -132,8 +132,52 @@ async fn repairs_are_told_once_and_the_newest_win() {
             .iter()
             .all(|part| part.repairs.len() <= BATCH && part.items.is_empty())
     );
+    assert_eq!(parts.iter().map(|part| part.receipt).collect::<Vec<_>>(), [1, 2, 3]);
+    board.received(3);
     board.begin();
     assert!(told(&board).repairs.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn repairs_without_a_receipt_are_told_again_to_the_next_session() {
+    let board = Board::default();
+    board.publish(vec![], AT, false);
+    board.begin();
+    told(&board);
+    let repair = |n: usize| Repair {
+        key: dhcp("a", Seen::Ready, 0).key,
+        what: n.to_string(),
+    };
+    let words = |report: &wire::Report| report.repairs.iter().map(|r| r.what.clone()).collect::<Vec<_>>();
+    board.repaired(vec![repair(1)], SystemTime::UNIX_EPOCH);
+    let first = told(&board);
+    board.repaired(vec![repair(2)], SystemTime::now());
+    let second = told(&board);
+    assert_eq!(
+        (words(&first), words(&second)),
+        (vec!["1".to_owned()], vec!["2".to_owned()])
+    );
+    assert!(quiet(&board), "once in a session");
+    board.received(first.receipt);
+    board.begin();
+    let again = told(&board);
+    assert_eq!(again.repairs, second.repairs, "the same to the moment");
+    assert!(again.receipt > second.receipt);
+    board.received(second.receipt);
+    board.begin();
+    assert_eq!(words(&told(&board)), ["2"], "a receipt of before says nothing of it");
+    // Those that were told count as heard of when there is no room.
+    assert_eq!(board.repaired((0..REPAIRS).map(repair).collect(), SystemTime::now()), 0);
+    assert_eq!(board.repaired(vec![repair(0)], SystemTime::now()), 1);
+}
+
+/// What an inbox holds back.
+fn waits(keys: &[&Key]) -> wire::HeldRemovals {
+    wire::HeldRemovals {
+        keys: keys.iter().map(|key| (*key).into()).collect(),
+        total: u32::try_from(keys.len()).unwrap(),
+        ..wire::HeldRemovals::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,17 +190,12 @@ async fn orphans_and_held_removals_are_told_when_they_change_and_to_each_new_ses
     let orphan = Orphan {
         thing: crate::orphans::Thing::new("tap", "tap_1_eth1"),
         since: SystemTime::UNIX_EPOCH,
+        held: false,
     };
     let key = dhcp("a", Seen::Ready, 0).key;
     for _ in 0..2 {
         board.orphans(vec![orphan.clone()]);
-        board.held_removals(wire::HeldRemovals {
-            term: 1,
-            generation: 1,
-            keys: vec![(&key).into()],
-            total: 1,
-            reservations: 0,
-        });
+        board.held_removals(AT, waits(&[&key]));
     }
     for _ in 0..2 {
         let report = told(&board);
@@ -168,12 +207,50 @@ async fn orphans_and_held_removals_are_told_when_they_change_and_to_each_new_ses
     }
     told(&board);
     board.orphans(vec![]);
-    board.held_removals(wire::HeldRemovals::default());
+    board.held_removals(AT, waits(&[]));
     let report = told(&board);
     assert!(report.orphans.unwrap().orphans.is_empty() && report.held_removals.unwrap().keys.is_empty());
     board.begin();
     let report = told(&board);
     assert!(report.orphans.is_none() && report.held_removals.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn leftovers_that_wait_for_a_word_are_told_as_removals_and_let_go_by_one_for_what_was_told() {
+    let board = Board::default();
+    board.publish(vec![], AT, false);
+    board.begin();
+    told(&board);
+    let orphans = |names: &[&str]| {
+        let orphan = |name: &&str| Orphan {
+            thing: Thing::new("tap", *name),
+            since: SystemTime::UNIX_EPOCH,
+            held: !name.contains("free"),
+        };
+        names.iter().map(orphan).collect::<Vec<_>>()
+    };
+    let waiting = dhcp("a", Seen::Ready, 0).key;
+    board.held_removals(AT, waits(&[&waiting]));
+    assert_eq!(board.orphans(orphans(&["tap_1_eth1", "tap_free"])), 2);
+    assert_eq!(board.confirm(AT), 0, "of what nobody was told yet");
+    let report = told(&board);
+    let held = report.held_removals.unwrap();
+    let names: Vec<_> = held.keys.iter().map(|key| &*key.name).collect();
+    assert_eq!((held.generation, held.total, names), (1, 2, vec!["a", "tap_1_eth1"]));
+    assert_eq!(report.orphans.unwrap().orphans.len(), 2);
+
+    // One more comes while the word is on its way.
+    board.orphans(orphans(&["tap_1_eth1", "tap_2_eth1", "tap_free"]));
+    assert_eq!(board.confirm(Position { term: 1, generation: 2 }), 0);
+    assert_eq!(board.confirm(AT), 1);
+    assert_eq!(board.let_go(), [Thing::new("tap", "tap_1_eth1")].into());
+    assert!(board.let_go().is_empty(), "once");
+
+    // The next state: what waits belongs to that one.
+    let next = Position { term: 1, generation: 2 };
+    board.held_removals(next, waits(&[]));
+    let held = told(&board).held_removals.unwrap();
+    assert_eq!((held.generation, held.keys.len()), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]

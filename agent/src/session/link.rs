@@ -174,6 +174,10 @@ impl<'a> Link<'a> {
             Some(From::Confirm(Confirm { term, generation })) => {
                 self.session.confirm(Position { term, generation }).await
             }
+            Some(From::Receipt(receipt)) => {
+                self.session.board.received(receipt.number);
+                Ok(())
+            }
             Some(From::Heartbeat(_)) => Ok(()),
             // A message from a newer controller. It cannot need us to understand, or it would have asked what we are.
             None => Ok(()),

@@ -156,7 +156,14 @@ impl Session {
     async fn take_now(&mut self, change: Change) -> Result<Vec<Refused>, End> {
         let (upserts, removals) = (change.upserts.len(), change.removals.len());
         let named: std::collections::BTreeSet<_> = change.upserts.iter().map(|e| e.key.clone()).collect();
-        let next = self.held.borrow().take(change, &self.judge)?;
+        let held = self.held.borrow().clone();
+        // What it took away before is gone, and what turns up under a name of those is something else.
+        let held = if self.board.clean() == held.position {
+            Arc::new(held.settled())
+        } else {
+            held
+        };
+        let next = held.take(change, &self.judge)?;
         self.store.save(&next).await?;
         let refused: Vec<_> = next.refused().filter(|r| named.contains(&r.key)).collect();
         tracing::info!(
@@ -188,25 +195,32 @@ impl Session {
     /// Carries out the removals that wait, if this word was meant for just what is held here.
     async fn confirm(&mut self, position: Position) -> Result<(), End> {
         let held = self.held.borrow().clone();
-        let Some(next) = held.confirmed(position) else {
+        let next = held.confirmed(position);
+        if let Some(next) = &next {
+            self.store.save(next).await?;
+        }
+        let leftovers = self.board.confirm(position);
+        if next.is_none() && leftovers == 0 {
             tracing::warn!(confirmed = %position, held = %held.position, waiting = held.held_back(),
                 "a confirmation of removals that are not held here is ignored");
             return Ok(());
-        };
-        self.store.save(&next).await?;
+        }
         tracing::warn!(
             generation = position.generation,
             removals = held.held_back(),
+            leftovers,
             "an operator has confirmed the removals"
         );
+        let next = next.map_or(held, Arc::new);
         self.tell_waiting(&next);
-        self.held.send_replace(Arc::new(next));
+        // Also when nothing of it has changed: the leftovers go with the next pass.
+        self.held.send_replace(next);
         Ok(())
     }
 
     fn tell_waiting(&self, held: &Held) {
-        self.metrics.held_removals(held.held_back());
-        self.board.held_removals(held.removals());
+        let waiting = self.board.held_removals(held.position, held.removals());
+        self.metrics.held_removals(waiting);
     }
 }
 

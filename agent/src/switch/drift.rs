@@ -147,6 +147,9 @@ fn tagged(tag: Option<i64>) -> String {
     tag.map_or("no tag".to_owned(), |tag| format!("tag {tag}"))
 }
 
+/// Most VLANs that are named of a list.
+const NAMED: usize = 5;
+
 /// An empty list means every VLAN, and one with 4095 alone means none.
 fn listed(what: &str, before: &BTreeSet<i64>, after: &BTreeSet<i64>) -> String {
     if before.is_empty() {
@@ -154,7 +157,12 @@ fn listed(what: &str, before: &BTreeSet<i64>, after: &BTreeSet<i64>) -> String {
     }
     let list = |a: &BTreeSet<i64>, b: &BTreeSet<i64>| {
         let vlans = a.difference(b).filter(|vlan| **vlan != super::NO_VLAN);
-        vlans.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        let all: Vec<String> = vlans.map(ToString::to_string).collect();
+        let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        match all.len().saturating_sub(NAMED) {
+            0 => named,
+            more => format!("{named} and {more} more"),
+        }
     };
     let (lacked, more) = (list(after, before), list(before, after));
     match (lacked.is_empty(), more.is_empty()) {
@@ -204,6 +212,11 @@ mod tests {
         assert_eq!(uplink(&[4095], &[110, 111]), "uplink's VLAN list lacked 110, 111");
         assert_eq!(uplink(&[110, 7], &[110]), "uplink's VLAN list had 7 too much");
         assert_eq!(uplink(&[7], &[110]), "uplink's VLAN list lacked 110 and had 7 too much");
+        let many: Vec<i64> = (100..900).collect();
+        assert_eq!(
+            uplink(&many[..400], &many[400..]),
+            "uplink's VLAN list lacked 500, 501, 502, 503, 504 and 395 more and had 100, 101, 102, 103, 104 and 395 more too much"
+        );
         assert_eq!(
             uplink(&[], &[110]),
             "uplink's VLAN list was empty, which means every VLAN"

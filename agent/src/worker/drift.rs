@@ -7,7 +7,7 @@ use trunkline_proto::resource::{Key, Port};
 use crate::{
     node::{Desired, Repair},
     orphans::Thing,
-    switch::{self, Drift, Observed, SwitchState},
+    switch::{self, Access, Drift, Observed, SwitchPort, SwitchState},
     tap,
 };
 
@@ -39,6 +39,33 @@ pub(super) fn unwanted(taps: &tap::Plan, plan: Option<&switch::Plan>, observed: 
         .map(|(name, _)| Thing::new(TAP, name))
         .chain(ports)
         .collect()
+}
+
+/// How many of the things that are wanted are there.
+pub(super) fn there(wanted: &BTreeSet<Thing>, observed: &Observed) -> usize {
+    let is_there = |thing: &&Thing| match thing.kind {
+        TAP => observed.devices.contains_key(&thing.name),
+        _ => observed.port(&thing.name).is_some(),
+    };
+    wanted.iter().filter(is_there).count()
+}
+
+/// Ports that would hear what is said in a VLAN that somebody here has, perhaps another slice by now.
+pub(super) fn in_the_way(unwanted: &BTreeSet<Thing>, state: &SwitchState, observed: &Observed) -> BTreeSet<Thing> {
+    let of_port = |port: &SwitchPort| match port.access {
+        Access::Vlan(vlan) => Some(i64::from(vlan.get())),
+        Access::Isolated | Access::Uplink => None,
+    };
+    let carried = state.uplink.iter().flat_map(|uplink| &uplink.vlans);
+    let mut vlans: BTreeSet<i64> = carried.map(|vlan| i64::from(vlan.get())).collect();
+    vlans.extend(state.ports.values().filter_map(of_port));
+    let hears = |thing: &&Thing| {
+        let port = (thing.kind == SWITCH_PORT)
+            .then(|| observed.port(&thing.name))
+            .flatten();
+        port.is_some_and(|port| port.columns.tag.is_none_or(|tag| vlans.contains(&tag)))
+    };
+    unwanted.iter().filter(hears).cloned().collect()
 }
 
 /// Everything but flows.

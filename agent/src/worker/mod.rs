@@ -35,9 +35,9 @@ use crate::{
     config::NodeConfig,
     ingress::Ingress,
     netlink,
-    node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
+    node::{BoxError, Desired, Doing, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
     openflow,
-    orphans::{Orphan, Orphans, Thing},
+    orphans::{self, Orphan, Orphans, Thing},
     ovsdb,
     probe::{self, Prober},
     switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
@@ -70,6 +70,7 @@ pub struct Worker {
     netlink: netlink::Handle,
     ingress: Ingress,
     prober: Prober,
+    doing: Doing,
     storms: Storms,
     unmetered: Unmetered,
     /// Guests that are shut because their port is not in its VLAN yet, by its name.
@@ -112,6 +113,7 @@ impl Worker {
             netlink: cx.netlink.clone(),
             ingress: shut::watched(cx, ALIVE_EVERY),
             prober: Prober::start(&cx.node, cx.board.clone(), &cx.metrics, cx.cancel.clone(), &cx.tasks),
+            doing: cx.doing.clone(),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
             moving: BTreeSet::default(),
@@ -148,6 +150,7 @@ impl Worker {
 
     /// Looks, acts, looks again. An error means that nothing is known.
     async fn realise(&mut self, desired: &Desired) -> Result<Seen, switch::Error> {
+        self.doing.step("looking at the host");
         self.ovs.ready(OVS_WAIT).await?;
         let mut observed = switch::observe(&self.ovs, &self.netlink).await?;
         if self.prober.clear(&observed, &self.netlink).await {
@@ -162,12 +165,26 @@ impl Worker {
         }
         let first = switch::plan(&whole, &observed).ok();
         acts.repairs = drift::repairs(desired, &whole, &observed, &taps, first.as_ref());
+        let probe = self.prober.repairs(desired, &whole, &observed, first.as_ref());
+        acts.repairs.extend(probe);
         let unwanted = drift::unwanted(&taps, first.as_ref(), &observed);
         let now = tokio::time::Instant::now();
-        acts.kept = self.orphans.look(drift::wanted(desired, &whole), unwanted, now);
+        let wanted = drift::wanted(desired, &whole);
+        let look = orphans::Look {
+            there: drift::there(&wanted, &observed),
+            wanted,
+            in_the_way: drift::in_the_way(&unwanted, &whole, &observed),
+            unwanted,
+            leaving: Some(&desired.leaving),
+        };
+        acts.kept = self.orphans.look(look, now);
+        if whole.ports.contains_key(probe::PORT) && self.take_off_probe(&whole, &observed, &mut acts).await {
+            observed = switch::observe(&self.ovs, &self.netlink).await?;
+        }
         taps.remove.retain(|(name, _)| !acts.keeps(drift::TAP, name));
         let mut missing = taps.conflicts.clone();
         if !taps.is_empty() {
+            self.doing.step("making TAPs");
             let failed = tap::create_and_correct(&taps, &self.netlink).await;
             for (name, error) in failed {
                 let text = crate::chain(&error);
@@ -190,10 +207,12 @@ impl Worker {
         self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
+            self.doing.step("removing TAPs");
             if let Err(error) = tap::remove(&taps, &self.netlink).await {
                 tracing::warn!(error = crate::chain(&error), "TAPs could not be removed");
             }
         }
+        self.doing.step("looking again");
         let observed = switch::observe(&self.ovs, &self.netlink).await?;
         // The bridge may be another now, and TAPs have gone.
         self.shut_ingress(&observed).await;
@@ -217,6 +236,28 @@ impl Worker {
             acts,
             clean,
         })
+    }
+
+    /// A probe's port that has lost its device leaves the switch, so that a new one is made. True when it did.
+    async fn take_off_probe(&mut self, whole: &SwitchState, observed: &Observed, acts: &mut Acts) -> bool {
+        // A switch that is dead has no devices at all, and makes them anew by itself.
+        if !probe::port::lost(observed, &whole.mark) || !self.openflow.is_connected() {
+            return false;
+        }
+        let mut without = whole.clone();
+        without.ports.remove(probe::PORT);
+        let Ok(mut plan) = switch::plan(&without, observed) else {
+            return false;
+        };
+        if !matches!(plan.bridge, BridgeStep::Keep(_)) {
+            return false;
+        }
+        plan.remove.retain(|removal| removal.name == probe::PORT);
+        (plan.add, plan.modify) = (Vec::new(), Vec::new());
+        (plan.quiet_local, plan.raise_uplink) = (None, None);
+        tracing::warn!(device = probe::PORT, "the device is gone; its port is made again");
+        self.switch(&plan, ALIVE_LIMIT, acts).await;
+        std::mem::take(&mut acts.switched)
     }
 
     /// Bridge, then flows, then ports.
@@ -244,6 +285,7 @@ impl Worker {
         let network = flows::network(desired, state, &observed, Some(&plan), &self.moving);
         self.moving = flows::moving(desired, &network, &observed);
         let settled = self.settled.clone();
+        self.doing.step("setting flows");
         let set = self.set_flows(&network).await;
         if let Ok(set) = &set {
             let lost = flows::lost(settled.as_deref(), &network, &set.before);
@@ -279,6 +321,7 @@ impl Worker {
             return;
         }
         let (add, modify, remove) = (plan.add.len(), plan.modify.len(), plan.remove.len());
+        self.doing.step("setting switch ports");
         let span = tracing::info_span!("ovs transaction", add, modify, remove);
         let act = async {
             let trace = telemetry::current_traceparent();
@@ -310,6 +353,7 @@ impl Worker {
         if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
+        self.doing.step("asking ovs-vswitchd for a sign of life");
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
             Ok(()) => self.alive = Some(Instant::now()),
             Err(error) => {
@@ -416,6 +460,10 @@ impl Host for Worker {
                 }
             }
         }
+    }
+
+    fn let_go(&mut self, leftovers: BTreeSet<Thing>) {
+        self.orphans.let_go(leftovers);
     }
 
     async fn counters(&mut self, desired: &Desired) -> Vec<Observation> {

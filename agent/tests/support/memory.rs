@@ -18,6 +18,8 @@ pub struct Things {
     pub there: BTreeMap<Key, Vec<u8>>,
     pub passes: usize,
     pub broken: Option<String>,
+    /// Name of a resource that somebody has changed; mended by the next pass.
+    pub changed: Option<String>,
 }
 
 impl World {
@@ -59,6 +61,15 @@ impl Host for MemoryHost {
             .map(|(k, i)| (k.clone(), i.hash.to_vec()))
             .collect();
         let broken = things.broken.clone();
+        let changed = things.changed.take();
+        let repairs = desired
+            .items
+            .keys()
+            .filter(|key| Some(key.name.as_str()) == changed.as_deref());
+        let repair = |key: &Key| node::Repair {
+            key: key.clone(),
+            what: "it was changed".to_owned(),
+        };
         let observe = |(key, item): (&Key, &node::Item)| match &broken {
             Some(name) if key.name.as_str() == name => item.observation(key, State::Failed, "broken", None),
             _ => item.observation(key, State::Ready, "", None),
@@ -67,6 +78,7 @@ impl Host for MemoryHost {
             observations: desired.items.iter().map(observe).collect(),
             clean: true,
             retry_after: None,
+            repairs: repairs.map(repair).collect(),
             ..Pass::default()
         }
     }

@@ -144,6 +144,10 @@ pub struct Seen {
     pub reports: usize,
     /// Key and words.
     pub repairs: Vec<(String, String)>,
+    /// Seconds since 1970 of the last one.
+    pub repaired_at: Option<(i64, i32)>,
+    /// Of the last report that asked for one.
+    pub receipt: u64,
     /// Kind and name, as told last.
     pub orphans: Option<Vec<String>>,
     /// As told last.
@@ -154,8 +158,10 @@ impl Seen {
     pub fn take(&mut self, report: Report) {
         self.reports += 1;
         self.complete |= report.complete;
+        self.receipt = self.receipt.max(report.receipt);
         self.clean_generation = self.clean_generation.max(report.clean_generation);
         for repair in report.repairs {
+            self.repaired_at = repair.at.map(|at| (at.seconds, at.nanos));
             assert!(repair.at.is_some());
             let key = Key::try_from(repair.key.unwrap()).unwrap();
             self.repairs.push((key.to_string(), repair.what));

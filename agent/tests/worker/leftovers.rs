@@ -192,3 +192,140 @@ fn removals_that_nobody_asked_for_wait_for_a_word() {
         agent.stop().await;
     });
 }
+
+/// Twelve guests whose inbox is lost, under a controller that knows nothing of them.
+async fn lost_inbox(host: &mut Host, all: &[Envelope], next: &[Envelope]) -> (Node, Session) {
+    let (agent, session) = host.with(all).await;
+    drop(session);
+    agent.kill().await;
+    std::fs::write(host.state.path().join("inbox"), b"rubbish").unwrap();
+    let agent = host.agent();
+    let mut session = host.controller.session().await;
+    assert_eq!(session.hello().await.generation, 0);
+    session.welcome().await;
+    session.update(update(0, 2, &[], next)).await;
+    (agent, session)
+}
+
+fn twelve_guests() -> Vec<Envelope> {
+    let guests = (0..12).map(|n| port(1001 + n, 110));
+    guests.chain([trunk(&[110]), flows(110)]).collect()
+}
+
+fn newcomer() -> [Envelope; 3] {
+    [trunk(&[111]), flows(111), port(1050, 111)]
+}
+
+/// For as long as they would take to go, and longer.
+async fn still_there(host: &Host, session: &mut Session, count: usize) {
+    let next = newcomer();
+    session.update(update(2, 3, &[trunk(&[])], &next)).await;
+    session.reports_until(|s| next.iter().all(|e| s.is_ready(e))).await;
+    tokio::time::sleep(host.orphans_after * 3).await;
+    assert_eq!((devices().len(), host.ports().len()), (count + 1, count + 2));
+}
+
+#[test]
+fn so_many_leftovers_that_they_are_likelier_a_mistake_stay_until_a_word() {
+    alone(async || {
+        let mut host = Host::new().await;
+        let (agent, mut session) = lost_inbox(&mut host, &twelve_guests(), &[trunk(&[])]).await;
+        let held = |s: &Seen, generation, count| {
+            let said = s.held_removals.as_ref();
+            said.is_some_and(|held| held.generation == generation && held.keys.len() == count)
+        };
+        let seen = session.reports_until(|s| held(s, 2, 12)).await;
+        assert_eq!(seen.orphans.map(|orphans| orphans.len()), Some(24));
+        let keys = seen.held_removals.unwrap().keys;
+        assert!(
+            keys.iter().all(|key| key.kind == 1 && key.name.starts_with("tap_")),
+            "{keys:?}"
+        );
+        still_there(&host, &mut session, 12).await;
+
+        // Nor does another start let them go, or a word for another state.
+        drop(session);
+        agent.kill().await;
+        let agent = host.agent();
+        let mut session = host.controller.session().await;
+        assert_eq!(session.hello().await.generation, 3);
+        session.welcome().await;
+        let seen = session.reports_until(|s| held(s, 3, 12)).await;
+        assert_eq!(seen.clean_generation, 0);
+        session.confirm(1, 2).await;
+        session.update(update(3, 4, &newcomer(), &[trunk(&[])])).await;
+        session.reports_until(|s| held(s, 4, 12)).await;
+        eventually("what the update took away to go", async || match devices().len() {
+            12 => Ok(()),
+            count => Err(count),
+        })
+        .await;
+
+        session.confirm(1, 4).await;
+        let seen = session.reports_until(|s| s.clean_generation == 4).await;
+        assert_eq!(
+            (seen.orphans, seen.held_removals.map(|held| held.keys.len())),
+            (Some(vec![]), Some(0))
+        );
+        assert!(devices().is_empty() && host.ports() == ["up0"]);
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn leftovers_that_are_wanted_again_go_on_and_what_hears_another_slice_goes() {
+    alone(async || {
+        let mut host = Host::new().await;
+        let all = twelve_guests();
+        // Another slice has the VLAN by now, as far as this controller knows.
+        let next = [trunk(&[110]), flows(110), port(1050, 110)];
+        let (agent, mut session) = lost_inbox(&mut host, &all, &next).await;
+        session
+            .reports_until(|s| s.held_removals.as_ref().is_some_and(|held| held.keys.len() == 12))
+            .await;
+        eventually("no port beside the one that is wanted", async || match host.ports() {
+            ports if ports == ["tap_1050_eth1", "up0"] => Ok(()),
+            ports => Err(ports),
+        })
+        .await;
+        assert_eq!(devices().len(), 13, "their TAPs stay");
+
+        session.update(update(2, 3, &next, &all)).await;
+        let seen = session
+            .reports_until(|s| all[..12].iter().all(|e| s.is_ready(e)) && s.clean_generation == 3)
+            .await;
+        assert_eq!(
+            (seen.orphans, seen.held_removals.map(|held| held.keys.len())),
+            (Some(vec![]), Some(0))
+        );
+        assert_eq!(devices().len(), 12);
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn what_an_update_took_away_goes_though_the_agent_died_in_between() {
+    alone(async || {
+        let mut host = Host::new().await;
+        let all = twelve_guests();
+        let (agent, mut session) = host.with(&all).await;
+        host.ovs.stop_server();
+        session
+            .reports_until(|s| s.state("port tap_1001_eth1") == Some(State::Unknown))
+            .await;
+        session.update(update(1, 2, &all, &[trunk(&[])])).await;
+        session.ack().await;
+        drop(session);
+        agent.kill().await;
+        assert_eq!(devices().len(), 12);
+        host.ovs.start_server().await;
+        let agent = host.agent();
+        let mut session = host.controller.session().await;
+        assert_eq!(session.hello().await.generation, 2);
+        session.welcome().await;
+        let seen = session.reports_until(|s| s.clean_generation == 2).await;
+        assert!(seen.held_removals.is_none() && seen.orphans.is_none(), "{seen:#?}");
+        assert!(devices().is_empty());
+        agent.stop().await;
+    });
+}

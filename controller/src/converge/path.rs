@@ -118,7 +118,10 @@ impl<'a> Reader<'a> {
         let cut = format!("vlan {vlan} does not pass {from} -> {to}");
         let reason = match largest {
             0 => cut,
-            largest => format!("{cut} at {mtu} bytes (passes at {largest})"),
+            largest => {
+                let heard = seen.map_or(0, |seen| seen.largest_heard);
+                format!("{cut} at {mtu} bytes ({})", Probe::passes_at(largest, heard))
+            }
         };
         (Health::Degraded, reason)
     }

@@ -125,7 +125,9 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
                 step.broken(Health::Degraded, Effect::Stops, seen, open(way, back, vlan))
             }
             largest => {
-                let seen = format!("vlan {vlan} does not pass {from} -> {to} at {mtu} bytes (passes at {largest})");
+                let heard = way.seen.as_ref().map_or(0, |seen| seen.largest_heard);
+                let passes = Probe::passes_at(largest, heard);
+                let seen = format!("vlan {vlan} does not pass {from} -> {to} at {mtu} bytes ({passes})");
                 // On the wire it has an Ethernet header and a tag besides.
                 let frame = u32::from(mtu) + 18;
                 let mut mend = format!("let every switch between {from} and {to} take frames of {frame} bytes");

@@ -48,6 +48,8 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         repairs,
         orphans,
         held_removals,
+        // The session's.
+        receipt: _,
     } = report;
     let items = from.items(items);
     let seen = Position {

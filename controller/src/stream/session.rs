@@ -210,8 +210,11 @@ impl Session {
 
     fn send(&mut self, permit: mpsc::Permit<'_, Result<ControllerMessage, Status>>) {
         let Some(next) = self.queue.pop_front() else { return };
-        // The clock of an answer runs from the last word of the question; these two are no questions.
-        if !matches!(next.message, Some(ToNode::Heartbeat(_) | ToNode::Confirm(_))) {
+        // The clock of an answer runs from the last word of the question; these are no questions.
+        if !matches!(
+            next.message,
+            Some(ToNode::Heartbeat(_) | ToNode::Confirm(_) | ToNode::Receipt(_))
+        ) {
             self.answer = self.protocol.waiting().then(|| Instant::now() + self.timing.ack);
         }
         permit.send(Ok(next));
@@ -222,6 +225,17 @@ impl Session {
         let Position { term, generation } = at;
         self.queue
             .push_back(message(ToNode::Confirm(wire::Confirm { term, generation })));
+    }
+
+    /// The last one says all that earlier ones do, so a node that does not read fills no memory.
+    fn receipt(&mut self, number: u64) {
+        if number == 0 {
+            return;
+        }
+        self.queue
+            .retain(|queued| !matches!(queued.message, Some(ToNode::Receipt(_))));
+        self.queue
+            .push_back(message(ToNode::Receipt(wire::Receipt { number })));
     }
 
     fn heartbeat(&mut self) {
@@ -243,7 +257,7 @@ impl Session {
         match received.message {
             Some(FromNode::Heartbeat(_)) => {}
             Some(FromNode::Report(report)) => {
-                let (core, node) = (&self.core, &self.node);
+                let (core, node, receipt) = (&self.core, &self.node, report.receipt);
                 let held = self.protocol.position();
                 let from = Reporter {
                     core,
@@ -253,6 +267,7 @@ impl Session {
                     held,
                 };
                 report::take(from, report).await;
+                self.receipt(receipt);
                 // What was stored for it takes time that is ours, not the node's.
                 self.silence = Instant::now() + self.timing.patience();
             }

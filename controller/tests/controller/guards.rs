@@ -269,6 +269,27 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
 }
 
 #[tokio::test]
+async fn a_report_that_asks_for_a_receipt_has_one_when_it_was_taken() {
+    let controller = Controller::start().await;
+    let (_controller, operator, [mut w1, _w2, _n1]) = shop_on(controller).await;
+    let key = w1.disk.held.keys().next().unwrap().into();
+    let repair = wire::Repair {
+        key: Some(key),
+        what: "it was changed".into(),
+        at: seconds_from_now(-5),
+    };
+    w1.send(Up::Report(wire::Report {
+        repairs: vec![repair],
+        receipt: 7,
+        ..wire::Report::default()
+    }))
+    .await;
+    let heard = w1.next().await.unwrap();
+    assert_eq!(heard, Some(Down::Receipt(wire::Receipt { number: 7 })));
+    assert_eq!(events(&operator, "drift.repaired").await.len(), 1, "it is in the journal by then");
+}
+
+#[tokio::test]
 async fn a_million_items_are_bounded_and_a_message_without_bound_ends_the_session() {
     // Both ends share this process: making such a message takes longer than a heartbeat.
     let controller = Controller::start_with(|config| {

@@ -30,6 +30,18 @@ pub(super) fn wanted(wanted: &Wanted) -> BTreeSet<Thing> {
     ports.chain(gateways).chain(servers).collect()
 }
 
+/// How many of the things that are wanted are there.
+pub(super) fn there(wanted: &BTreeSet<Thing>, look: &Look) -> usize {
+    let ours = look.servers.sites.iter();
+    let ours = ours.filter(|(_, site)| site.namespace == NamespaceState::Ours);
+    let servers: BTreeSet<Thing> = ours.flat_map(|(vlan, _)| server(*vlan)).collect();
+    let is_there = |thing: &&Thing| match thing.kind {
+        NAMESPACE | DNSMASQ => servers.contains(*thing),
+        _ => look.switch.port(&thing.name).is_some(),
+    };
+    wanted.iter().filter(is_there).count()
+}
+
 /// What carries our mark and is not. An uplink of before is none: two at once could make a loop.
 pub(super) fn unwanted(wanted: &Wanted, look: &Look) -> BTreeSet<Thing> {
     let mut things = BTreeSet::new();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 use trunkline_agent::node::{Desired, Repair};
-use trunkline_agent::orphans::Thing;
+use trunkline_agent::orphans::{self, Thing};
 use trunkline_agent::switch::{self, SwitchState};
 use trunkline_agent::{chain, netlink, ovsdb, probe};
 use trunkline_proto::daemon::telemetry;
@@ -43,6 +43,8 @@ pub(super) struct Look {
     pub(super) gateway_ports: BTreeSet<PortName>,
     /// Ports whose device is gone though the switch has made one: it does not make another by itself.
     pub(super) lost: BTreeSet<PortName>,
+    /// The same of the probe's port.
+    pub(super) lost_probe: bool,
     /// Names of wanted ports that a device of somebody else has.
     pub(super) taken: BTreeSet<String>,
 }
@@ -134,6 +136,7 @@ impl NetworkNode {
         }
         Ok(Look {
             lost,
+            lost_probe: wanted.switch.ports.contains_key(probe::PORT) && probe::port::lost(&switch, &self.base.mark),
             gateway_ports: ours
                 .keys()
                 .filter(|port| port.as_str().starts_with("gw_vlan"))
@@ -171,21 +174,37 @@ impl NetworkNode {
 
     /// Looks, acts, looks again. An error means that nothing is known.
     pub(super) async fn realise(&mut self, desired: &Desired, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
+        self.doing.step("looking at the host");
         self.ovs.ready(OVS_WAIT).await?;
         let mut look = self.look(wanted).await?;
         if self.prober.clear(&look.switch, &self.netlink).await {
             look = self.look(wanted).await?;
         }
         let (unwanted, now) = (drift::unwanted(wanted, &look), tokio::time::Instant::now());
+        let things = drift::wanted(wanted);
+        let found = orphans::Look {
+            there: drift::there(&things, &look),
+            wanted: things,
+            unwanted,
+            // Names tell the VLAN, so whatever stands in a wanted one is wanted itself; the uplink carries no other.
+            in_the_way: BTreeSet::new(),
+            leaving: Some(&desired.leaving),
+        };
         let mut acts = Acts {
-            kept: self.orphans.look(drift::wanted(wanted), unwanted, now),
+            kept: self.orphans.look(found, now),
             repairs: drift::repairs(desired, wanted, &look),
             ..Acts::default()
         };
-        if let Err(reason) = switch::plan(&wanted.switch, &look.switch) {
-            // Without the bridge nothing can work, so nothing is begun.
-            acts.refused = Some(reason);
-            return Ok((look, acts));
+        match switch::plan(&wanted.switch, &look.switch) {
+            Ok(plan) => {
+                let probe = self.prober.repairs(desired, &wanted.switch, &look.switch, Some(&plan));
+                acts.repairs.extend(probe);
+            }
+            Err(reason) => {
+                // Without the bridge nothing can work, so nothing is begun.
+                acts.refused = Some(reason);
+                return Ok((look, acts));
+            }
         }
         // Its flow is new with it.
         let is_new = !look.switch.bridges.contains_key(&wanted.switch.bridge.name);
@@ -194,14 +213,14 @@ impl NetworkNode {
         if acts.acted {
             look = self.look(wanted).await?;
         }
-        let lost = &look.lost;
-        if !lost.is_empty() {
+        let (lost, lost_probe) = (&look.lost, look.lost_probe);
+        if !lost.is_empty() || lost_probe {
             // Taken off the switch and put back, so that it makes their devices anew.
-            tracing::warn!(ports = ?lost, "devices are gone, perhaps with their namespaces; they are made again");
+            tracing::warn!(ports = ?lost, lost_probe, "devices are gone, perhaps with their namespaces; they are made again");
             let mut without = wanted.switch.clone();
             without
                 .ports
-                .retain(|name, _| !lost.iter().any(|port| port.as_str() == name));
+                .retain(|name, _| !(lost_probe && name == probe::PORT || lost.iter().any(|port| port.as_str() == name)));
             self.set_switch(&without, &look, &mut acts).await;
             look = self.look(wanted).await?;
         }
@@ -250,6 +269,7 @@ impl NetworkNode {
             return Ok(());
         }
         acts.acted = true;
+        self.doing.step("setting the filter");
         let nats = wanted.nats.len();
         tracing::info!(gateways = wanted.gateways.len(), nats, "setting the filter");
         self.nats.execute(&plan, observed).await.map_err(|error| {
@@ -260,6 +280,7 @@ impl NetworkNode {
 
     /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
     async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        self.doing.step("removing what is not wanted");
         let mut plan = dhcp::plan(&wanted.servers, &look.servers);
         plan.remove
             .retain(|vlan, _| !drift::server(*vlan).iter().any(|thing| acts.kept.contains(thing)));
@@ -304,6 +325,7 @@ impl NetworkNode {
             return false;
         }
         let (add, modify, remove) = (plan.add.len(), plan.modify.len(), plan.remove.len());
+        self.doing.step("setting switch ports");
         let span = tracing::info_span!("ovs transaction", add, modify, remove);
         let act = async {
             let trace = telemetry::current_traceparent();
@@ -334,6 +356,7 @@ impl NetworkNode {
 
     /// Gateways and DHCP servers. A gateway gets no address while nothing filters it.
     async fn set_up(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+        self.doing.step("setting up gateways and DHCP servers");
         let mut gateways = gateway::plan(&wanted.gateways, &look.gateways);
         gateways.orphans.retain(|name, _| !acts.keeps(drift::GATEWAY, name));
         let servers = dhcp::plan(&wanted.servers, &look.servers);
@@ -373,6 +396,7 @@ impl NetworkNode {
         if self.alive.is_some_and(|at| at.elapsed() < self.alive_every) {
             return;
         }
+        self.doing.step("asking ovs-vswitchd for a sign of life");
         match switch::prove_alive(&self.ovs, ALIVE_LIMIT).await {
             Ok(()) => self.alive = Some(Instant::now()),
             Err(error) => {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_agent::config::{DatapathChoice, SwitchSection};
-use trunkline_agent::node::{Desired, Host, Item, Pass, Wake};
+use trunkline_agent::node::{Desired, Doing, Host, Item, Pass, Wake};
 use trunkline_agent::{netlink, ovsdb};
 use trunkline_netnode::config::{DhcpSection, NatSection};
 use trunkline_netnode::host::{NetworkNode, Parts};
@@ -210,6 +210,7 @@ impl Lab {
             dhcp: DhcpSection::default(),
             ovs,
             netlink: netlink::Handle::current().unwrap(),
+            doing: Doing::default(),
             board: Arc::default(),
             metrics: Arc::new(Metrics::new("trunkline-netnode", "0")),
             wake: Wake::new(tasks.clone(), cancel.clone()),
@@ -329,6 +330,7 @@ pub fn desired(specs: impl IntoIterator<Item = Spec>) -> Desired {
         term: 1,
         generation: 1,
         items,
+        ..Desired::default()
     }
 }
 

@@ -84,6 +84,13 @@ impl Lifecycle {
         notify(&[NotifyState::Ready]);
     }
 
+    /// Tells systemd that the daemon has not hung, where a unit asks for that with `WatchdogSec`.
+    pub fn alive() {
+        if sd_notify::watchdog_enabled().is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+
     /// A line for `systemctl status`.
     pub fn status(&self, text: &str) {
         notify(&[NotifyState::Status(text)]);

@@ -34,6 +34,17 @@ impl fmt::Debug for ProbeKey {
 }
 
 impl Probe {
+    /// Payload of a small frame.
+    pub const SMALL: u16 = 116;
+
+    /// What is known of the size that passes: nothing beyond small frames while their sender, which hears nothing of the other end,
+    /// cannot look for it. `largest`: bytes that came. `heard`: what the sender gets of the other end.
+    #[must_use]
+    pub fn passes_at(largest: u32, heard: u32) -> String {
+        let known = heard > 0 || largest > Self::SMALL.into();
+        format!("passes at {largest}{}", if known { "" } else { " or more" })
+    }
+
     /// Most keys that a node is given: one that goes, one that is used, one that comes.
     const KEYS: usize = 3;
 

@@ -62,7 +62,10 @@ fn internet(reservations: Vec<Reservation>) -> Vec<Envelope> {
 /// What the node makes of it: everybody with a reservation.
 fn served(held: &Held) -> Vec<Reservation> {
     let desired = held.desired();
-    desired.dhcps().flat_map(|(_, _, dhcp)| dhcp.reservations.clone()).collect()
+    desired
+        .dhcps()
+        .flat_map(|(_, _, dhcp)| dhcp.reservations.clone())
+        .collect()
 }
 
 fn first(reservations: Vec<Reservation>) -> Held {
@@ -91,7 +94,10 @@ fn a_guest_that_nobody_asked_away_keeps_its_reservation_until_an_operator_confir
     assert_eq!(served(&held), guests(0..4), "also when they are few");
     assert_eq!((held.waiting().len(), held.held_back()), (0, 2));
     let told = held.removals();
-    assert_eq!((told.term, told.generation, told.total, told.reservations), (1, 6, 2, 2));
+    assert_eq!(
+        (told.term, told.generation, told.total, told.reservations),
+        (1, 6, 2, 2)
+    );
     let named: Vec<&str> = told.keys.iter().map(|key| key.name.as_str()).collect();
     assert_eq!(named, ["dhcp_v400"], "the server that they are of");
     // A new guest is served at once.
@@ -129,9 +135,20 @@ fn what_vlan_400_stands_on_waits_however_little_it_is_and_serves_its_guests() {
         ..change(&first, at(1, 6), &[trunk(&[])])
     };
     let held = first.take(nothing(false), &netnode()).unwrap();
-    assert_eq!(names(&held), ["trunk uplink", "gateway gw_vlan400", "dhcp dhcp_v400", "nat nat_vlan400"]);
+    assert_eq!(
+        names(&held),
+        [
+            "trunk uplink",
+            "gateway gw_vlan400",
+            "dhcp dhcp_v400",
+            "nat nat_vlan400"
+        ]
+    );
     assert_eq!((served(&held), held.removals().total), (guests(0..4), 3));
-    let carried = held.desired().trunks().any(|(_, _, trunk)| trunk.vlans.contains(&VlanId::INTERNET));
+    let carried = held
+        .desired()
+        .trunks()
+        .any(|(_, _, trunk)| trunk.vlans.contains(&VlanId::INTERNET));
     assert!(carried, "its vlan stays on the uplink");
     let confirmed = held.confirmed(at(1, 6)).unwrap();
     assert_eq!(names(&confirmed), ["trunk uplink"]);
@@ -142,9 +159,7 @@ fn what_vlan_400_stands_on_waits_however_little_it_is_and_serves_its_guests() {
 #[test]
 fn reservations_that_were_kept_go_with_their_server_when_an_operator_removes_it() {
     let held = next(&first(guests(0..4)), 6, guests(0..2), false);
-    let held = held
-        .take(change(&held, at(1, 7), &[trunk(&[])]), &netnode())
-        .unwrap();
+    let held = held.take(change(&held, at(1, 7), &[trunk(&[])]), &netnode()).unwrap();
     assert_eq!((held.held_back(), served(&held).len()), (0, 0));
     // And wait on with a server that waits itself.
     let held = next(&first(guests(0..4)), 6, guests(0..2), false);
