@@ -84,18 +84,24 @@ pub struct Found {
 pub fn campaign(orders: &Orders, say: &(dyn Fn(&str) + Sync)) -> Result<Outcome, LabError> {
     let mut dice = Dice::new(orders.seed, orders.workers);
     let start = Instant::now();
-    let mut made: Vec<Vec<Step>> = Vec::new();
-    let mut rounds = std::iter::from_fn(|| {
-        (start.elapsed() < orders.time).then(|| {
-            let round = dice.round();
-            made.push(round.clone());
-            round
-        })
-    });
+    let mut made: Vec<Step> = Vec::new();
     let name = orders.seed.to_string();
-    match run(orders.workers, &mut rounds, Some(&name), say)? {
+    let outcome = {
+        let mut draw = || {
+            let round = dice.round();
+            made.extend_from_slice(&round);
+            shrink::rounds(&round)
+        };
+        let rounds = std::iter::from_fn(|| (start.elapsed() < orders.time).then(&mut draw));
+        run(orders.workers, &mut rounds.flatten(), Some(&name), say)?
+    };
+    match outcome {
         Ok(figures) => Ok(Ok(figures)),
-        Err(failure) => found(orders, failure, made.concat(), say),
+        Err(failure) => {
+            // What was drawn and not done any more is not to blame.
+            made.truncate(failure.step);
+            found(orders, failure, made, say)
+        }
     }
 }
 
