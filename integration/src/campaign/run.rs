@@ -18,13 +18,15 @@ use super::{guests, look, trace};
 use crate::LabError;
 use crate::api::Api;
 use crate::lab::layout::NETNODE;
-use crate::lab::{Lab, Options};
+use crate::lab::{Lab, Options, Tuning};
 use crate::wait::until;
 
 /// Until status says that all is ready after everything was healed, on a machine that has much else to do.
 const READY_LIMIT: Duration = Duration::from_secs(180);
 /// Until every host is as it should be. What tells nobody of its change is looked for every 20 s.
 const EQUAL_LIMIT: Duration = Duration::from_secs(90);
+/// What is gone from every node is given to others so soon: often, within the time of a campaign.
+const REST: &str = "2s";
 /// Until the journal tells of what was changed by hand.
 const REPAIRED_LIMIT: Duration = Duration::from_secs(90);
 
@@ -103,6 +105,10 @@ pub(super) fn run(
         workers,
         daemons: false,
         own_clocks: true,
+        tuning: Tuning {
+            network: vec![format!("quarantine = \"{REST}\"")],
+            ..Tuning::default()
+        },
         ..Options::default()
     })?;
     fault::own_disks(&lab)?;
