@@ -43,7 +43,13 @@ impl Dice {
         }
         for _ in 0..self.rng.usize(2..=4) {
             for _ in 0..self.rng.usize(0..=2) {
-                steps.push(self.fault());
+                let fault = self.fault();
+                let named = matches!(fault, Step::FailPoint { .. });
+                steps.push(fault);
+                if named {
+                    // Most points are reached only where much is to be done.
+                    steps.push(self.deployed());
+                }
             }
             steps.extend(self.change());
         }

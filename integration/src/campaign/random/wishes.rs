@@ -41,6 +41,12 @@ impl Dice {
         SLICES[self.rng.usize(..SLICES.len())].to_owned()
     }
 
+    /// Another slice in the place of one, or a new one.
+    pub(super) fn deployed(&mut self) -> Step {
+        let slice = self.slice();
+        self.apply(slice, true)
+    }
+
     /// As many VMs and ends as there may be, deployed.
     pub(super) fn large(&mut self, name: String) -> Step {
         let vms = VMS
