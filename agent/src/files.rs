@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use trunkline_proto::daemon::failpoint;
+
 /// Writes a file as a whole: a reader, and a crash at any point, sees the old content or the new one. True when anything was
 /// written: content and mode that are right already are left alone. Either way it is durable on return.
 ///
@@ -31,14 +33,19 @@ fn write_with(
         return Ok(false);
     }
     let temporary = temporary_beside(path)?;
+    failpoint::reach("file.before-write");
     write_new(&temporary, content, mode)
-        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| {
+            failpoint::reach("file.before-rename");
+            fs::rename(&temporary, path)
+        })
         // The rename itself is durable only with its directory.
         .and_then(|()| sync_directory(directory))
         .map_err(|error| {
             let _ = fs::remove_file(&temporary);
             failed(error)
         })?;
+    failpoint::reach("file.after-rename");
     Ok(true)
 }
 

@@ -23,6 +23,7 @@ use std::{
 use tokio::sync::watch;
 
 pub use plan::{Plan, Table, plan};
+use trunkline_proto::daemon::failpoint;
 
 use crate::process::{self, Run};
 
@@ -142,7 +143,9 @@ impl Ingress {
         }
         let (make, remove) = (plan.make.len(), plan.remove.len());
         let run = Run::new("nft").args(["-f", "-"]).stdin(plan.to_batch()).timeout(LIMIT);
+        failpoint::reach("ingress.before-batch");
         run.run().await?;
+        failpoint::reach("ingress.after-batch");
         tracing::info!(make, remove, "ingress of TAPs shut");
         Ok((found, look().await?))
     }

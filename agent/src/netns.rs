@@ -19,6 +19,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, statfs};
 use tokio::sync::oneshot;
+use trunkline_proto::daemon::failpoint;
 
 use crate::files;
 
@@ -233,10 +234,12 @@ impl Namespaces {
         }
         let name = name.to_owned();
         on_thread(move || {
+            failpoint::reach("netns.before-delete");
             if ours {
                 umount2(&path, MntFlags::MNT_DETACH).map_err(system(format!("unmount the namespace {name}")))?;
                 files::remove_if_there(&path).map_err(io_error(format!("remove {}", path.display())))?;
             }
+            failpoint::reach("netns.after-delete");
             files::remove_if_there(&mark).map_err(io_error(format!("remove {}", mark.display())))?;
             Ok(())
         })
@@ -304,13 +307,17 @@ fn mark_of(inode: u64) -> io::Result<String> {
 
 /// Runs on a thread of its own, which afterwards ends inside the new namespace.
 fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
+    failpoint::reach("netns.before-create");
     fs::create_dir_all(dir).map_err(io_error(format!("make {}", dir.display())))?;
     share_mounts(dir)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(system("make a network namespace"))?;
     let fresh = fs::metadata(OWN).map_err(io_error("look at the new namespace"))?.ino();
     let text = mark_of(fresh).map_err(io_error("read the boot id"))?;
     files::write_atomic(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
-    mount_own(path)
+    failpoint::reach("netns.after-mark");
+    mount_own(path)?;
+    failpoint::reach("netns.after-create");
+    Ok(())
 }
 
 /// Mounts the namespace that this thread is in.

@@ -20,6 +20,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use trunkline_proto::daemon::failpoint;
 
 use crate::{
     journal,
@@ -178,7 +179,9 @@ pub fn write(file: &Path, text: &[u8]) -> Result<(), BackupError> {
         .write_all(text)
         .and_then(|()| handle.sync_all())
         .map_err(failed)?;
+    failpoint::reach("export.before-rename");
     fs::rename(&new, file).map_err(failed)?;
+    failpoint::reach("export.after-rename");
     let dir = file
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())

@@ -5,9 +5,9 @@ use std::time::Duration;
 use trunkline_integration::campaign::{Orders, campaign, words};
 
 /// Everything follows from it.
-const SEED: u64 = 2;
+const SEED: u64 = 7;
 /// No round begins after so long.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_secs(180);
 
 #[test]
 fn everything_is_as_the_slices_say_after_every_round_of_faults() {

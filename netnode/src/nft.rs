@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trunkline_agent::process::{self, Run};
+use trunkline_proto::daemon::failpoint;
 
 use crate::Fingerprint;
 
@@ -118,7 +119,10 @@ impl Nft {
     /// All of a batch or nothing.
     pub(crate) async fn load(&self, batch: impl Into<Vec<u8>>) -> Result<(), Error> {
         let run = self.run().args(["-f", "-"]).stdin(batch).timeout(LIMIT);
-        run.run().await.map(drop).map_err(Error::Nft)
+        failpoint::reach("nft.before-batch");
+        let loaded = run.run().await.map(drop).map_err(Error::Nft);
+        failpoint::reach("nft.after-batch");
+        loaded
     }
 
     pub(crate) async fn table(&self, name: &str) -> Result<Table, Error> {

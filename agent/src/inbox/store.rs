@@ -18,6 +18,7 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 use trunkline_proto::{
     Invalid,
+    daemon::failpoint,
     resource::{Envelope, Key, Reservation},
     wire,
 };
@@ -139,7 +140,12 @@ impl Store {
     /// Replaces it; durable when this returns.
     pub async fn save(&self, held: &Held) -> Result<(), StoreError> {
         let (path, bytes) = (self.path.clone(), encode(held));
-        let write = move || files::write_atomic(&path, &bytes, 0o600);
+        let write = move || {
+            failpoint::reach("inbox.before-write");
+            let written = files::write_atomic(&path, &bytes, 0o600);
+            failpoint::reach("inbox.after-write");
+            written
+        };
         let written = if self.in_place {
             Ok(write())
         } else {

@@ -11,6 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use trunkline_proto::daemon::failpoint;
 
 use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
 use super::error::reason;
@@ -198,6 +199,7 @@ impl Client {
             .map(|flow| (FlowCommand::DeleteStrict, flow))
             .chain(add.iter().map(|flow| (FlowCommand::Add, flow)))
             .collect();
+        failpoint::reach("openflow.before-bundle");
         let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, id))];
         for (command, flow) in &changes {
             messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?));
@@ -217,7 +219,9 @@ impl Client {
             return Err(error);
         }
         let commit = vec![Planned::Plain(codec::bundle(BundleCommand::Commit, id))];
+        failpoint::reach("openflow.before-commit");
         let answer = self.exchange(commit, Some(answer.first)).await?;
+        failpoint::reach("openflow.after-bundle");
         refusal(&answer, name).map_or(Ok(()), Err)
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use trunkline_proto::daemon::failpoint;
+
 use super::{Addition, BridgeStep, Modification, Plan, PortColumns, Removal};
 use crate::netlink::{self, shield};
 use crate::ovsdb::{self, Row, Transaction, named_uuid, uuid_set};
@@ -43,7 +45,9 @@ pub async fn execute(
         ..
     } = plan;
     if let Some(transaction) = transaction(plan, trace) {
+        failpoint::reach("ovsdb.before-transaction");
         ovs.commit(transaction, limit).await?;
+        failpoint::reach("ovsdb.after-transaction");
     }
     if let Some(local) = quiet_local {
         quiet(netlink, local).await?;

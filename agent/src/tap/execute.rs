@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
+use trunkline_proto::daemon::failpoint;
 
 use super::{ALIAS, Correction, Plan};
 use crate::netlink::{Error, Handle, LinkChange, TapRequest};
@@ -23,6 +24,7 @@ pub async fn create_and_correct(plan: &Plan, netlink: &Handle) -> BTreeMap<Strin
             mtu: tap.mtu,
         })
         .collect();
+    failpoint::reach("tap.before-batch");
     let created = netlink.create_taps(&requests).await;
     let created = requests.into_iter().map(|request| request.name).zip(created);
 
@@ -35,6 +37,7 @@ pub async fn create_and_correct(plan: &Plan, netlink: &Handle) -> BTreeMap<Strin
         (tap.name.clone(), netlink.change(*index, &change).await)
     });
     let corrected = join_all(corrections).await;
+    failpoint::reach("tap.after-batch");
 
     created
         .chain(corrected)
@@ -48,5 +51,8 @@ pub async fn create_and_correct(plan: &Plan, netlink: &Handle) -> BTreeMap<Strin
 /// As [`Handle::delete_many`].
 pub async fn remove(plan: &Plan, netlink: &Handle) -> Result<(), Error> {
     let indexes: Vec<u32> = plan.remove.iter().map(|(_, index)| *index).collect();
-    netlink.delete_many(&indexes).await
+    failpoint::reach("tap.before-removal");
+    let removed = netlink.delete_many(&indexes).await;
+    failpoint::reach("tap.after-removal");
+    removed
 }

@@ -7,7 +7,10 @@ use std::{
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{Span, info_span};
-use trunkline_proto::{Name, daemon::telemetry};
+use trunkline_proto::{
+    Name,
+    daemon::{failpoint, telemetry},
+};
 
 use super::{Core, history, now};
 use crate::{
@@ -69,6 +72,7 @@ impl Writer {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.revision = self.store.commit(self.revision, batch)?;
+        failpoint::reach("store.after-commit");
         Ok(())
     }
 }
@@ -176,6 +180,7 @@ impl Core {
         }
         self.journal.accept(entries);
         self.publish(&old, step);
+        failpoint::reach("core.after-publish");
         Ok(answer)
     }
 

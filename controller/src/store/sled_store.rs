@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 use tokio::sync::watch;
+use trunkline_proto::daemon::failpoint;
 
 use super::{
     Batch, Loaded, Rows, Store, StoreError,
@@ -198,7 +199,9 @@ impl Store for SledStore {
             TransactionError::Abort(error) => error,
             TransactionError::Storage(error) => error.into(),
         })?;
+        failpoint::reach("store.before-flush");
         self.make_durable()?;
+        failpoint::reach("store.after-flush");
         self.high_water.write(revision)?;
         self.revision.send_replace(revision);
         Ok(revision)

@@ -147,6 +147,16 @@ pub(super) fn await_again(cluster: &mut Cluster, node: &Name, changed: crate::mo
     }
 }
 
+/// A rest that ends later than one that begins now was begun by a clock that was ahead: it ends no later than that one.
+pub(super) fn no_later(cluster: &mut Cluster, cx: &Context) {
+    let latest = cx.now.after(cx.settings.quarantine);
+    let departures = cluster.departures.values_mut().map(|departure| &mut departure.free_at);
+    let hold = cluster.meta.hold.as_mut().map(|hold| &mut hold.free_at);
+    for free_at in departures.chain(hold).flatten() {
+        *free_at = latest.min(*free_at);
+    }
+}
+
 /// Time has passed: what a restore held back is given out again when nobody is waited for any more.
 pub(super) fn release(cluster: &mut Cluster, cx: &Context) -> Option<NewEvent> {
     let hold = cluster.meta.hold.as_mut()?;

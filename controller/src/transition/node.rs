@@ -6,7 +6,7 @@ use trunkline_proto::{Digest, Name};
 
 use super::{
     Context, Rejection,
-    depart::{await_again, release, strike},
+    depart::{await_again, no_later, release, strike},
     edit::parse,
     event,
     state::Draft,
@@ -132,6 +132,7 @@ fn going(cluster: &Cluster) -> BTreeSet<(Name, u64)> {
 
 pub(super) fn tick(cluster: &mut Cluster, cx: &Context) -> Draft {
     let mut draft = Draft::default();
+    no_later(cluster, cx);
     draft.events.extend(release(cluster, cx));
     cluster.departures.retain(|_, departure| {
         let over = departure.free_at.is_some_and(|at| at <= cx.now);

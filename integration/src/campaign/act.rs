@@ -4,26 +4,22 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Response, Status};
-use trunkline_proto::client::{Client, new_request_id};
-use trunkline_proto::wire::{
-    ApplySlicesRequest, DeleteSliceRequest, DeploySliceRequest, GetSliceRequest, RollbackSliceRequest, Slice,
-    UndeploySliceRequest,
-};
+use trunkline_proto::client::Client;
+use trunkline_proto::wire::{GetSliceRequest, Slice};
 
 use super::ledger::Ledger;
-use super::steps::{Step, Wish};
 use crate::LabError;
 use crate::api::Api;
 
 /// A controller that died is back by then, and a full disk empty.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
 const ONE_CALL: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The operator and its book.
 pub(super) struct Operator {
-    api: Api,
-    ledger: Ledger,
+    pub(super) api: Api,
+    pub(super) ledger: Ledger,
     /// Changes that were made.
     pub(super) acknowledged: usize,
     /// Changes that were refused.
@@ -31,7 +27,7 @@ pub(super) struct Operator {
 }
 
 /// An answer: done, or refused for good.
-type Answer<T> = Result<T, Status>;
+pub(super) type Answer<T> = Result<T, Status>;
 
 impl Operator {
     /// With an empty book.
@@ -44,111 +40,8 @@ impl Operator {
         }
     }
 
-    /// The connection.
-    pub(super) fn api(&self) -> &Api {
-        &self.api
-    }
-
-    /// Makes a change; says how it was answered, or what was wrong with the answer. Other steps are none.
-    pub(super) fn make(&mut self, step: &Step) -> Result<String, String> {
-        let request_id = new_request_id();
-        match step {
-            Step::Apply { slice, deploy, twice } => self.apply(slice, *deploy, *twice, request_id),
-            Step::Deploy { slice, twice } => self.deploy(slice, *twice, request_id),
-            Step::Undeploy { slice, twice } => {
-                let request = UndeploySliceRequest {
-                    request_id,
-                    name: slice.clone(),
-                    expected_revision: 0,
-                };
-                let answer = self.insist(*twice, |client| {
-                    let (mut slices, request) = (client.slices(), request.clone());
-                    async move { slices.undeploy_slice(request).await }
-                })?;
-                self.note(answer, |ledger, done| {
-                    ledger.undeployed(slice)?;
-                    ledger.saw(done.revision, Some((done.term, done.generation)))
-                })
-            }
-            Step::Rollback { slice, number, twice } => {
-                let request = RollbackSliceRequest {
-                    request_id,
-                    name: slice.clone(),
-                    number: *number,
-                    expected_revision: 0,
-                };
-                let answer = self.insist(*twice, |client| {
-                    let (mut slices, request) = (client.slices(), request.clone());
-                    async move { slices.rollback_slice(request).await }
-                })?;
-                self.note(answer, |ledger, done| {
-                    let new = ledger.rolled_back(slice, *number, done.number)?;
-                    ledger.saw(done.revision, new.then_some((done.term, done.generation)))
-                })
-            }
-            Step::Delete { slice, twice } => {
-                let request = DeleteSliceRequest {
-                    request_id,
-                    name: slice.clone(),
-                    expected_revision: 0,
-                };
-                let answer = self.insist(*twice, |client| {
-                    let (mut slices, request) = (client.slices(), request.clone());
-                    async move { slices.delete_slice(request).await }
-                })?;
-                self.note(answer, |ledger, done| {
-                    ledger.deleted(slice)?;
-                    ledger.saw(done.revision, Some((done.term, done.generation)))
-                })
-            }
-            _ => Ok("no change".to_owned()),
-        }
-    }
-
-    fn apply(&mut self, wish: &Wish, deploy: bool, twice: bool, request_id: String) -> Result<String, String> {
-        let request = ApplySlicesRequest {
-            request_id,
-            slices: vec![wish.spec()],
-            deploy,
-            ..ApplySlicesRequest::default()
-        };
-        let answer = self.insist(twice, |client| {
-            let (mut slices, request) = (client.slices(), request.clone());
-            async move { slices.apply_slices(request).await }
-        })?;
-        self.note(answer, |ledger, done| {
-            ledger.applied(wish);
-            if deploy {
-                let slice = done.slices.iter().find(|slice| slice.name == wish.name);
-                let number = slice.and_then(|slice| Some(slice.deployed.as_ref()?.number));
-                let number =
-                    number.ok_or_else(|| format!("{} was deployed, and the answer has no number", wish.name))?;
-                ledger.deployed(&wish.name, number)?;
-            }
-            // A draft is no generation.
-            ledger.saw(done.revision, deploy.then_some((done.term, done.generation)))
-        })
-    }
-
-    fn deploy(&mut self, slice: &str, twice: bool, request_id: String) -> Result<String, String> {
-        let request = DeploySliceRequest {
-            request_id,
-            name: slice.to_owned(),
-            expected_revision: 0,
-        };
-        let answer = self.insist(twice, |client| {
-            let (mut slices, request) = (client.slices(), request.clone());
-            async move { slices.deploy_slice(request).await }
-        })?;
-        self.note(answer, |ledger, done| {
-            let new = ledger.deployed(slice, done.number)?;
-            // One that differs in nothing is answered with its own generation.
-            ledger.saw(done.revision, new.then_some((done.term, done.generation)))
-        })
-    }
-
     /// Whatever the controller says that is not its word on the request leaves open whether it was done: the same again.
-    fn insist<T, F, Call>(&self, twice: bool, call: F) -> Result<Answer<T>, String>
+    pub(super) fn insist<T, F, Call>(&self, twice: bool, call: F) -> Result<Answer<T>, String>
     where
         T: PartialEq + Debug,
         F: Fn(&Client) -> Call,
@@ -195,7 +88,8 @@ impl Operator {
         }
     }
 
-    fn note<T>(
+    /// Writes an answer into the book.
+    pub(super) fn note<T>(
         &mut self,
         answer: Answer<T>,
         write: impl FnOnce(&mut Ledger, T) -> Result<(), String>,

@@ -1,16 +1,18 @@
 //! How each fault is thrown and taken back: small functions, each beside the changes that it is to hit.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tokio_stream::StreamExt;
 use trunkline_proto::client::{Client, ClientConfig};
 use trunkline_proto::wire::WatchSlicesRequest;
 
-use super::drift;
 use super::steps::{Step, Target};
+use super::{drift, power};
 use crate::LabError;
+use crate::lab::daemons::fail_point;
 use crate::lab::layout::NETNODE;
 use crate::lab::{Host, Lab};
 use crate::wait::until;
@@ -19,28 +21,42 @@ use crate::wait::until;
 pub(super) const DNSMASQ: &str = "dnsmasq";
 /// Room for the state of a daemon: enough for what a campaign makes, and soon full.
 const DISK: &str = "size=96m";
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(120);
+const DAY: i64 = 24 * 60 * 60;
 
-/// Who starts what was killed, one at a time for each host.
+/// Who starts what was killed, one at a time for each host; and what has to be remembered of the hosts.
 #[derive(Default)]
 pub(super) struct Reviver {
-    hosts: Mutex<BTreeMap<String, std::sync::Arc<Mutex<()>>>>,
+    hosts: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Hosts that lost what strangers had in memory or in the switch.
+    emptied: Mutex<BTreeSet<String>>,
+    /// Hosts whose clock is a day behind: before their certificates begin.
+    behind: Mutex<BTreeSet<String>>,
+    /// Deaths at named points.
+    deaths: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Reviver {
+    /// Does something with a host while nobody starts anything there.
+    pub(super) fn alone<T>(&self, host: &str, work: impl FnOnce() -> T) -> T {
+        let one = Arc::clone(lock(&self.hosts).entry(host.to_owned()).or_default());
+        let _alone = lock(&one);
+        work()
+    }
+
     /// Starts what does not run on a host, the switch first.
     pub(super) fn revive(&self, lab: &Lab, host: &str) -> Result<(), LabError> {
-        let one = {
-            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            std::sync::Arc::clone(hosts.entry(host.to_owned()).or_default())
-        };
-        let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
-        for program in lab.programs(host) {
-            if !lab.runs(host, program) {
-                lab.start_daemon(host, program)?;
-            }
-        }
-        Ok(())
+        self.alone(host, || start(lab, host))
+    }
+
+    /// Hosts where strangers have to move in again.
+    pub(super) fn take_emptied(&self) -> BTreeSet<String> {
+        std::mem::take(&mut lock(&self.emptied))
+    }
+
+    /// How often a program died at each named point.
+    pub(super) fn deaths(&self) -> BTreeMap<String, usize> {
+        lock(&self.deaths).clone()
     }
 
     /// Until everything runs everywhere.
@@ -52,6 +68,19 @@ impl Reviver {
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(lab: &Lab, host: &str) -> Result<(), LabError> {
+    for program in lab.programs(host) {
+        if !lab.runs(host, program) {
+            lab.start_daemon(host, program)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives each daemon's state a file system of its own, before the daemons run.
@@ -67,9 +96,14 @@ pub(super) fn own_disks(lab: &Lab) -> Result<(), LabError> {
 
 /// Where a host's daemon of ours keeps its state.
 fn state_of(lab: &Lab, host: &str) -> Option<String> {
-    let programs = lab.programs(host);
-    let ours = programs.into_iter().find(|name| name.starts_with("trunkline-"))?;
-    Some(format!("/var/lib/{ours}"))
+    Some(format!("/var/lib/{}", ours(lab, host)?))
+}
+
+/// A host's daemon of ours.
+fn ours(lab: &Lab, host: &str) -> Option<&'static str> {
+    lab.programs(host)
+        .into_iter()
+        .find(|name| name.starts_with("trunkline-"))
 }
 
 /// Throws a fault and takes it back. A change of the API is none.
@@ -116,6 +150,58 @@ pub(super) fn throw(lab: &Lab, reviver: &Reviver, step: &Step) -> Result<(), Lab
             deaf(lab, Duration::from_millis(*for_ms));
             Ok(())
         }
+        Step::FailPoint {
+            host,
+            point,
+            after_ms,
+            for_ms,
+        } => {
+            pause(*after_ms);
+            fail(lab, reviver, host, point, Duration::from_millis(*for_ms))
+        }
+        Step::Freeze {
+            target,
+            after_ms,
+            for_ms,
+        } => {
+            pause(*after_ms);
+            lab.signal_daemon(&target.host, &target.program, Signal::SIGSTOP)?;
+            pause(*for_ms);
+            lab.signal_daemon(&target.host, &target.program, Signal::SIGCONT)
+        }
+        Step::Slow { host, after_ms, for_ms } => {
+            pause(*after_ms);
+            slow(lab, host, Duration::from_millis(*for_ms))
+        }
+        Step::Clock { host, days, after_ms } => {
+            pause(*after_ms);
+            if *days < 0 {
+                lock(&reviver.behind).insert(host.clone());
+            }
+            lab.host(host)?.set_clock(i64::from(*days) * DAY)
+        }
+        Step::Wipe { host, after_ms } => {
+            pause(*after_ms);
+            lock(&reviver.emptied).insert(host.clone());
+            reviver.alone(host, || power::wipe(lab, host))?;
+            let _ = reviver.revive(lab, host);
+            Ok(())
+        }
+        Step::Reboot {
+            host,
+            after_ms,
+            down_ms,
+        } => {
+            pause(*after_ms);
+            lock(&reviver.emptied).insert(host.clone());
+            reviver.alone(host, || {
+                power::off(lab, host)?;
+                pause(*down_ms);
+                Ok::<(), LabError>(())
+            })?;
+            let _ = reviver.revive(lab, host);
+            Ok(())
+        }
         Step::Drift {
             host,
             what,
@@ -123,10 +209,44 @@ pub(super) fn throw(lab: &Lab, reviver: &Reviver, step: &Step) -> Result<(), Lab
             after_ms,
         } => {
             pause(*after_ms);
-            drift::make(lab.host(host)?, *what, *pick)
+            drift::make(lab.host(host)?, *what, *pick).map(drop)
         }
         _ => Ok(()),
     }
+}
+
+/// Arms a named point, waits until a program died there, and starts it again.
+fn fail(lab: &Lab, reviver: &Reviver, host: &str, point: &str, time: Duration) -> Result<(), LabError> {
+    let file = fail_point(lab.host(host)?);
+    let Some(program) = ours(lab, host) else { return Ok(()) };
+    std::fs::write(&file, point).map_err(LabError::io(format!("cannot write {}", file.display())))?;
+    let died = until("a death at a named point", time, || {
+        if !file.exists() && !lab.runs(host, program) {
+            Ok(())
+        } else {
+            Err("it lives".to_owned())
+        }
+    });
+    let _ = std::fs::remove_file(&file);
+    if died.is_ok() {
+        *lock(&reviver.deaths).entry(point.to_owned()).or_default() += 1;
+        // What does not start while another part is away is started in the quiet period.
+        let _ = reviver.revive(lab, host);
+    }
+    Ok(())
+}
+
+/// A node's daemon stands still for nine tenths of the time, so that it reads and writes slowly.
+fn slow(lab: &Lab, host: &str, time: Duration) -> Result<(), LabError> {
+    let Some(program) = ours(lab, host) else { return Ok(()) };
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        lab.signal_daemon(host, program, Signal::SIGSTOP)?;
+        pause(90);
+        lab.signal_daemon(host, program, Signal::SIGCONT)?;
+        pause(10);
+    }
+    Ok(())
 }
 
 fn pause(ms: u64) {
@@ -142,8 +262,15 @@ fn kill(lab: &Lab, target: &Target) -> Result<(), LabError> {
         }
         return Ok(());
     }
-    let _ = lab.kill_daemon(&target.host, &target.program);
+    kill_all(lab, &target.host, &[&target.program]);
     Ok(())
+}
+
+/// Kills programs of a host, those that run.
+pub(super) fn kill_all(lab: &Lab, host: &str, programs: &[&str]) {
+    for program in programs {
+        let _ = lab.kill_daemon(host, program);
+    }
 }
 
 /// The DHCP servers of the network node that are ours: process and configuration.
@@ -181,10 +308,20 @@ fn empty(lab: &Lab, host: &str) -> Result<(), LabError> {
     lab.host(host)?.must(&["rm", "-f", &format!("{state}/fill")]).map(drop)
 }
 
-/// Heals whatever still stands.
-pub(super) fn heal(lab: &Lab) -> Result<(), LabError> {
+/// Heals whatever still stands. A clock that is ahead may stay so; one that is behind may not, since no certificate is valid then.
+pub(super) fn heal(lab: &Lab, reviver: &Reviver) -> Result<(), LabError> {
     lab.heal(None)?;
-    lab.layout().hosts().iter().try_for_each(|host| empty(lab, host))
+    for host in std::mem::take(&mut *lock(&reviver.behind)) {
+        lab.host(&host)?.set_clock(0)?;
+    }
+    for host in lab.layout().hosts() {
+        empty(lab, &host)?;
+        let _ = std::fs::remove_file(fail_point(lab.host(&host)?));
+        for program in lab.programs(&host) {
+            lab.signal_daemon(&host, program, Signal::SIGCONT)?;
+        }
+    }
+    Ok(())
 }
 
 /// A client that asks to watch everything and reads nothing.

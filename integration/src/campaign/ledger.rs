@@ -4,14 +4,27 @@ use std::collections::BTreeMap;
 
 use trunkline_proto::wire::Slice;
 
-use super::steps::Wish;
+use super::wish::Wish;
 
 /// The operator's own book.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Ledger {
     slices: BTreeMap<String, Entry>,
     revision: u64,
     order: (u64, u64),
+    /// What the journal must tell of.
+    told: Vec<Told>,
+}
+
+/// An intent that was answered, as the journal must tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Whose.
+    pub(super) slice: String,
+    /// `slice.deployed`, ...
+    pub(super) kind: &'static str,
+    /// Of the answer.
+    pub(super) revision: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -23,7 +36,7 @@ struct Entry {
 
 impl Ledger {
     /// A draft was made what is wished.
-    pub(super) fn applied(&mut self, wish: &Wish) {
+    pub(super) fn draft(&mut self, wish: &Wish) {
         let entry = self.slices.entry(wish.name.clone()).or_insert_with(|| Entry {
             draft: wish.clone(),
             deployed: None,
@@ -45,10 +58,68 @@ impl Ledger {
         self.stands(slice, number, wish)
     }
 
-    /// Nothing of it is deployed any more.
-    pub(super) fn undeployed(&mut self, slice: &str) -> Result<(), String> {
-        self.entry(slice)?.deployed = None;
+    /// Nothing of it is deployed any more. True when something was.
+    pub(super) fn undeployed(&mut self, slice: &str) -> Result<bool, String> {
+        Ok(self.entry(slice)?.deployed.take().is_some())
+    }
+
+    /// A part of a draft was changed.
+    pub(super) fn edited(&mut self, slice: &str, edit: impl FnOnce(&mut Wish)) -> Result<(), String> {
+        let draft = &mut self.entry(slice)?.draft;
+        edit(draft);
+        *draft = draft.clone().sorted();
         Ok(())
+    }
+
+    /// Where a draft has a VM.
+    pub(super) fn home(&self, slice: &str, vm: &str) -> Option<String> {
+        let draft = &self.slices.get(slice)?.draft;
+        let vm = draft.vms.iter().find(|each| each.name == vm)?;
+        Some(vm.worker.clone())
+    }
+
+    /// Every VM of a worker is on another one now, and what is deployed has a new number for it. Answers whose VMs moved.
+    pub(super) fn drained(&mut self, worker: &str, onto: &str) -> Vec<String> {
+        let mut moved = Vec::new();
+        for (name, entry) in &mut self.slices {
+            let mut any = entry.draft.relocate(worker, onto);
+            let now = entry.deployed.and_then(|number| entry.numbers.get(&number).cloned());
+            if let Some(mut now) = now
+                && now.relocate(worker, onto)
+            {
+                any = true;
+                let number = entry.numbers.keys().next_back().map_or(1, |last| last + 1);
+                entry.numbers.insert(number, now.sorted());
+                entry.deployed = Some(number);
+            }
+            entry.draft = entry.draft.clone().sorted();
+            moved.extend(any.then(|| name.clone()));
+        }
+        moved
+    }
+
+    /// The journal must tell of this.
+    pub(super) fn told(&mut self, slice: &str, kind: &'static str, revision: u64) {
+        let slice = slice.to_owned();
+        self.told.push(Told { slice, kind, revision });
+    }
+
+    /// What the journal must tell of since this was asked for last.
+    pub(super) fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// The highest term that was seen.
+    pub(super) fn term(&self) -> u64 {
+        self.order.0
+    }
+
+    /// The book of the time of an export comes back: all that was answered since is lost with the controller's state. Order goes on.
+    pub(super) fn restore(&mut self, then: Ledger) {
+        let Ledger { slices, .. } = then;
+        self.slices = slices;
+        self.revision = 0;
+        self.told.clear();
     }
 
     /// It is no more.

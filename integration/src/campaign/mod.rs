@@ -4,25 +4,31 @@
 //! ```text
 //!   seed -> random: rounds of steps -> run: act (the API) and fault, drift (the hosts), side by side
 //!                                       -> quiet: heal, wait for ready
-//!                                       -> ledger: nothing that was answered is lost
+//!                                       -> ledger and journal: nothing that was answered is lost, and all of it is told
 //!                                       -> oracle against look and trace; strangers; guests
 //!   a failure -> shrink: the fewest steps that still fail, each a line that can be replayed
 //! ```
 
 mod act;
 mod drift;
+mod edits;
 mod fault;
 mod guests;
+mod journal;
 mod ledger;
 mod look;
+mod lost;
 mod oracle;
+mod power;
 mod random;
 mod run;
 mod shrink;
 mod steps;
 mod strangers;
 mod trace;
+mod wish;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -78,18 +84,24 @@ pub struct Found {
 pub fn campaign(orders: &Orders, say: &(dyn Fn(&str) + Sync)) -> Result<Outcome, LabError> {
     let mut dice = Dice::new(orders.seed, orders.workers);
     let start = Instant::now();
-    let mut made: Vec<Vec<Step>> = Vec::new();
-    let mut rounds = std::iter::from_fn(|| {
-        (start.elapsed() < orders.time).then(|| {
-            let round = dice.round();
-            made.push(round.clone());
-            round
-        })
-    });
+    let mut made: Vec<Step> = Vec::new();
     let name = orders.seed.to_string();
-    match run(orders.workers, &mut rounds, Some(&name), say)? {
+    let outcome = {
+        let mut draw = || {
+            let round = dice.round();
+            made.extend_from_slice(&round);
+            shrink::rounds(&round)
+        };
+        let rounds = std::iter::from_fn(|| (start.elapsed() < orders.time).then(&mut draw));
+        run(orders.workers, &mut rounds.flatten(), Some(&name), say)?
+    };
+    match outcome {
         Ok(figures) => Ok(Ok(figures)),
-        Err(failure) => found(orders, failure, made.concat(), say),
+        Err(failure) => {
+            // What was drawn and not done any more is not to blame.
+            made.truncate(failure.step);
+            found(orders, failure, made, say)
+        }
     }
 }
 
@@ -158,6 +170,7 @@ impl std::fmt::Display for Found {
             "It did not hold. Seed {}, step {}:\n{}",
             self.seed, self.failure.step, self.failure.why
         )?;
+        writeln!(f, "Until then: {}", words(&self.failure.figures))?;
         if let Some(kept) = &self.failure.kept {
             writeln!(f, "The logs of every host are in {}", kept.display())?;
         }
@@ -168,18 +181,24 @@ impl std::fmt::Display for Found {
 
 /// The figures in one line.
 pub fn words(figures: &Figures) -> String {
-    let faults: usize = figures.faults.values().sum();
-    let kinds: Vec<String> = figures
-        .faults
-        .iter()
-        .map(|(kind, count)| format!("{kind} {count}"))
-        .collect();
+    let counted = |counts: &BTreeMap<String, usize>| {
+        let kinds: Vec<String> = counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let sum: usize = counts.values().sum();
+        (sum, kinds.join(", "))
+    };
+    let ((faults, kinds), (deaths, points)) = (counted(&figures.faults), counted(&figures.deaths));
     format!(
-        "{} quiet periods, {} changes made, {} refused, {faults} faults ({}), {} questions of guests; slowest: ready after {:.1} s, equal after {:.1} s",
+        "{} steps, {} quiet periods, {} changes made, {} refused, {faults} faults ({kinds}), {deaths} deaths at named points ({points}), \
+         {} changes by hand told of and {} left out, {} held removals confirmed, {} events without a gap, {} questions of guests; \
+         slowest: ready after {:.1} s, equal after {:.1} s",
+        figures.steps,
         figures.quiet,
         figures.changes.0,
         figures.changes.1,
-        kinds.join(", "),
+        figures.repaired.0,
+        figures.repaired.1,
+        figures.confirmed,
+        figures.events,
         figures.questions,
         figures.slowest.0.as_secs_f64(),
         figures.slowest.1.as_secs_f64(),

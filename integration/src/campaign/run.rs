@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use trunkline_proto::wire::{Slice, State};
 
 use super::act::Operator;
+use super::drift::{self, Drift};
 use super::fault::{self, Reviver};
+use super::journal::{self, Journal};
+use super::lost::{self, PutAway};
 use super::oracle::{self, difference, expected};
 use super::steps::Step;
 use super::strangers::Strangers;
@@ -15,13 +18,17 @@ use super::{guests, look, trace};
 use crate::LabError;
 use crate::api::Api;
 use crate::lab::layout::NETNODE;
-use crate::lab::{Lab, Options};
+use crate::lab::{Lab, Options, Tuning};
 use crate::wait::until;
 
-/// Until status says that all is ready after everything was healed.
-const READY_LIMIT: Duration = Duration::from_secs(90);
-/// Until every host is as it should be. What tells nobody of its change is looked for every minute.
-const EQUAL_LIMIT: Duration = Duration::from_secs(80);
+/// Until status says that all is ready after everything was healed, on a machine that has much else to do.
+const READY_LIMIT: Duration = Duration::from_secs(180);
+/// Until every host is as it should be. What tells nobody of its change is looked for every 20 s.
+const EQUAL_LIMIT: Duration = Duration::from_secs(90);
+/// What is gone from every node is given to others so soon: often, within the time of a campaign.
+const REST: &str = "2s";
+/// Until the journal tells of what was changed by hand.
+const REPAIRED_LIMIT: Duration = Duration::from_secs(90);
 
 /// What was done, for the last line.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -34,6 +41,14 @@ pub struct Figures {
     pub changes: (usize, usize),
     /// Faults by their kind.
     pub faults: BTreeMap<String, usize>,
+    /// Deaths at named points, by point.
+    pub deaths: BTreeMap<String, usize>,
+    /// Changes by hand that the journal told of, and those that it left out by its own word.
+    pub repaired: (usize, usize),
+    /// Removals that nodes held back after a restore and that were confirmed.
+    pub confirmed: usize,
+    /// Events that were read, without a gap.
+    pub events: usize,
     /// Questions of guests.
     pub questions: usize,
     /// Longest time from healed to ready, and from ready to equal.
@@ -49,6 +64,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Where the logs are.
     pub(super) kept: Option<PathBuf>,
+    /// What had held until then.
+    pub(super) figures: Figures,
 }
 
 /// One fleet and what is known of it.
@@ -57,6 +74,10 @@ struct Run<'a> {
     operator: Operator,
     reviver: &'a Reviver,
     strangers: Strangers,
+    journal: Journal,
+    put_away: Option<PutAway>,
+    /// Since the last quiet period that held, an export came back.
+    restored: bool,
     figures: Figures,
     say: &'a (dyn Fn(&str) + Sync),
 }
@@ -83,6 +104,11 @@ pub(super) fn run(
     let lab = Lab::start(&Options {
         workers,
         daemons: false,
+        own_clocks: true,
+        tuning: Tuning {
+            network: vec![format!("quarantine = \"{REST}\"")],
+            ..Tuning::default()
+        },
         ..Options::default()
     })?;
     fault::own_disks(&lab)?;
@@ -95,6 +121,9 @@ pub(super) fn run(
         operator: Operator::new(api),
         reviver: &reviver,
         strangers,
+        journal: Journal::default(),
+        put_away: None,
+        restored: false,
         figures: Figures::default(),
         say,
     };
@@ -102,15 +131,28 @@ pub(super) fn run(
         if let Err(why) = run.round(&round) {
             let step = run.figures.steps;
             let kept = keep.map(|name| keep_logs(&lab, name)).transpose()?;
-            return Ok(Err(Failure { step, why, kept }));
+            let figures = run.figures();
+            return Ok(Err(Failure {
+                step,
+                why,
+                kept,
+                figures,
+            }));
         }
     }
-    let mut figures = run.figures;
-    figures.changes = (run.operator.acknowledged, run.operator.refused);
-    Ok(Ok(figures))
+    Ok(Ok(run.figures()))
 }
 
 impl Run<'_> {
+    fn figures(&self) -> Figures {
+        Figures {
+            changes: (self.operator.acknowledged, self.operator.refused),
+            deaths: self.reviver.deaths(),
+            events: self.journal.read,
+            ..self.figures.clone()
+        }
+    }
+
     fn round(&mut self, steps: &[Step]) -> Result<(), String> {
         let (lab, reviver, say) = (self.lab, self.reviver, self.say);
         std::thread::scope(|scope| {
@@ -118,14 +160,10 @@ impl Run<'_> {
             for step in steps {
                 self.figures.steps += 1;
                 match step {
-                    Step::Quiet => {}
-                    Step::Apply { .. }
-                    | Step::Deploy { .. }
-                    | Step::Undeploy { .. }
-                    | Step::Rollback { .. }
-                    | Step::Delete { .. } => {
+                    step if step.is_quiet() => {}
+                    step if step.is_asked() => {
                         say(&step.to_string());
-                        let answer = self.operator.make(step)?;
+                        let answer = self.ask(step)?;
                         say(&format!("# {answer}"));
                     }
                     step => {
@@ -143,35 +181,44 @@ impl Run<'_> {
             }
             Ok::<(), String>(())
         })?;
-        if steps.last() == Some(&Step::Quiet) {
-            say(&Step::Quiet.to_string());
-            self.quiet()?;
+        let Some(last) = steps.last().filter(|step| step.is_quiet()) else {
+            return Ok(());
+        };
+        say(&last.to_string());
+        match last {
+            Step::ByHand { host, what, pick } => self.by_hand(host, *what, *pick),
+            _ => self.quiet(),
         }
-        Ok(())
     }
 
-    /// Heals everything and asks the oracle.
-    fn quiet(&mut self) -> Result<(), String> {
-        let words = |error: LabError| error.chain();
-        fault::heal(self.lab).map_err(words)?;
-        self.reviver.revive_all(self.lab).map_err(words)?;
-        let start = Instant::now();
-        until("everything to be ready", READY_LIMIT, || self.ready()).map_err(words)?;
-        let ready = start.elapsed();
-        let slices = self.operator.account()?;
-        let start = Instant::now();
-        let equal = until("every host to be as the slices say", EQUAL_LIMIT, || {
-            let wrong = self.compare(&slices).map_err(words)?;
-            if wrong.is_empty() {
-                Ok(())
-            } else {
-                Err(wrong.join("\n"))
+    /// What an operator asks for, and what is done beside it.
+    fn ask(&mut self, step: &Step) -> Result<String, String> {
+        match step {
+            Step::Gone { worker, twice } => {
+                *self.figures.faults.entry("gone".to_owned()).or_default() += 1;
+                lost::gone(self.lab, self.reviver, &mut self.operator, worker, *twice)
+                    .or_else(|why| Ok(format!("not declared gone: {why}")))
             }
-        });
-        // What status says of it meanwhile is a part of what was seen.
-        let status = || self.ready().err().unwrap_or_else(|| "all ready".to_owned());
-        equal.map_err(|error| format!("{}\nstatus: {}", error.chain(), status()))?;
-        let equal = start.elapsed();
+            Step::Export => {
+                self.put_away = Some(lost::put_away(self.lab, &self.operator)?);
+                Ok("put away".to_owned())
+            }
+            Step::Restore => {
+                let Some(put_away) = &self.put_away else {
+                    return Ok("nothing was put away".to_owned());
+                };
+                *self.figures.faults.entry("restore".to_owned()).or_default() += 1;
+                self.restored = true;
+                self.journal.restored();
+                lost::restore(self.lab, self.reviver, &mut self.operator, put_away)
+            }
+            step => self.operator.make(step),
+        }
+    }
+
+    /// Heals everything, asks the oracle and the guests.
+    fn quiet(&mut self) -> Result<(), String> {
+        let (slices, ready, equal) = self.settle()?;
         let strange = self.strangers.check(self.lab).map_err(words)?;
         if !strange.is_empty() {
             return Err(strange.join("\n"));
@@ -193,8 +240,116 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Heals everything and waits until all is ready, answered for, told of, and as the slices say. Answers them, and how long each took.
+    fn settle(&mut self) -> Result<(Vec<Slice>, Duration, Duration), String> {
+        fault::heal(self.lab, self.reviver).map_err(words)?;
+        self.reviver.revive_all(self.lab).map_err(words)?;
+        for host in self.reviver.take_emptied() {
+            self.strangers.return_to(self.lab, &host).map_err(words)?;
+        }
+        let start = Instant::now();
+        until("everything to be ready", READY_LIMIT, || self.ready_or_wrong()).map_err(words)??;
+        let ready = start.elapsed();
+        let slices = self.operator.account()?;
+        self.told()?;
+        let start = Instant::now();
+        self.await_equal(&slices)?;
+        self.restored = false;
+        Ok((slices, ready, start.elapsed()))
+    }
+
+    /// The journal has no gap and tells of every intent.
+    fn told(&mut self) -> Result<(), String> {
+        let events = self.journal.new_events(&self.operator.api)?;
+        let untold = journal::untold(&self.operator.ledger.take_told(), &events);
+        if untold.is_empty() {
+            Ok(())
+        } else {
+            Err(untold.join("\n"))
+        }
+    }
+
+    fn await_equal(&self, slices: &[Slice]) -> Result<(), String> {
+        let equal = until("every host to be as the slices say", EQUAL_LIMIT, || {
+            let wrong = self.compare(slices).map_err(words)?;
+            if wrong.is_empty() {
+                Ok(())
+            } else {
+                Err(wrong.join("\n"))
+            }
+        });
+        // What status says of it meanwhile is a part of what was seen.
+        let status = || self.ready().err().unwrap_or_else(|| "all ready".to_owned());
+        equal.map_err(|error| format!("{}\nstatus: {}", error.chain(), status()))
+    }
+
+    /// Somebody changes something while nothing else happens: the journal tells of it, and it is put right.
+    fn by_hand(&mut self, host: &str, what: Drift, pick: usize) -> Result<(), String> {
+        let (slices, ..) = self.settle()?;
+        let at = self.lab.host(host).map_err(words)?;
+        let Some(said) = drift::make(at, what, pick).map_err(words)? else {
+            (self.say)("# nothing to change");
+            return Ok(());
+        };
+        let kind = format!(
+            "by_hand {}",
+            serde_json::to_value(what)
+                .unwrap_or_default()
+                .as_str()
+                .unwrap_or_default()
+        );
+        *self.figures.faults.entry(kind).or_default() += 1;
+        let (start, mut seen) = (Instant::now(), Vec::new());
+        let (journal, api) = (&mut self.journal, &self.operator.api);
+        let told = until(
+            &format!("the journal to tell of {what:?} on {host} as {said:?}"),
+            REPAIRED_LIMIT,
+            || {
+                for event in journal.new_events(api)? {
+                    if event.node != host {
+                        continue;
+                    }
+                    let is_it = event.message.contains(&said.words) && said.vlan.is_none_or(|vlan| vlan == event.vlan);
+                    match event.r#type.as_str() {
+                        "drift.repaired" if is_it => return Ok(true),
+                        // So many in one minute that not all are kept, which it says.
+                        "events.left_out" => return Ok(false),
+                        _ => seen.push(event.message),
+                    }
+                }
+                Err(format!("{seen:?}"))
+            },
+        );
+        let told = told.map_err(words)?;
+        let repaired = &mut self.figures.repaired;
+        *repaired = (repaired.0 + usize::from(told), repaired.1 + usize::from(!told));
+        self.await_equal(&slices)?;
+        (self.say)(&format!(
+            "# put right and told of after {:.1} s",
+            start.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    /// Confirms what nodes hold back after a restore. What they hold back at another time is wrong at once: operators asked for it.
+    fn ready_or_wrong(&mut self) -> Result<Result<(), String>, String> {
+        for (node, held) in self.operator.held().map_err(words)? {
+            let names = held.keys.len();
+            if !self.restored {
+                return Ok(Err(format!(
+                    "{node} holds {names} removals back that operators asked for: {held:?}"
+                )));
+            }
+            if let Ok(confirmed) = self.operator.confirm(&node, &held) {
+                self.figures.confirmed += confirmed;
+                (self.say)(&format!("# {confirmed} removals on {node} confirmed"));
+            }
+        }
+        self.ready().map(Ok)
+    }
+
     fn ready(&self) -> Result<(), String> {
-        let status = self.operator.api().status().map_err(|error| error.chain())?;
+        let status = self.operator.api.status().map_err(|error| error.chain())?;
         let mut waits: Vec<String> = Vec::new();
         for slice in &status.slices {
             if slice.removing || (slice.deployed_number != 0 && slice.state() != State::Ready) {
@@ -228,6 +383,10 @@ impl Run<'_> {
         }
         Ok(wrong)
     }
+}
+
+fn words(error: LabError) -> String {
+    error.chain()
 }
 
 fn kind(step: &Step) -> String {

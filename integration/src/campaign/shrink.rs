@@ -27,10 +27,13 @@ pub(super) fn shrink(orders: &Orders, steps: Vec<Step>, say: &(dyn Fn(&str) + Sy
 /// Cuts at the quiet periods. The last round has one in any case.
 pub(super) fn rounds(steps: &[Step]) -> Vec<Vec<Step>> {
     let mut rounds: Vec<Vec<Step>> = steps
-        .split_inclusive(|step| *step == Step::Quiet)
+        .split_inclusive(|step| step.is_quiet())
         .map(<[Step]>::to_vec)
         .collect();
-    if let Some(last) = rounds.last_mut().filter(|last| last.last() != Some(&Step::Quiet)) {
+    if let Some(last) = rounds
+        .last_mut()
+        .filter(|last| !last.last().is_some_and(Step::is_quiet))
+    {
         last.push(Step::Quiet);
     }
     rounds

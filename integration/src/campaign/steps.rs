@@ -3,9 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use trunkline_proto::wire::{self, InterfaceSpec, LinkSpec, SliceSpec, VmSpec};
 
 use super::drift::Drift;
+use super::wish::{Wish, WishedLink, WishedVm};
 use crate::LabError;
 use crate::lab::Fault;
 
@@ -23,12 +23,58 @@ pub(super) enum Step {
     Rollback { slice: String, number: u32, twice: bool },
     /// Deletes a slice.
     Delete { slice: String, twice: bool },
+    /// Puts one more VM into a draft.
+    AddVm { slice: String, vm: WishedVm, twice: bool },
+    /// Takes a VM out of a draft.
+    RemoveVm { slice: String, vm: String, twice: bool },
+    /// Puts one more link into a draft.
+    AddLink {
+        slice: String,
+        link: WishedLink,
+        twice: bool,
+    },
+    /// Takes a link out of a draft.
+    RemoveLink { slice: String, link: String, twice: bool },
+    /// Moves a VM to another worker, in the draft.
+    Move {
+        slice: String,
+        vm: String,
+        worker: String,
+        twice: bool,
+    },
+    /// Moves every VM away from a worker, which takes none from now on.
+    Drain { worker: String, onto: String, twice: bool },
+    /// A worker takes VMs again.
+    Uncordon { worker: String, twice: bool },
+    /// A worker's agent dies, and the operator vouches that the worker is dead. It comes back in the quiet period.
+    Gone { worker: String, twice: bool },
+    /// Somebody puts the controller's export away.
+    Export,
+    /// The controller's state is lost, and the export that was put away comes back. Without one nothing happens.
+    Restore,
     /// Kills programs, all at once, and starts them again.
     Kill {
         targets: Vec<Target>,
         after_ms: u64,
         down_ms: u64,
     },
+    /// A program dies where it reaches a named point, when it does so in this time.
+    FailPoint {
+        host: String,
+        point: String,
+        after_ms: u64,
+        for_ms: u64,
+    },
+    /// A program stands still for a while.
+    Freeze { target: Target, after_ms: u64, for_ms: u64 },
+    /// A node reads and writes slowly for a while: it stands still for most of the time.
+    Slow { host: String, after_ms: u64, for_ms: u64 },
+    /// The time of day of a host jumps: from now on it is so many days ahead.
+    Clock { host: String, days: i8, after_ms: u64 },
+    /// The switch's whole database is lost.
+    Wipe { host: String, after_ms: u64 },
+    /// A node loses its power and starts anew.
+    Reboot { host: String, after_ms: u64, down_ms: u64 },
     /// Something between the hosts is wrong for a while.
     Network { fault: Fault, after_ms: u64, for_ms: u64 },
     /// The disk under a daemon's state is full for a while.
@@ -42,6 +88,8 @@ pub(super) enum Step {
         pick: usize,
         after_ms: u64,
     },
+    /// The same while nothing else happens: it must be told of, and put right.
+    ByHand { host: String, what: Drift, pick: usize },
     /// Everything is healed, everything must be as the slices say.
     Quiet,
 }
@@ -55,47 +103,6 @@ pub(super) struct Target {
     pub(super) program: String,
 }
 
-/// A slice as its operator wishes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wish {
-    /// Its name.
-    pub(super) name: String,
-    /// By name.
-    pub(super) vms: Vec<WishedVm>,
-    /// By name.
-    pub(super) links: Vec<WishedLink>,
-}
-
-/// A VM as it is wished.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct WishedVm {
-    /// Its name.
-    pub(super) name: String,
-    /// Its worker.
-    pub(super) worker: String,
-    /// Whether `eth0` leads to the internet.
-    pub(super) internet: bool,
-    /// How many interfaces beside `eth0`.
-    pub(super) data: u32,
-}
-
-/// A link as it is wished.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct WishedLink {
-    /// Its name.
-    pub(super) name: String,
-    /// `vm.ethN`, sorted.
-    pub(super) ends: Vec<String>,
-    /// Bytes of payload.
-    pub(super) mtu: u32,
-    /// Whether it has a DHCP server.
-    pub(super) dhcp: bool,
-    /// Port security.
-    pub(super) secured: bool,
-    /// Guests reach gateway and DHCP server only.
-    pub(super) protected: bool,
-}
-
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
@@ -103,6 +110,34 @@ impl fmt::Display for Step {
 }
 
 impl Step {
+    /// True for what waits until everything is right again.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Quiet | Self::ByHand { .. })
+    }
+
+    /// True for what an operator asks for, one after the other.
+    pub(super) fn is_asked(&self) -> bool {
+        use Step::*;
+        matches!(
+            self,
+            Apply { .. }
+                | Deploy { .. }
+                | Undeploy { .. }
+                | Rollback { .. }
+                | Delete { .. }
+                | AddVm { .. }
+                | RemoveVm { .. }
+                | AddLink { .. }
+                | RemoveLink { .. }
+                | Move { .. }
+                | Drain { .. }
+                | Uncordon { .. }
+                | Gone { .. }
+                | Export
+                | Restore
+        )
+    }
+
     /// Reads one line.
     pub(super) fn parse(line: &str) -> Result<Self, LabError> {
         serde_json::from_str(line).map_err(|error| LabError::Other(format!("{line:?} is no step: {error}")))
@@ -115,64 +150,6 @@ impl Step {
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(Self::parse)
             .collect()
-    }
-}
-
-impl Wish {
-    /// As the API takes it.
-    pub(super) fn spec(&self) -> SliceSpec {
-        let vm = |vm: &WishedVm| VmSpec {
-            name: vm.name.clone(),
-            worker: vm.worker.clone(),
-            internet_enabled: vm.internet,
-            data_interfaces_count: vm.data,
-            interfaces: Vec::<InterfaceSpec>::new(),
-        };
-        let link = |link: &WishedLink| LinkSpec {
-            name: link.name.clone(),
-            ends: link.ends.clone(),
-            dhcp_off: !link.dhcp,
-            mtu: link.mtu,
-            port_security: link.secured,
-            protected: link.protected,
-            ..LinkSpec::default()
-        };
-        SliceSpec {
-            name: self.name.clone(),
-            vms: self.vms.iter().map(vm).collect(),
-            links: self.links.iter().map(link).collect(),
-            vlan_pool_size: 0,
-        }
-    }
-
-    /// What the API shows, in the same words.
-    pub(super) fn shown(slice: &wire::Slice) -> Self {
-        let vm = |vm: &wire::Vm| WishedVm {
-            name: vm.name.clone(),
-            worker: vm.worker.clone(),
-            internet: vm.internet_enabled,
-            data: u32::try_from(vm.interfaces.len().saturating_sub(1)).unwrap_or(u32::MAX),
-        };
-        let link = |link: &wire::Link| {
-            let mut ends = link.ends.clone();
-            ends.sort();
-            WishedLink {
-                name: link.name.clone(),
-                ends,
-                mtu: link.mtu,
-                dhcp: link.dhcp,
-                secured: link.port_security,
-                protected: link.protected,
-            }
-        };
-        let mut wish = Self {
-            name: slice.name.clone(),
-            vms: slice.vms.iter().map(vm).collect(),
-            links: slice.links.iter().map(link).collect(),
-        };
-        wish.vms.sort();
-        wish.links.sort();
-        wish
     }
 }
 

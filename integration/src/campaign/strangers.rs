@@ -41,6 +41,15 @@ impl Strangers {
         })
     }
 
+    /// A host has lost what was in its memory or its switch: its strangers make theirs again.
+    pub(super) fn return_to(&mut self, lab: &Lab, host: &str) -> Result<(), LabError> {
+        for home in self.homes.iter_mut().filter(|home| home.host == host) {
+            home.server.kill();
+            *home = move_in(lab.host(host)?)?;
+        }
+        Ok(())
+    }
+
     /// What is not as it was.
     pub(super) fn check(&mut self, lab: &Lab) -> Result<Vec<String>, LabError> {
         let mut wrong = Vec::new();
@@ -62,23 +71,19 @@ fn move_in(host: &Host) -> Result<Home, LabError> {
         host.must(&["ovs-vsctl", "--timeout=5", "br-exists", "br-int"])
             .map_err(|error| error.chain())
     })?;
-    host.must(&["ip", "tuntap", "add", TAP, "mode", "tap"])?;
-    host.must(&["ip", "address", "add", ADDRESS, "dev", "mgmt0"])?;
-    host.must(&[
-        "ovs-vsctl",
-        "--timeout=10",
-        "add-br",
-        BRIDGE,
-        "--",
-        "set",
-        "bridge",
-        BRIDGE,
-        "datapath_type=netdev",
-    ])?;
-    let internal = ["--", "set", "interface", PORT, "type=internal"];
-    let port = ["ovs-vsctl", "--timeout=10", "add-port", "br-int", PORT, "tag=3999"];
-    host.must(&[&port[..], &internal[..]].concat())?;
-    host.must(&["ip", "netns", "add", NETNS])?;
+    // Some of it may have stayed.
+    if !host.exec(&["ip", "link", "show", TAP])?.ok() {
+        host.must(&["ip", "tuntap", "add", TAP, "mode", "tap"])?;
+    }
+    host.must(&["ip", "address", "replace", ADDRESS, "dev", "mgmt0"])?;
+    let vsctl = ["ovs-vsctl", "--timeout=20", "--may-exist"];
+    let netdev = ["--", "set", "bridge", BRIDGE, "datapath_type=netdev"];
+    host.must(&[&vsctl[..], &["add-br", BRIDGE], &netdev].concat())?;
+    let internal = ["tag=3999", "--", "set", "interface", PORT, "type=internal"];
+    host.must(&[&vsctl[..], &["add-port", "br-int", PORT], &internal].concat())?;
+    if !host.path(&format!("/run/netns/{NETNS}")).exists() {
+        host.must(&["ip", "netns", "add", NETNS])?;
+    }
     host.must(&["nft", &format!("add table inet {TABLE}; add chain inet {TABLE} mine")])?;
     let argv = [
         "ip",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use trunkline_certs::Role;
 use trunkline_certs::authority::{Authority, AuthorityError, Leaf};
+use trunkline_proto::daemon::failpoint;
 
 use super::host::Host;
 use super::layout::{CONTROLLER, CONTROLLER_ADDRESS, CONTROLLER_PORT, Layout, NETNODE};
@@ -102,7 +103,11 @@ pub(crate) fn start(host: &Host, program: &'static str, folder: &Path, tuning: &
     let mut daemon = host.spawn_with(
         program,
         &argv,
-        &[("NOTIFY_SOCKET", socket), ("RUST_BACKTRACE", "1".to_owned())],
+        &[
+            ("NOTIFY_SOCKET", socket),
+            ("RUST_BACKTRACE", "1".to_owned()),
+            (failpoint::VARIABLE, fail_point(host).display().to_string()),
+        ],
     )?;
     let mut died = None;
     let ready = until(
@@ -124,6 +129,11 @@ pub(crate) fn start(host: &Host, program: &'static str, folder: &Path, tuning: &
         Some(status) => Err(super::ended(host.name(), program, status, daemon.log())),
         None => ready.map(|()| daemon),
     }
+}
+
+/// The file that names where a host's daemon is to die next.
+pub fn fail_point(host: &Host) -> PathBuf {
+    host.folder().join("fail-point")
 }
 
 /// A socket where systemd would listen. It is given up once the daemon is ready: what else it says is for nobody.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::clock::{Clock, Library};
 use super::process::{Known, Output, Process, Running, Started, bare, open_log, piped};
 use super::programs;
 use crate::LabError;
@@ -23,6 +24,8 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Host {
     name: String,
     folder: PathBuf,
+    /// Its time of day is not the machine's.
+    clock: Option<Clock>,
     pid: u32,
     processes: Mutex<Vec<Known>>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
@@ -33,8 +36,9 @@ pub struct Host {
 
 impl Host {
     /// Starts the host and returns when its file system is in place.
-    pub(crate) fn start(name: &str, folder: PathBuf) -> Result<Self, LabError> {
+    pub(crate) fn start(name: &str, folder: PathBuf, clock: Option<&Library>) -> Result<Self, LabError> {
         std::fs::create_dir_all(&folder).map_err(LabError::io(format!("cannot make {}", folder.display())))?;
+        let clock = clock.map(|library| Clock::of_host(library, &folder)).transpose()?;
         let program = programs::find("trunkline-lab")?.display().to_string();
         let argv = [
             program,
@@ -59,6 +63,7 @@ impl Host {
         Ok(Self {
             name,
             folder,
+            clock,
             pid,
             processes: Mutex::default(),
             jobs,
@@ -80,6 +85,12 @@ impl Host {
     /// Its folder in the lab's: logs and state.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How far its time of day is ahead of the machine's; an error when it has none of its own.
+    pub fn set_clock(&self, ahead: i64) -> Result<(), LabError> {
+        let none = || LabError::Other(format!("{} has the machine's clock", self.name));
+        self.clock.as_ref().ok_or_else(none)?.set(ahead)
     }
 
     /// A path of the host, as the machine sees it.
@@ -174,6 +185,9 @@ impl Host {
 
     fn start_child(&self, mut command: Command, text: &str) -> Result<Process, LabError> {
         let what = format!("cannot start {text} on {}", self.name);
+        if let Some(clock) = &self.clock {
+            command.envs(clock.environment());
+        }
         let process = Process::new(self.run(move || command.spawn())?.map_err(LabError::io(what))?);
         let mut processes = locked(&self.processes);
         processes.retain(|known| known.strong_count() > 0);

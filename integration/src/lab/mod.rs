@@ -4,6 +4,7 @@
 //! daemons. Dropping the [`Lab`] ends all of it; killing the process that holds it does the same, and a janitor process
 //! removes the folder.
 
+mod clock;
 pub mod daemons;
 mod fabric;
 pub mod fault;
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 pub use daemons::{AGENT_PROGRAM, CONTROLLER_PROGRAM, NETNODE_PROGRAM, Tuning};
 pub use fault::{Fault, PartedFrom};
@@ -56,6 +59,8 @@ pub struct Options {
     pub daemons: bool,
     /// What differs from the defaults in the daemons' configurations.
     pub tuning: Tuning,
+    /// Each host has a time of day of its own, which may jump.
+    pub own_clocks: bool,
 }
 
 impl Default for Options {
@@ -65,6 +70,7 @@ impl Default for Options {
             folder: None,
             daemons: true,
             tuning: Tuning::default(),
+            own_clocks: false,
         }
     }
 }
@@ -99,7 +105,8 @@ impl Lab {
             workers: options.workers,
         };
         let (folder, janitor) = make_kept_folder(options.folder.as_deref())?;
-        let hosts = start_hosts(layout, &folder)?;
+        let clock = options.own_clocks.then(|| clock::Library::build(&folder)).transpose()?;
+        let hosts = start_hosts(layout, &folder, clock.as_ref())?;
         fabric::build(layout, &hosts, &folder)?;
         let internet = Internet::start(find(&hosts, layout::INTERNET)?)?;
         let controller = SocketAddr::from((layout::CONTROLLER_ADDRESS, layout::CONTROLLER_PORT));
@@ -195,6 +202,13 @@ impl Lab {
         Err(LabError::Other(format!(
             "{program} on {host} did not end cleanly after SIGTERM"
         )))
+    }
+
+    /// Sends a signal to a daemon that runs.
+    pub fn signal_daemon(&self, host: &str, program: &str, signal: Signal) -> Result<(), LabError> {
+        let mut running = self.running();
+        let daemon = running.get_mut(&(host.to_owned(), program.to_owned()));
+        daemon.map_or(Ok(()), |daemon| daemon.signal(signal))
     }
 
     /// The daemon's process, as the machine counts.
@@ -321,11 +335,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn start_hosts(layout: Layout, folder: &Path) -> Result<BTreeMap<String, Arc<Host>>, LabError> {
+fn start_hosts(
+    layout: Layout,
+    folder: &Path,
+    clock: Option<&clock::Library>,
+) -> Result<BTreeMap<String, Arc<Host>>, LabError> {
     let start = |name: String| {
         // Locked first: a host that is half started would not be ended with the others.
         let mut all = all();
-        let host = Arc::new(Host::start(&name, folder.join("hosts").join(&name))?);
+        let host = Arc::new(Host::start(&name, folder.join("hosts").join(&name), clock)?);
         all.hosts.push(Arc::downgrade(&host));
         Ok((name, host))
     };

@@ -14,6 +14,7 @@ use trunkline_agent::files;
 use trunkline_agent::netlink::{self, Handle, LinkChange};
 use trunkline_agent::netns::{self, Namespaces};
 use trunkline_agent::process::{self, Detached};
+use trunkline_proto::daemon::failpoint;
 use trunkline_proto::resource::Dhcp;
 use trunkline_proto::{PortName, VlanId};
 
@@ -196,6 +197,7 @@ impl Servers {
 
     async fn remove_one(&self, vlan: VlanId, removal: &Removal) -> Result<(), Error> {
         let Removal { stop, namespace, files } = removal;
+        failpoint::reach("dhcp.before-removal");
         for identity in stop {
             process::stop(identity, GRACE).await?;
         }
@@ -211,6 +213,7 @@ impl Servers {
                 _ => {}
             }
         }
+        failpoint::reach("dhcp.after-removal");
         Ok(())
     }
 
@@ -278,7 +281,9 @@ impl Servers {
             namespace: Some(self.namespaces.path(&wanted.dhcp.namespace())),
             log: Some(log.clone()),
         };
+        failpoint::reach("dnsmasq.before-start");
         let identity = process::spawn_detached(&detached).await?;
+        failpoint::reach("dnsmasq.after-start");
         let (config, hosts) = (Fingerprint::of(&wanted.config), Fingerprint::of(&wanted.hosts));
         note(
             &record,
@@ -289,6 +294,7 @@ impl Servers {
                 device,
             },
         )?;
+        failpoint::reach("dnsmasq.after-note");
         process::wait_until(START_LIMIT, || is_serving(&identity) || !identity.alive()).await;
         if is_serving(&identity) {
             Ok(())

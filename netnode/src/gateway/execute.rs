@@ -6,6 +6,7 @@ use futures::StreamExt;
 use trunkline_agent::netlink::{self, Handle, LinkChange};
 use trunkline_agent::netns;
 use trunkline_proto::VlanId;
+use trunkline_proto::daemon::failpoint;
 
 use super::plan::{ALIAS, DevicePlan, Plan, Step};
 use crate::ip_net;
@@ -40,6 +41,7 @@ pub async fn execute(plan: &Plan, netlink: &Handle) -> Failures {
         devices,
         blocked: _,
     } = plan;
+    failpoint::reach("gateway.before-batch");
     let indexes: Vec<u32> = orphans.values().copied().collect();
     let orphans = netlink.delete_many(&indexes).await.err().map(Error::from);
     let each: Vec<_> = devices
@@ -47,6 +49,7 @@ pub async fn execute(plan: &Plan, netlink: &Handle) -> Failures {
         .map(|(vlan, device)| async move { (*vlan, set_up(device, netlink).await) })
         .collect();
     let results: Vec<_> = futures::stream::iter(each).buffer_unordered(AT_ONCE).collect().await;
+    failpoint::reach("gateway.after-batch");
     let gateways = results
         .into_iter()
         .filter_map(|(vlan, result)| Some((vlan, result.err()?)))

@@ -13,6 +13,7 @@
 
 pub mod config;
 pub mod exit;
+pub mod failpoint;
 pub mod lifecycle;
 pub mod metrics;
 pub mod telemetry;

@@ -34,6 +34,34 @@ fn a_departure_waits_only_for_nodes_that_were_told_something() {
 }
 
 #[test]
+fn a_clock_that_was_a_day_ahead_holds_nothing_for_a_day() {
+    let mut world = World::new();
+    let exported = world.state.cluster.clone();
+    world.state = State::load(exported.restored(2), &world.settings).unwrap();
+    world.apply(vec![shop("a")], true).unwrap_err();
+    let now = world.now;
+    world.wait(24 * 3600);
+    all_are_clean(&mut world);
+    assert!(world.state.cluster.meta.hold.is_some());
+    world.now = now;
+    world.wait(0);
+    world.wait(60);
+    assert_eq!(world.state.cluster.meta.hold, None);
+
+    world.apply(vec![shop("a")], true).unwrap();
+    let now = world.now;
+    world.wait(24 * 3600);
+    world.delete("a");
+    all_are_clean(&mut world);
+    assert!(!world.state.cluster.departures.is_empty());
+    world.now = now;
+    world.wait(0);
+    assert!(!world.state.cluster.departures.is_empty(), "the rest goes on");
+    world.wait(60);
+    assert!(world.state.cluster.departures.is_empty());
+}
+
+#[test]
 fn another_size_of_subnet_does_not_hang_a_departure() {
     let mut world = World::new();
     let mut a = shop("a");
