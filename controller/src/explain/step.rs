@@ -96,6 +96,11 @@ impl Step {
         self
     }
 
+    /// It says what is to be done.
+    pub(super) fn is_mendable(&self) -> bool {
+        !self.mend.is_empty()
+    }
+
     /// True when both tell of the same thing.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         (self.kind, &self.node, &self.what) == (other.kind, &other.node, &other.what)
