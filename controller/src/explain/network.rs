@@ -2,7 +2,7 @@
 
 use trunkline_proto::{
     Name, PortName, VlanId,
-    resource::{Facts, Gateway, Kind, Spec, State as Health},
+    resource::{Dhcp, Facts, Gateway, Kind, Spec, State as Health},
     wire::{self, hop},
 };
 
@@ -86,7 +86,13 @@ impl Site<'_> {
                     Some(_) if facts.pid == 0 => format!("{reason}; the lease is good until it ends"),
                     _ => reason.to_owned(),
                 };
-                step.broken(health, Effect::Hinders, reason.as_str(), again(node, &reason))
+                let mend = if reason.contains("Address already in use") {
+                    let namespace = Dhcp::namespace_of(vlan);
+                    format!("on {node} end what holds DHCP's port there: `ip netns exec {namespace} ss -ulnp` names it")
+                } else {
+                    again(node, &reason)
+                };
+                step.broken(health, Effect::Hinders, reason, mend)
             }
             _ if right => step.passes(address),
             (Health::Degraded, _) if reason.starts_with(&format!("{address} ")) => {

@@ -126,6 +126,7 @@ impl Step {
             (Kind::Joined | Kind::Probe, _) | (Kind::Node, "") => self.seen.clone(),
             (Kind::Node, _) => format!("{} {}", self.what, self.seen),
             (_, "") => format!("{}: {}", self.what, self.seen),
+            (Kind::Lease, node) => format!("the lease of {} on {node}: {}", self.what, self.seen),
             (_, node) => format!("{} on {node}: {}", self.what, self.seen),
         }
     }

@@ -212,12 +212,25 @@ pub(super) fn rows() -> Vec<Case> {
             GUESTS,
             |f| {
                 let reason =
-                    "the network namespace ns-dhcp-vlan100 exists and was not made by this agent; it is not touched";
+                    "a namespace ns-dhcp-vlan100 is there and was not made by this program; delete or rename it";
                 f.says("n1", "dhcp_v100", Health::Failed, reason);
             },
             (Kind::Lease, "n1"),
-            "was not made by this agent",
+            "was not made by this program",
             "do on n1 what is said there",
+        ),
+        case(
+            "somebody listens on DHCP's port",
+            GUESTS,
+            |f| {
+                let reason =
+                    "dnsmasq does not start: dnsmasq: failed to bind DHCP server socket: Address already in use";
+                f.says("n1", "dhcp_v100", Health::Failed, reason);
+                dhcp(f, 100, |d| (d.pid, d.current) = (0, false));
+            },
+            (Kind::Lease, "n1"),
+            "Address already in use; the lease is good until it ends",
+            "on n1 end what holds DHCP's port there: `ip netns exec ns-dhcp-vlan100 ss -ulnp` names it",
         ),
     ]
 }
