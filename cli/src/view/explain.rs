@@ -85,10 +85,17 @@ impl HopView {
             _ => Mark::Broken,
         }
     }
+
+    /// The other one is the same trouble, and is mended with this one.
+    fn is_cause_of(&self, other: &Self) -> bool {
+        let trouble = |hop: &Self| (hop.mark(), hop.node.clone(), hop.seen.clone(), hop.mend.clone());
+        self.mend.is_some() && trouble(self) == trouble(other)
+    }
 }
 
 /// A line for each step, from one end to the other. `|` is passed, `X` broken, `?` not known; what comes after the first break is
-/// dotted. Under a step that is broken, or where there is something to do: what was seen there, what should be, what mends it.
+/// dotted, and that one has an arrow. Under a step that is broken, or where there is something to do: what was seen there, what
+/// should be, what mends it; where that is the same as at a step before, that one is named.
 pub(crate) fn explain_text(console: &Console, view: &ExplainView) -> String {
     let paint = console.paint;
     let width = |of: fn(&HopView) -> &str| view.hops.iter().map(|hop| of(hop).chars().count()).max().unwrap_or(0);
@@ -100,9 +107,13 @@ pub(crate) fn explain_text(console: &Console, view: &ExplainView) -> String {
     let mut out = format!("{}\n", clean(&view.from));
     for (index, hop) in view.hops.iter().enumerate() {
         let beyond = view.first_broken.is_some_and(|broken| index > broken);
-        out += &step(paint, hop, widths, beyond);
+        let before = view.hops.iter().take(index).find(|before| before.is_cause_of(hop));
+        out += &step(paint, hop, widths, beyond, before);
+        if view.first_broken == Some(index) {
+            out = format!("{}  {}\n", out.trim_end(), paint.tone(Tone::Bad, "<-- here"));
+        }
         // Of a step that nobody has told of there is nothing to say but that.
-        if hop.mark() == Mark::Broken || hop.mend.is_some() {
+        if before.is_none() && (hop.mark() == Mark::Broken || hop.mend.is_some()) {
             let stroke = if beyond || hop.mark() == Mark::Broken { '.' } else { '|' };
             out += &about(paint, hop, stroke);
         }
@@ -114,16 +125,20 @@ pub(crate) fn explain_text(console: &Console, view: &ExplainView) -> String {
     out
 }
 
-fn step(paint: Paint, hop: &HopView, [kind, node, what]: [usize; 3], beyond: bool) -> String {
+fn step(paint: Paint, hop: &HopView, [kind, node, what]: [usize; 3], beyond: bool, before: Option<&HopView>) -> String {
     let (mark, tone) = match hop.mark() {
         Mark::Passes if beyond => (".", Tone::Faint),
         Mark::Passes => ("|", Tone::Good),
         Mark::Unknown => ("?", Tone::Warn),
         Mark::Broken => ("X", Tone::Bad),
     };
-    let said = match hop.mark() {
-        Mark::Passes => clean(&hop.seen),
-        Mark::Unknown if hop.mend.is_none() => {
+    let said = match (hop.mark(), before) {
+        (Mark::Passes, _) => clean(&hop.seen),
+        (_, Some(before)) => {
+            let said = format!("{}, as {} {}", hop.state, before.kind, before.what);
+            paint.tone(tone_of(&hop.state), clean(&said))
+        }
+        (Mark::Unknown, _) if hop.mend.is_none() => {
             paint.tone(tone_of(&hop.state), clean(&format!("{}: {}", hop.state, hop.seen)))
         }
         _ => paint.tone(tone_of(&hop.state), clean(&hop.state)),

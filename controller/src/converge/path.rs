@@ -4,9 +4,9 @@
 //!
 //! 1. `from` or `to` has no session, or its full report has not come: `unknown`, and who is missing. A node that is away sends
 //!    nothing, and the VLAN is not to blame for it;
-//! 2. `to` has not observed its probe, or the probe failed there: as that is;
+//! 2. `to` has not observed its probe, or the probe failed or is blind there: as that is;
 //! 3. frames of full size come: `ready`;
-//! 4. `from` does not probe, or has only begun to: as that is;
+//! 4. `from` does not probe, is blind, or has only begun to: as that is. A switch that is dead sends nothing either;
 //! 5. `to` has not waited long enough: `pending`;
 //! 6. otherwise `degraded`, and the VLAN is named with the largest size that passes.
 
@@ -96,6 +96,7 @@ impl<'a> Reader<'a> {
         }
         let here = match here {
             Ok(here) if here.state == Health::Failed => return failed(to, key, here),
+            Ok(here) if here.state == Health::Unknown => return blind(to, key, here),
             Ok(here) => here,
             Err(not) => return not,
         };
@@ -105,6 +106,7 @@ impl<'a> Reader<'a> {
         }
         match there {
             Ok(there) if there.state == Health::Failed => return failed(from, key, there),
+            Ok(there) if there.state == Health::Unknown => return blind(from, key, there),
             Ok(there) if there.state == Health::Pending => {
                 return (Health::Pending, format!("{from} has only begun to probe vlan {vlan}"));
             }
@@ -180,6 +182,11 @@ pub(super) fn tell(reason: String, paths: &[Path<'_>], netnode: Option<&Name>) -
 
 fn failed(node: &Name, key: &Key, observed: &Observation) -> (Health, String) {
     (Health::Failed, format!("{node}, {key}: {}", observed.reason))
+}
+
+/// A node that cannot see its own switch.
+fn blind(node: &Name, key: &Key, observed: &Observation) -> (Health, String) {
+    (Health::Unknown, format!("{node}, {key}: {}", observed.reason))
 }
 
 fn seen<'o>(observed: &'o Observation, from: &Name) -> Option<&'o wire::ProbePath> {

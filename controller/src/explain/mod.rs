@@ -79,7 +79,7 @@ pub fn explain(state: &State, views: &Views, from: &str, to: &str) -> Result<wir
 
 /// One sentence.
 fn verdict(from: &str, to: &str, steps: &[Step], broken: Option<usize>) -> String {
-    let unknown = steps.iter().find(|step| step.effect == Effect::Unknown);
+    let unknown = unknown(steps);
     let passes = unknown.is_none_or(|step| step.aside);
     let not_known = |step: &Step| format!("it is not known whether {from} reaches {to}: {}", step.found());
     let Some((index, step)) = broken.and_then(|index| Some((index, steps.get(index)?))) else {
@@ -110,6 +110,12 @@ fn verdict(from: &str, to: &str, steps: &[Step], broken: Option<usize>) -> Strin
         (Some(Effect::Waits), _) => format!("{from} does not reach {to} yet: {found}{more}"),
         _ => format!("{from} does not reach {to}: {found}{more}"),
     }
+}
+
+/// What is to be found out first: on the way before beside it, and where it is said how before what only follows from that.
+fn unknown(steps: &[Step]) -> Option<&Step> {
+    let unknown = || steps.iter().filter(|step| step.effect == Effect::Unknown);
+    unknown().min_by_key(|step| (step.aside, !step.is_mendable()))
 }
 
 fn to_guest<'a>(state: &'a State, views: &'a Views, from: &'a End<'a>, to: &'a End<'a>) -> Vec<Step> {
@@ -179,7 +185,7 @@ fn to_internet<'a>(state: &'a State, views: &'a Views, from: &'a End<'a>) -> Vec
             steps.push(site.trunk(netnode, vlan));
             steps.extend(site.proof(here.worker(), netnode, vlan));
             steps.push(site.lease(&here, vlan));
-            steps.extend(site.way_out(vlan));
+            steps.extend(site.way_out(&here, vlan));
         }
     }
     steps

@@ -2,13 +2,13 @@
 
 use trunkline_proto::{
     Name, PortName, VlanId,
-    resource::{Facts, Gateway, Kind, Spec, State as Health},
+    resource::{Dhcp, Facts, Gateway, Kind, Spec, State as Health},
     wire::{self, hop},
 };
 
 use super::{
     Effect,
-    site::{Placed, Site, Told, again, gateway_port, start_switch, untold},
+    site::{Placed, Site, Told, again, find_out, gateway_port, untold},
     step::Step,
 };
 
@@ -19,6 +19,8 @@ enum Out {
     Uplink,
     Firewall,
     Route,
+    /// Some guests have as many connections as they may.
+    Crowded,
     Nowhere,
 }
 
@@ -28,6 +30,7 @@ impl Out {
             Health::Ready => Self::Nowhere,
             _ if reason.contains("foreign nftables chain") => Self::Firewall,
             _ if reason.contains("default route") => Self::Route,
+            _ if reason.contains("connections open within") => Self::Crowded,
             _ if reason.starts_with("the uplink ") => Self::Uplink,
             // That is told where the gateway is.
             Health::Degraded if reason.starts_with("its gateway is not ready") => Self::Nowhere,
@@ -70,20 +73,26 @@ impl Site<'_> {
         let Some(Facts::Dhcp(facts)) = facts else {
             return match health {
                 Health::Ready => step.unknown("the node does not say who has a lease", ""),
-                Health::Unknown => step.unknown(reason, ""),
+                Health::Unknown => step.unknown(reason, find_out(node, reason)),
                 _ => step.broken(health, Effect::Hinders, reason, again(node, reason)),
             };
         };
         let held = lease(placed, facts);
         let right = held.is_some_and(|held| held.address == address);
         match (health, held) {
-            (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
+            (Health::Unknown, _) => step.unknown(reason, find_out(node, reason)),
             (Health::Failed | Health::Pending, held) => {
                 let reason = match held {
                     Some(_) if facts.pid == 0 => format!("{reason}; the lease is good until it ends"),
                     _ => reason.to_owned(),
                 };
-                step.broken(health, Effect::Hinders, reason.as_str(), again(node, &reason))
+                let mend = if reason.contains("Address already in use") {
+                    let namespace = Dhcp::namespace_of(vlan);
+                    format!("on {node} end what holds DHCP's port there: `ip netns exec {namespace} ss -ulnp` names it")
+                } else {
+                    again(node, &reason)
+                };
+                step.broken(health, Effect::Hinders, reason, mend)
             }
             _ if right => step.passes(address),
             (Health::Degraded, _) if reason.starts_with(&format!("{address} ")) => {
@@ -105,11 +114,11 @@ impl Site<'_> {
     }
 
     /// From the gateway to the internet.
-    pub(super) fn way_out(&self, vlan: VlanId) -> Vec<Step> {
+    pub(super) fn way_out(&self, placed: &Placed, vlan: VlanId) -> Vec<Step> {
         let Some(node) = self.netnode_name() else {
             return Vec::new();
         };
-        let mut steps = vec![self.gateway(node, vlan)];
+        let gateway = self.gateway(node, vlan);
         let name = format!("nat_vlan{vlan}");
         let uplink = |what: &str| {
             Step::new(
@@ -129,10 +138,9 @@ impl Site<'_> {
         let nat = Step::new(hop::Kind::Nat, Some(node), name.clone(), expected);
         let (health, reason, facts) = match self.told(node, Kind::Nat, &name) {
             Told::Nothing { health, reason } => {
-                steps.push(untold(nat, node, health, reason));
-                steps.push(uplink("uplink").unknown(NOT_SAID, ""));
-                steps.push(firewall.unknown(NOT_SAID, ""));
-                return steps;
+                let nat = untold(nat, node, health, reason);
+                let uplink = uplink("uplink").unknown(NOT_SAID, "");
+                return vec![gateway, nat, uplink, firewall.unknown(NOT_SAID, "")];
             }
             Told::Seen { health, reason, facts } => (health, reason, facts),
         };
@@ -146,9 +154,21 @@ impl Site<'_> {
         } else {
             facts.uplink.as_str()
         };
-        steps.push(masquerade(nat, node, out, health, reason));
-        steps.push(leaves(uplink(name), node, name, out, reason));
-        steps.push(match out {
+        // The rules are everybody's, and each gateway is told to be without them; but the way is shut where they are not right.
+        let gateway = match self.told(node, Kind::Gateway, &gateway_port(vlan)) {
+            Told::Seen {
+                reason: of_gateway,
+                facts: Some(Facts::Gateway(facts)),
+                ..
+            } if out == Out::Nat && of_gateway == reason => gateway.passes(facts.addresses.join(" ")),
+            _ => gateway,
+        };
+        let nat = match (out, placed.interface.address) {
+            (Out::Crowded, Some(own)) => crowded(nat, &own.to_string(), reason),
+            _ => masquerade(nat, node, out, health, reason),
+        };
+        let uplink = leaves(uplink(name), node, name, out, reason);
+        let firewall = match out {
             Out::Firewall => firewall.broken(
                 health,
                 Effect::Stops,
@@ -159,9 +179,9 @@ impl Site<'_> {
                 ),
             ),
             Out::Nat | Out::Uplink => firewall.unknown(NOT_SAID, ""),
-            Out::Route | Out::Nowhere => firewall.passes("none drops"),
-        });
-        steps
+            Out::Route | Out::Crowded | Out::Nowhere => firewall.passes("none drops"),
+        };
+        vec![gateway, nat, uplink, firewall]
     }
 
     pub(super) fn gateway(&self, node: &Name, vlan: VlanId) -> Step {
@@ -179,7 +199,7 @@ impl Site<'_> {
         match (health, facts) {
             (Health::Ready, Some(Facts::Gateway(facts))) => step.passes(facts.addresses.join(" ")),
             (Health::Ready, _) => step.passes("right"),
-            (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
+            (Health::Unknown, _) => step.unknown(reason, find_out(node, reason)),
             (health, _) => step.broken(health, Effect::Stops, reason, again(node, reason)),
         }
     }
@@ -208,7 +228,7 @@ fn ask(placed: &Placed) -> String {
 
 fn masquerade(step: Step, node: &Name, out: Out, health: Health, reason: &str) -> Step {
     match out {
-        Out::Nat if health == Health::Unknown => step.unknown(reason, ""),
+        Out::Nat if health == Health::Unknown => step.unknown(reason, find_out(node, reason)),
         Out::Nat => {
             let mend = if reason.contains("was not made by") {
                 format!("rename or delete that table on {node}: it is somebody else's")
@@ -225,6 +245,18 @@ fn masquerade(step: Step, node: &Name, out: Out, health: Health, reason: &str) -
     }
 }
 
+/// Only new connections of whoever has too many are turned away; a reason does not name all of these.
+fn crowded(step: Step, own: &str, reason: &str) -> Step {
+    let (named, _) = reason.split_once(" had ").unwrap_or((reason, ""));
+    let mut named = named.split(", ");
+    if named.any(|one| one == own || one.ends_with(" more")) {
+        let mend =
+            "end connections in the guest, or raise `nat.connections_per_guest` in the network node's configuration";
+        return step.hinders(reason, mend);
+    }
+    step.passes("masquerades; another guest has as many connections as it may")
+}
+
 fn leaves(step: Step, node: &Name, name: &str, out: Out, reason: &str) -> Step {
     match out {
         Out::Nat => step.unknown(NOT_SAID, ""),
@@ -233,13 +265,16 @@ fn leaves(step: Step, node: &Name, name: &str, out: Out, reason: &str) -> Step {
             format!("set `nat.uplink` in the configuration of {node} to the interface that leads to the internet"),
         ),
         Out::Uplink => step.stops(reason, format!("on {node}: `ip link set {name} up`")),
-        Out::Route => step.broken(
-            Health::Degraded,
-            Effect::Stops,
-            reason,
-            format!("on {node}: `ip route add default via ROUTER dev {name}`"),
-        ),
+        Out::Route => {
+            let address = if reason.contains("no address") {
+                format!("`ip address add ADDRESS/PREFIX dev {name}`, then ")
+            } else {
+                String::new()
+            };
+            let mend = format!("on {node}: {address}`ip route add default via ROUTER dev {name}`");
+            step.broken(Health::Degraded, Effect::Stops, reason, mend)
+        }
         Out::Firewall => step.passes("up"),
-        Out::Nowhere => step.passes("up, with the default route"),
+        Out::Crowded | Out::Nowhere => step.passes("up, with the default route"),
     }
 }

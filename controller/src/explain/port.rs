@@ -7,7 +7,7 @@ use trunkline_proto::{
 };
 
 use super::{
-    site::{Placed, Site, Told, again, start_switch, untold},
+    site::{Placed, Site, Told, again, find_out, untold},
     step::Step,
 };
 
@@ -89,11 +89,20 @@ impl Site<'_> {
                 (steps, (port.fault == Some(Part::Flows)).then_some(reason))
             }
             // Without facts the whole port stands as it was told; what it is made of is not known.
-            Told::Seen { health, reason, .. } | Told::Nothing { health, reason } => {
+            told @ (Told::Seen { .. } | Told::Nothing { .. }) => {
                 let not_told = format!("{node} has not told");
-                let tap = match health {
-                    Health::Ready => tap_step.passes("right"),
-                    _ => untold(tap_step, node, health, reason),
+                let tap = match told {
+                    Told::Seen {
+                        health: Health::Ready, ..
+                    } => tap_step.passes("right"),
+                    Told::Seen {
+                        health: Health::Unknown,
+                        reason,
+                        ..
+                    } => tap_step.unknown(reason, find_out(node, reason)),
+                    Told::Seen { health, reason, .. } | Told::Nothing { health, reason } => {
+                        untold(tap_step, node, health, reason)
+                    }
                 };
                 let steps = [
                     guest_step.unknown(not_told.as_str(), ""),
@@ -158,7 +167,7 @@ impl Site<'_> {
             .find(|storm| storm.port == placed.interface.tap.as_str());
         let strangers = reason.starts_with("flows of others");
         match (health, of_port) {
-            (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
+            (Health::Unknown, _) => step.unknown(reason, find_out(node, reason)),
             (Health::Failed | Health::Pending, _) => step.stops(reason, again(node, reason)),
             (_, Some(of_port)) => step.stops(of_port, again(node, of_port)),
             (Health::Degraded, _) if strangers => {
@@ -218,7 +227,7 @@ fn switch_port(step: Step, placed: &Placed, port: &Port) -> Step {
     let node = placed.worker();
     let tag = placed.interface.vlan.map_or(0, |vlan| i32::from(vlan.get()));
     if port.health == Health::Unknown {
-        return step.unknown(port.reason, start_switch(node));
+        return step.unknown(port.reason, find_out(node, port.reason));
     }
     if port.fault == Some(Part::Tag) {
         return step.broken(port.health, super::Effect::Stops, port.reason, again(node, port.reason));

@@ -58,10 +58,38 @@ impl Site<'_> {
     fn both_ways(&self, one: &Name, other: &Name, vlan: VlanId) -> Vec<Step> {
         let (there, back) = (self.direction(one, other, vlan), self.direction(other, one, vlan));
         let probe = self.probe(one, vlan);
+        let port = self.shut_port(one, other, vlan);
         vec![
-            told(&there, &back, vlan, probe.as_ref()),
-            told(&back, &there, vlan, probe.as_ref()),
+            told(&there, &back, vlan, probe.as_ref(), port),
+            told(&back, &there, vlan, probe.as_ref(), port),
         ]
+    }
+
+    /// Which of two nodes hears nobody and is heard by nobody on a VLAN, while the other one and a third hear each other: then the way
+    /// is shut at its port.
+    fn shut_port<'n>(&self, one: &'n Name, other: &'n Name, vlan: VlanId) -> Option<&'n Name> {
+        let both = [one.as_str(), other.as_str()];
+        // Each third node's directions from and to one of the two: how many there are, how many pass, how many are cut.
+        let count = |node: &Name| {
+            let with_third = |path: &&wire::PathStatus| match node.as_str() {
+                node if path.from == node => !both.contains(&path.to.as_str()),
+                node if path.to == node => !both.contains(&path.from.as_str()),
+                _ => false,
+            };
+            let (mut all, mut passing, mut cut) = (0, 0, 0);
+            for path in self.paths(vlan).filter(with_third) {
+                all += 1;
+                passing += u32::from(path.state() == wire::State::Ready);
+                let largest = path.seen.as_ref().map_or(0, |seen| seen.largest);
+                cut += u32::from(path.state() == wire::State::Degraded && largest == 0);
+            }
+            (passing > 1, all > 0 && cut == all)
+        };
+        match (count(one), count(other)) {
+            ((_, true), (true, _)) => Some(one),
+            ((true, _), (_, true)) => Some(other),
+            _ => None,
+        }
     }
 
     /// The status has judged it already: on a link for each direction, on VLAN 400 for each node.
@@ -97,12 +125,15 @@ impl Site<'_> {
     }
 }
 
-fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) -> Step {
+fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>, port: Option<&Name>) -> Step {
     let (from, to) = (way.from, way.to);
     let mtu = probe.map_or(0, |probe| probe.mtu);
+    // The end that judges, unless the other one has said that it cannot send.
+    let by_sender = way.health == Health::Failed && way.reason.starts_with(&format!("{from}, "));
+    let at = if by_sender { from } else { to };
     let step = Step::new(
         hop::Kind::Probe,
-        Some(to),
+        Some(at),
         format!("{from} -> {to}"),
         format!("vlan {vlan} passes {from} -> {to} at {mtu} bytes"),
     );
@@ -115,14 +146,14 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
         Health::Failed => {
             let mend = match way.reason.split_once(" refused ") {
                 Some((node, _)) => refused(node),
-                None => again(to, &way.reason),
+                None => again(at, &way.reason),
             };
             step.broken(Health::Failed, Effect::Hinders, way.reason.clone(), mend)
         }
         Health::Degraded => match way.largest() {
             0 => {
                 let seen = format!("vlan {vlan} does not pass {from} -> {to}");
-                step.broken(Health::Degraded, Effect::Stops, seen, open(way, back, vlan))
+                step.broken(Health::Degraded, Effect::Stops, seen, open(way, back, vlan, port))
             }
             largest => {
                 let heard = way.seen.as_ref().map_or(0, |seen| seen.largest_heard);
@@ -141,9 +172,14 @@ fn told(way: &Direction, back: &Direction, vlan: VlanId, probe: Option<&Probe>) 
     }
 }
 
-fn open(way: &Direction, back: &Direction, vlan: VlanId) -> String {
+fn open(way: &Direction, back: &Direction, vlan: VlanId, port: Option<&Name>) -> String {
     let (from, to) = (way.from, way.to);
-    if back.passes() {
+    if let Some(port) = port {
+        format!(
+            "let the switch carry vlan {vlan} tagged on the port of {port}: it passes between the other nodes, and none of it comes \
+             from or to {port}"
+        )
+    } else if back.passes() {
         format!(
             "{to} -> {from} passes, so it is one way only: let the switch between them take vlan {vlan} tagged from the port of {from} and \
              give it out tagged at the port of {to}"

@@ -191,7 +191,7 @@ impl<'a> Site<'a> {
         };
         let again = again(node, reason);
         match (health, facts) {
-            (Health::Unknown, _) => step.unknown(reason, start_switch(node)),
+            (Health::Unknown, _) => step.unknown(reason, find_out(node, reason)),
             (_, Some(Facts::Trunk(facts))) if health != Health::Ready && facts.interface.is_empty() => step.stops(
                 reason,
                 format!("name the right uplink in the configuration of {node}; {again}"),
@@ -244,8 +244,15 @@ pub(super) fn again(node: &Name, reason: &str) -> String {
     )
 }
 
-pub(super) fn start_switch(node: &Name) -> String {
-    format!("start ovs-vswitchd on {node}")
+/// What makes known what a node itself does not know.
+pub(super) fn find_out(node: &Name, reason: &str) -> String {
+    if reason.contains("ovs-vswitchd") || reason.contains("management socket") {
+        format!("start ovs-vswitchd on {node}")
+    } else if reason.contains("Open vSwitch") {
+        format!("start ovsdb-server on {node}: without it nobody knows what its switch does")
+    } else {
+        format!("mend on {node} what is said there; its daemon looks again by itself")
+    }
 }
 
 /// The network node's port of a VLAN.

@@ -96,6 +96,11 @@ impl Step {
         self
     }
 
+    /// It says what is to be done.
+    pub(super) fn is_mendable(&self) -> bool {
+        !self.mend.is_empty()
+    }
+
     /// True when both tell of the same thing.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         (self.kind, &self.node, &self.what) == (other.kind, &other.node, &other.what)
@@ -121,6 +126,7 @@ impl Step {
             (Kind::Joined | Kind::Probe, _) | (Kind::Node, "") => self.seen.clone(),
             (Kind::Node, _) => format!("{} {}", self.what, self.seen),
             (_, "") => format!("{}: {}", self.what, self.seen),
+            (Kind::Lease, node) => format!("the lease of {} on {node}: {}", self.what, self.seen),
             (_, node) => format!("{} on {node}: {}", self.what, self.seen),
         }
     }

@@ -63,7 +63,11 @@ impl Bridge {
         match done {
             Ok(held) => held,
             Err(error) => {
-                let text = format!("the flow that makes {} forward: {}", self.name, chain(&error));
+                let text = format!(
+                    "the flow that makes {} forward cannot be had from ovs-vswitchd: {}",
+                    self.name,
+                    chain(&error)
+                );
                 tracing::warn!(error = text, "the bridge's flows are not as they should be");
                 let state = if error.is_answer() {
                     State::Failed

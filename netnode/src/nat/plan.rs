@@ -238,6 +238,13 @@ fn verdict(filter: &Filter, observed: &Observed, gateway: Option<&str>) -> (Stat
             ),
         );
     }
+    if !uplink.default_route && uplink.beside.is_empty() {
+        // The kernel takes the routes away with the last address.
+        return (
+            State::Degraded,
+            format!("the uplink {name} has no address and there is no default route through it: guests reach nobody"),
+        );
+    }
     if !uplink.default_route {
         return (
             State::Degraded,

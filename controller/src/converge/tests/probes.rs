@@ -263,6 +263,34 @@ fn who_cannot_probe_is_at_fault_and_not_who_misses_him() {
     );
 }
 
+#[test]
+fn a_switch_that_is_blind_is_named_and_not_the_vlan() {
+    let world = deployed();
+    let mut views = proved(&world);
+    // Its peers hear nothing of it, and it cannot say what it hears.
+    hears(
+        &mut views,
+        "w2",
+        "probe_vlan100",
+        Health::Degraded,
+        &[("n1", 1500), ("w1", 0)],
+    );
+    hears(
+        &mut views,
+        "w1",
+        "probe_vlan100",
+        Health::Unknown,
+        &[("n1", 1500), ("w2", 1500)],
+    );
+    let status = link_status(&world, &views);
+    assert_eq!(status.state(), wire::State::Unknown);
+    for (from, to) in [("w1", "w2"), ("w2", "w1")] {
+        let blind = (wire::State::Unknown, "w1, probe probe_vlan100: as the node says".into());
+        assert_eq!(path(&status, from, to), blind, "{from} -> {to}");
+    }
+    assert_eq!(path(&status, "n1", "w2").0, wire::State::Ready);
+}
+
 /// `web` on w1 and `far` on w3, both with internet.
 fn online_twice() -> (World, Views) {
     let mut world = World::new();

@@ -300,7 +300,7 @@ fn a_nat_says_what_is_wrong() {
             exists,
             up,
             default_route,
-            beside: BTreeSet::new(),
+            beside: BTreeSet::from(["203.0.113.0/24".parse().unwrap()]),
         },
         ..host.clone()
     };
@@ -312,6 +312,13 @@ fn a_nat_says_what_is_wrong() {
     let (state, reason) = check(&uplink(true, true, false), None);
     assert!(
         state == State::Degraded && reason.contains("no default route through ens3"),
+        "{reason}"
+    );
+    let mut bare_uplink = uplink(true, true, false);
+    bare_uplink.uplink.beside.clear();
+    let (state, reason) = check(&bare_uplink, None);
+    assert!(
+        state == State::Degraded && reason.starts_with("the uplink ens3 has no address and there is no default route"),
         "{reason}"
     );
     let docker = Observed {
