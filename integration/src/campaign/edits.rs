@@ -212,6 +212,8 @@ impl Operator {
             name: vm.to_owned(),
             worker: worker.to_owned(),
             expected_revision: 0,
+            // Faults may have it away just now.
+            force: true,
         };
         let answer = insist!(self, twice, slices.move_vm(request));
         self.note(answer, |ledger, done| {
