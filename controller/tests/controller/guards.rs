@@ -80,6 +80,14 @@ fn seconds_from_now(seconds: i64) -> Option<prost_types::Timestamp> {
     })
 }
 
+/// Both ends share this process: making large messages takes longer than a heartbeat of the other tests.
+async fn patient() -> Controller {
+    Controller::start_with(|config| {
+        config.nodes.heartbeat = trunkline_proto::daemon::DurationText(std::time::Duration::from_secs(60));
+    })
+    .await
+}
+
 fn repair(key: wire::ResourceKey, what: &str) -> wire::Repair {
     wire::Repair {
         key: Some(key),
@@ -175,7 +183,7 @@ async fn a_repair_that_is_told_again_in_a_new_session_is_one() {
 
 #[tokio::test]
 async fn a_node_that_repairs_in_a_loop_does_not_flush_the_journal() {
-    let (controller, operator, [w1, w2, _n1]) = shop().await;
+    let (controller, operator, [w1, w2, _n1]) = shop_on(patient().await).await;
     let before = events(&operator, "slice.deployed").await.len();
     for report in 0..50 {
         let repairs = (0..2000).map(|n| repair(key(&w1, "tap_1000_eth1"), &format!("tag {report} {n}")));
@@ -310,11 +318,7 @@ async fn what_a_report_cannot_say_is_refused_by_reason_and_the_stream_goes_on() 
 
 #[tokio::test]
 async fn a_million_items_are_bounded_and_a_message_without_bound_ends_the_session() {
-    // Both ends share this process: making such a message takes longer than a heartbeat.
-    let controller = Controller::start_with(|config| {
-        config.nodes.heartbeat = trunkline_proto::daemon::DurationText(std::time::Duration::from_secs(60));
-    });
-    let (controller, operator, [w1, mut w2, _n1]) = shop_on(controller.await).await;
+    let (controller, operator, [w1, mut w2, _n1]) = shop_on(patient().await).await;
     let report = wire::Report {
         items: vec![wire::Observation::default(); 1_000_000],
         ..wire::Report::default()
