@@ -352,9 +352,10 @@ pub(crate) fn node_text(console: &Console, detail: &NodeDetailView, now: Timesta
         }
         let (name, term, generation) = (&node.name, held.term, held.generation);
         out += &format!(
-            "\n{}{} (term {term}, generation {generation}). To have it carried out: trunkctl node confirm {name}\n",
+            "\n{}{} (term {term}, generation {generation}). To have {} carried out: trunkctl node confirm {name}\n",
             table.render(""),
-            held.sentence()
+            held.sentence(),
+            if held.total == 1 { "it" } else { "them" }
         );
     }
     out

@@ -217,6 +217,8 @@ async fn a_node_that_is_declared_gone_holds_nobody_up_and_cleans_up_when_it_come
     eventually("not connected", connected, |connected| !connected).await;
     gone(&operator, "w2").await.unwrap();
     assert!(node(&operator, "w2").await.gone_since.is_some());
+    let metrics = controller.metrics();
+    assert!(metrics.contains("trunkline_nodes_gone 1\n") && metrics.contains("trunkline_nodes_connected 1\n"));
     // What names it is deployed all the same, and says what is missing.
     let mut more = pair("shop");
     more.vms.push(crate::common::vm("more", "w2", 0));
@@ -249,4 +251,5 @@ async fn a_node_that_is_declared_gone_holds_nobody_up_and_cleans_up_when_it_come
     let back = node(&operator, "w2").await;
     assert!(back.connected && back.gone_since.is_none());
     assert!(kinds(&operator).await.iter().any(|kind| kind == "node.returned"));
+    assert!(controller.metrics().contains("trunkline_nodes_gone 0\n"));
 }
