@@ -1,6 +1,7 @@
 //! The flows of a worker's guests: what they follow from, how they are set, and what a look at them says.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     time::Duration,
@@ -17,7 +18,7 @@ use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
-    openflow::{self, FlowSet, Fragments, MeterCounters, Table},
+    openflow::{self, FlowSet, Fragments, Meter, MeterCounters, Table},
     probe,
     switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
@@ -27,6 +28,33 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Meters that the switch cannot have, by number, and why.
 pub(super) type Unmetered = BTreeMap<u32, String>;
+
+/// Meters that the switch has refused on this connection: it would refuse them again at each pass.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    connection: Option<u64>,
+    meters: BTreeMap<u32, (Meter, String)>,
+}
+
+impl Refusals {
+    /// Those of the wanted ones that need not be asked for.
+    fn known(&mut self, connection: Option<u64>, wanted: &BTreeMap<u32, Meter>) -> Unmetered {
+        if self.connection != connection {
+            *self = Self {
+                connection,
+                ..Self::default()
+            };
+        }
+        self.meters.retain(|id, (meter, _)| wanted.get(id) == Some(meter));
+        let known = self.meters.iter().map(|(id, (_, reason))| (*id, reason.clone()));
+        known.collect()
+    }
+
+    fn note(&mut self, refused: &Unmetered, wanted: &BTreeMap<u32, Meter>) {
+        let meter = |(id, reason): (&u32, &String)| Some((*id, (*wanted.get(id)?, reason.clone())));
+        self.meters.extend(refused.iter().filter_map(meter));
+    }
+}
 
 /// What a look at the flows found.
 pub(super) struct Guarded {
@@ -128,31 +156,32 @@ impl Worker {
             // Without the database nobody makes the bridge that would answer, and what follows needs the database as well.
             () = self.ovs.lost() => self.openflow.ready(Duration::ZERO).await?,
         }
-        let mut wanted = compile(network);
-        match self.set(&wanted).await {
+        let wanted = compile(network);
+        let mut unmetered = self.refusals.known(self.openflow.connection(), &wanted.meters);
+        let before = match self.set(&wanted, &unmetered).await {
             Err(openflow::Error::Unmetered { refused }) => {
-                let before = self.openflow.table().await?.set;
-                wanted.do_without(refused.keys(), &before);
-                self.set(&wanted).await?;
-                let unmetered = refused;
-                Ok(Set { before, unmetered })
+                self.refusals.note(&refused, &wanted.meters);
+                unmetered.extend(refused);
+                self.set(&wanted, &unmetered).await?
             }
-            done => done.map(|before| Set {
-                before,
-                unmetered: Unmetered::new(),
-            }),
-        }
+            done => done?,
+        };
+        Ok(Set { before, unmetered })
     }
 
     /// Answers the flows that were there before.
-    async fn set(&mut self, wanted: &FlowSet) -> Result<FlowSet, openflow::Error> {
+    async fn set(&mut self, wanted: &FlowSet, without: &Unmetered) -> Result<FlowSet, openflow::Error> {
         let table = self.openflow.table().await?;
+        let mut wanted = Cow::Borrowed(wanted);
+        if !without.is_empty() {
+            wanted.to_mut().do_without(without.keys(), &table.set);
+        }
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
         if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
             self.match_fragments(table.fragments).await?;
         }
-        let plan = openflow::plan(wanted, &table.set);
+        let plan = openflow::plan(&wanted, &table.set);
         if plan.is_empty() {
             return Ok(table.set);
         }
@@ -162,6 +191,10 @@ impl Worker {
         self.settled = None;
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
+        if !plan.remove_meters.is_empty() {
+            // There may be room for another one now.
+            self.refusals = Refusals::default();
+        }
         Ok(table.set)
     }
 

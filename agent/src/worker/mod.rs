@@ -29,7 +29,7 @@ use trunkline_proto::{
 };
 
 pub use desired::Base;
-use flows::{Guarded, Settled, Storms, Unmetered};
+use flows::{Guarded, Refusals, Settled, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
@@ -73,6 +73,7 @@ pub struct Worker {
     doing: Doing,
     storms: Storms,
     unmetered: Unmetered,
+    refusals: Refusals,
     /// Guests that are shut because their port is not in its VLAN yet, by its name.
     moving: BTreeSet<String>,
     orphans: Orphans,
@@ -116,6 +117,7 @@ impl Worker {
             doing: cx.doing.clone(),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
+            refusals: Refusals::default(),
             moving: BTreeSet::default(),
             orphans: Orphans::default(),
             left: Vec::new(),

@@ -1,0 +1,180 @@
+//! Everything that somebody may change, one after the other.
+
+use super::*;
+
+#[test]
+fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() {
+    on_private_host(
+        "repaired::whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of",
+        |lab| async move {
+            let mut stand = Stand::new(lab).await;
+            let (node, mut session) = stand.with(&all()).await;
+            let lab = &stand.lab;
+            let before = picture(lab);
+            let (gateway, server, nat) = ("gateway gw_vlan110", "dhcp dhcp_v110", "nat nat_vlan400");
+            type Break<'a> = Box<dyn Fn() + 'a>;
+            let command = |argv: &'static [&'static str]| -> Break<'_> { Box::new(move || drop(run(argv))) };
+            let vsctl = |args: &'static [&'static str]| -> Break<'_> { Box::new(move || drop(lab.vsctl(args))) };
+            let table: Vec<(&str, Break<'_>, &str, &str)> = vec![
+                (
+                    "address",
+                    command(&["ip", "addr", "flush", "dev", "gw_vlan110"]),
+                    gateway,
+                    "gateway address was gone",
+                ),
+                (
+                    "foreign address",
+                    command(&["ip", "addr", "add", "192.0.2.7/32", "dev", "gw_vlan110"]),
+                    gateway,
+                    "its device had the foreign address 192.0.2.7/32",
+                ),
+                (
+                    "down",
+                    command(&["ip", "link", "set", "gw_vlan110", "down"]),
+                    gateway,
+                    "its device was down",
+                ),
+                (
+                    "port",
+                    vsctl(&["del-port", "br-int", "gw_vlan110"]),
+                    gateway,
+                    "the switch port was gone",
+                ),
+                (
+                    "tag",
+                    vsctl(&["set", "port", "gw_vlan110", "tag=120"]),
+                    gateway,
+                    "switch port had tag 120, not 110",
+                ),
+                (
+                    "gateway's device",
+                    command(&["ip", "link", "del", "gw_vlan110"]),
+                    gateway,
+                    "its device was gone",
+                ),
+                (
+                    "DHCP port",
+                    vsctl(&["del-port", "br-int", "dhcp_v110"]),
+                    server,
+                    "the switch port was gone",
+                ),
+                (
+                    "trunk list",
+                    vsctl(&["set", "port", "trunk0", "trunks=400"]),
+                    "trunk uplink",
+                    "uplink's VLAN list lacked 110",
+                ),
+                (
+                    "name of the namespace",
+                    command(&["ip", "netns", "del", "ns-dhcp-vlan110"]),
+                    server,
+                    "the namespace was gone",
+                ),
+                ("dnsmasq", Box::new(|| kill_dnsmasq(110)), server, "dnsmasq did not run"),
+                (
+                    "namespace",
+                    Box::new(|| {
+                        run(&["ip", "netns", "del", "ns-dhcp-vlan110"]);
+                        kill_dnsmasq(110);
+                    }),
+                    server,
+                    "the namespace was gone",
+                ),
+                (
+                    "hosts",
+                    Box::new(|| edit(lab, "hosts", "52:54:00:03:ea:01,10.64.110.66")),
+                    server,
+                    "dnsmasq's file was edited (hosts)",
+                ),
+                (
+                    "configuration",
+                    Box::new(|| edit(lab, "dnsmasq.conf", "port=53")),
+                    server,
+                    "dnsmasq's file was edited (dnsmasq.conf)",
+                ),
+                (
+                    "no configuration",
+                    Box::new(|| {
+                        std::fs::remove_file(lab.state_dir().join("dhcp/vlan110/dnsmasq.conf")).unwrap();
+                    }),
+                    server,
+                    "dnsmasq's file dnsmasq.conf was gone",
+                ),
+                (
+                    "chain",
+                    command(&["nft", "flush", "chain", "inet", "trunkline", "forward"]),
+                    nat,
+                    "nftables table was not as rendered",
+                ),
+                (
+                    "table",
+                    command(&["nft", "delete", "table", "inet", "trunkline"]),
+                    nat,
+                    "nftables table was gone",
+                ),
+                (
+                    "forwarding",
+                    command(&["sysctl", "-qw", "net.ipv4.ip_forward=0"]),
+                    nat,
+                    "ip_forward was off",
+                ),
+                (
+                    "bridge",
+                    vsctl(&["del-br", "br-int"]),
+                    "trunk uplink",
+                    "the bridge br-int was gone",
+                ),
+                (
+                    "flows",
+                    Box::new(|| drop(lab.ofctl(&["del-flows"], &[]))),
+                    "trunk uplink",
+                    "the flow that makes the bridge forward was gone",
+                ),
+                (
+                    "database",
+                    Box::new(|| lab.wipe_database()),
+                    server,
+                    "the switch port was gone",
+                ),
+                (
+                    "ovs-vswitchd",
+                    Box::new(|| {
+                        lab.kill_vswitchd();
+                        lab.start_vswitchd();
+                    }),
+                    server,
+                    "its device was not in its namespace",
+                ),
+                (
+                    "database while ovs-vswitchd is dead",
+                    Box::new(|| {
+                        lab.kill_vswitchd();
+                        lab.wipe_database();
+                        lab.start_vswitchd();
+                    }),
+                    gateway,
+                    "the switch port was gone",
+                ),
+                (
+                    "a gateway's row while ovs-vswitchd is dead",
+                    Box::new(|| {
+                        lab.kill_vswitchd();
+                        lab.vsctl(&["--no-wait", "del-port", "gw_vlan110"]);
+                        lab.start_vswitchd();
+                    }),
+                    gateway,
+                    "the switch port was gone",
+                ),
+            ];
+            for (name, break_it, key, words) in table {
+                println!("{name}");
+                let began = std::time::Instant::now();
+                break_it();
+                let seen = session.reports_until(|s| s.is_repaired(key, words)).await;
+                println!("  {:?} {:?}", began.elapsed(), seen.repairs);
+                as_before(lab, &before, name).await;
+            }
+            node.stop().await;
+        },
+    );
+}
