@@ -136,7 +136,11 @@ impl Orphans {
         // What went is forgotten: under the same name something else may turn up.
         self.known.retain(|thing| unwanted.contains(thing));
         self.known.extend(wanted);
-        let leaves = |thing: &Thing| leaving.zip(thing.resource()).is_some_and(|(all, key)| all.contains(&key));
+        let leaves = |thing: &Thing| {
+            leaving
+                .zip(thing.resource())
+                .is_some_and(|(all, key)| all.contains(&key))
+        };
         let strange = unwanted.difference(&self.known).filter(|thing| !leaves(thing));
         let strange: BTreeSet<Thing> = strange.cloned().collect();
         self.seen.retain(|thing, _| strange.contains(thing));

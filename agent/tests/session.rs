@@ -417,7 +417,9 @@ async fn a_repair_is_told_to_one_session_after_another_until_the_controller_says
     let mut stand = Stand::new().await;
     let all = [port(1000, 110)];
     let (node, mut session) = stand.holding(&all).await;
-    session.reports_until(|s| s.is_ready(&all[0]) && s.clean_generation == 5).await;
+    session
+        .reports_until(|s| s.is_ready(&all[0]) && s.clean_generation == 5)
+        .await;
     stand.world.0.lock().unwrap().changed = Some("tap_1000_eth1".to_owned());
     // A pass for something else finds it.
     let more = [all[0].clone(), port(1001, 110)];

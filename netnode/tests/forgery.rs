@@ -100,12 +100,7 @@ fn unfinished() -> u32 {
 #[test]
 fn an_echo_with_a_forged_source_is_answered_to_nobody() {
     on_private_host("an_echo_with_a_forged_source_is_answered_to_nobody", |lab| async move {
-        let Stage {
-            mut node,
-            db,
-            web,
-            db0,
-        } = Stage::set(&lab).await;
+        let Stage { mut node, db, web, db0 } = Stage::set(&lab).await;
         let other = plugged(&lab, "other", 120, STRANGER).await;
         let of_other = other.lease().await.unwrap().address;
         assert_eq!(sysctl("net/ipv4/conf/gw_vlan110/rp_filter"), "1");
@@ -160,10 +155,7 @@ fn fragments_of_others_never_come_where_packets_are_put_together() {
         |lab| async move {
             let stage = Stage::set(&lab).await;
             let (db, web, db0) = (&stage.db, &stage.web, &stage.db0);
-            assert!(
-                pings(web, "3000", INTERNET),
-                "a guest's own fragments pass through NAT"
-            );
+            assert!(pings(web, "3000", INTERNET), "a guest's own fragments pass through NAT");
             assert!(!pings(db, "3000", GATEWAY_110), "a gateway takes no fragments");
             wait("what was begun to be finished", || unfinished() == 0);
 

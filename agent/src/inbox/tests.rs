@@ -493,7 +493,9 @@ fn what_was_removed_is_remembered_over_a_restart_until_it_is_gone() {
     assert_eq!(restarted.leaving().count(), 2);
     assert_eq!(restarted.desired().leaving.len(), 2);
     // One of them is wanted again, and then the rest is gone.
-    let again = restarted.take(change(&restarted, at(1, 7), &all[..2]), &judge()).unwrap();
+    let again = restarted
+        .take(change(&restarted, at(1, 7), &all[..2]), &judge())
+        .unwrap();
     assert_eq!(leaving(&again), ["tap_1002_eth1"]);
     assert!(leaving(&again.settled()).is_empty());
 }

@@ -9,7 +9,10 @@
 
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
-use trunkline_proto::{Mac, Name, VlanId, resource::{Probe, ProbeKey}};
+use trunkline_proto::{
+    Mac, Name, VlanId,
+    resource::{Probe, ProbeKey},
+};
 
 /// EtherType for local experiments (IEEE 802, clause 9.2.4), as the flows know it.
 pub const ETHERTYPE: u16 = 0x88b5;

@@ -159,10 +159,16 @@ mod tests {
         tokio::time::sleep(SLOW / 2 + LOOK).await;
         assert!(metrics.hangs());
         let report = board.take(Instant::now());
-        let [item] = &report.items[..] else { panic!("{report:?}") };
+        let [item] = &report.items[..] else {
+            panic!("{report:?}")
+        };
         assert_eq!(item.state(), wire::State::Unknown);
         assert!(item.reason.contains("it is setting flows"), "{}", item.reason);
-        assert_eq!((report.seen_generation, report.clean_generation), (0, 0), "nobody has looked");
+        assert_eq!(
+            (report.seen_generation, report.clean_generation),
+            (0, 0),
+            "nobody has looked"
+        );
 
         doing.nothing();
         tokio::time::sleep(LOOK).await;

@@ -153,7 +153,10 @@ async fn repairs_without_a_receipt_are_told_again_to_the_next_session() {
     let first = told(&board);
     board.repaired(vec![repair(2)], SystemTime::now());
     let second = told(&board);
-    assert_eq!((words(&first), words(&second)), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert_eq!(
+        (words(&first), words(&second)),
+        (vec!["1".to_owned()], vec!["2".to_owned()])
+    );
     assert!(quiet(&board), "once in a session");
     board.received(first.receipt);
     board.begin();

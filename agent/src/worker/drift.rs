@@ -60,7 +60,9 @@ pub(super) fn in_the_way(unwanted: &BTreeSet<Thing>, state: &SwitchState, observ
     let mut vlans: BTreeSet<i64> = carried.map(|vlan| i64::from(vlan.get())).collect();
     vlans.extend(state.ports.values().filter_map(of_port));
     let hears = |thing: &&Thing| {
-        let port = (thing.kind == SWITCH_PORT).then(|| observed.port(&thing.name)).flatten();
+        let port = (thing.kind == SWITCH_PORT)
+            .then(|| observed.port(&thing.name))
+            .flatten();
         port.is_some_and(|port| port.columns.tag.is_none_or(|tag| vlans.contains(&tag)))
     };
     unwanted.iter().filter(hears).cloned().collect()

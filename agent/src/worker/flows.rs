@@ -1,5 +1,7 @@
 //! The flows of a worker's guests: what they follow from, how they are set, and what a look at them says.
 
+mod refusals;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +16,13 @@ use trunkline_proto::{
     wire,
 };
 
+pub(super) use refusals::Refusals;
+
 use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
     flows::{self, Guest, Network, Policy, Segment, ServiceAddress, Standing, Storm, StormLimits, Uplink},
     node::Desired,
-    openflow::{self, FlowSet, Fragments, Meter, MeterCounters, Table},
+    openflow::{self, FlowSet, Fragments, MeterCounters, Table},
     probe,
     switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
@@ -28,33 +32,6 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Meters that the switch cannot have, by number, and why.
 pub(super) type Unmetered = BTreeMap<u32, String>;
-
-/// Meters that the switch has refused on this connection: it would refuse them again at each pass.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
-    connection: Option<u64>,
-    meters: BTreeMap<u32, (Meter, String)>,
-}
-
-impl Refusals {
-    /// Those of the wanted ones that need not be asked for.
-    fn known(&mut self, connection: Option<u64>, wanted: &BTreeMap<u32, Meter>) -> Unmetered {
-        if self.connection != connection {
-            *self = Self {
-                connection,
-                ..Self::default()
-            };
-        }
-        self.meters.retain(|id, (meter, _)| wanted.get(id) == Some(meter));
-        let known = self.meters.iter().map(|(id, (_, reason))| (*id, reason.clone()));
-        known.collect()
-    }
-
-    fn note(&mut self, refused: &Unmetered, wanted: &BTreeMap<u32, Meter>) {
-        let meter = |(id, reason): (&u32, &String)| Some((*id, (*wanted.get(id)?, reason.clone())));
-        self.meters.extend(refused.iter().filter_map(meter));
-    }
-}
 
 /// What a look at the flows found.
 pub(super) struct Guarded {

@@ -132,7 +132,11 @@ fn whatever_somebody_does_to_the_port_is_put_right_at_once_and_told_of_and_it_pr
             let key = "probe probe_vlan110";
             until(words, || {
                 let seen = w1.seen.lock().unwrap();
-                if seen.is_repaired(key, words) { Ok(()) } else { Err(seen.repairs.clone()) }
+                if seen.is_repaired(key, words) {
+                    Ok(())
+                } else {
+                    Err(seen.repairs.clone())
+                }
             });
             println!("{words}: {:?}", began.elapsed());
             // Frames that were sent and heard after that.
@@ -140,7 +144,11 @@ fn whatever_somebody_does_to_the_port_is_put_right_at_once_and_told_of_and_it_pr
             let before = [heard(w1), heard(w2)];
             until("frames both ways", || {
                 let now = [heard(w1), heard(w2)];
-                if now[0] > before[0] && now[1] > before[1] { Ok(()) } else { Err(now) }
+                if now[0] > before[0] && now[1] > before[1] {
+                    Ok(())
+                } else {
+                    Err(now)
+                }
             });
             w1.until_ready();
             w2.until_ready();

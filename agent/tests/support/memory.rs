@@ -62,7 +62,10 @@ impl Host for MemoryHost {
             .collect();
         let broken = things.broken.clone();
         let changed = things.changed.take();
-        let repairs = desired.items.keys().filter(|key| Some(key.name.as_str()) == changed.as_deref());
+        let repairs = desired
+            .items
+            .keys()
+            .filter(|key| Some(key.name.as_str()) == changed.as_deref());
         let repair = |key: &Key| node::Repair {
             key: key.clone(),
             what: "it was changed".to_owned(),

@@ -237,7 +237,10 @@ fn so_many_leftovers_that_they_are_likelier_a_mistake_stay_until_a_word() {
         let seen = session.reports_until(|s| held(s, 2, 12)).await;
         assert_eq!(seen.orphans.map(|orphans| orphans.len()), Some(24));
         let keys = seen.held_removals.unwrap().keys;
-        assert!(keys.iter().all(|key| key.kind == 1 && key.name.starts_with("tap_")), "{keys:?}");
+        assert!(
+            keys.iter().all(|key| key.kind == 1 && key.name.starts_with("tap_")),
+            "{keys:?}"
+        );
         still_there(&host, &mut session, 12).await;
 
         // Nor does another start let them go, or a word for another state.
@@ -260,7 +263,10 @@ fn so_many_leftovers_that_they_are_likelier_a_mistake_stay_until_a_word() {
 
         session.confirm(1, 4).await;
         let seen = session.reports_until(|s| s.clean_generation == 4).await;
-        assert_eq!((seen.orphans, seen.held_removals.map(|held| held.keys.len())), (Some(vec![]), Some(0)));
+        assert_eq!(
+            (seen.orphans, seen.held_removals.map(|held| held.keys.len())),
+            (Some(vec![]), Some(0))
+        );
         assert!(devices().is_empty() && host.ports() == ["up0"]);
         agent.stop().await;
     });
@@ -288,7 +294,10 @@ fn leftovers_that_are_wanted_again_go_on_and_what_hears_another_slice_goes() {
         let seen = session
             .reports_until(|s| all[..12].iter().all(|e| s.is_ready(e)) && s.clean_generation == 3)
             .await;
-        assert_eq!((seen.orphans, seen.held_removals.map(|held| held.keys.len())), (Some(vec![]), Some(0)));
+        assert_eq!(
+            (seen.orphans, seen.held_removals.map(|held| held.keys.len())),
+            (Some(vec![]), Some(0))
+        );
         assert_eq!(devices().len(), 12);
         agent.stop().await;
     });

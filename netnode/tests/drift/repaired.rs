@@ -178,3 +178,61 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
         },
     );
 }
+
+/// Nobody answers the probe here, and its port is kept right all the same.
+#[test]
+fn whatever_somebody_does_to_the_probes_port_is_put_right_and_told_of() {
+    on_private_host(
+        "repaired::whatever_somebody_does_to_the_probes_port_is_put_right_and_told_of",
+        |lab| async move {
+            let mut stand = Stand::new(lab).await;
+            let (node, mut session) = stand.with(&all()).await;
+            let lab = &stand.lab;
+            let mut more = all();
+            more.push(controller::probe(110, &["w1"]));
+            session.update(update(1, 2, &all(), &more)).await;
+            let key = "probe probe_vlan110";
+            let seen = session
+                .reports_until(|s| s.state(key).is_some() && s.clean_generation == 2)
+                .await;
+            assert!(seen.repairs.is_empty(), "{:?}", seen.repairs);
+            let before = picture(lab);
+            let command = |argv: &'static [&'static str]| move || drop(run(argv));
+            let vsctl = |args: &'static [&'static str]| move || drop(lab.vsctl(args));
+            let table: [(&str, Box<dyn Fn() + '_>); 4] = [
+                (
+                    "its device was gone",
+                    Box::new(command(&["ip", "link", "del", "tlprobe0"])),
+                ),
+                (
+                    "its device was down",
+                    Box::new(command(&["ip", "link", "set", "tlprobe0", "down"])),
+                ),
+                (
+                    "the switch port was gone",
+                    Box::new(vsctl(&["del-port", "br-int", "tlprobe0"])),
+                ),
+                (
+                    "switch port's VLAN list lacked 400",
+                    Box::new(vsctl(&["set", "port", "tlprobe0", "trunks=110"])),
+                ),
+            ];
+            for (words, break_it) in table {
+                break_it();
+                let words = format!("tlprobe0: {words}");
+                session.reports_until(|s| s.is_repaired(key, &words)).await;
+                as_before(lab, &before, &words).await;
+            }
+            // What is asked for is no repair: another list.
+            let fewer: Vec<_> = [trunk(&[110]), gateway(110)]
+                .iter()
+                .map(|spec| Envelope::seal(spec, ""))
+                .chain([controller::probe(110, &["w1"])])
+                .collect();
+            session.update(update(2, 3, &more, &fewer)).await;
+            let seen = session.reports_until(|s| s.clean_generation == 3).await;
+            assert!(seen.repairs.is_empty(), "{:?}", seen.repairs);
+            node.stop().await;
+        },
+    );
+}
