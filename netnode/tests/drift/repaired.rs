@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Break<'a> = Box<dyn Fn() + 'a>;
+
 #[test]
 fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() {
     on_private_host(
@@ -12,7 +14,6 @@ fn whatever_is_changed_behind_the_network_nodes_back_is_put_right_and_told_of() 
             let lab = &stand.lab;
             let before = picture(lab);
             let (gateway, server, nat) = ("gateway gw_vlan110", "dhcp dhcp_v110", "nat nat_vlan400");
-            type Break<'a> = Box<dyn Fn() + 'a>;
             let command = |argv: &'static [&'static str]| -> Break<'_> { Box::new(move || drop(run(argv))) };
             let vsctl = |args: &'static [&'static str]| -> Break<'_> { Box::new(move || drop(lab.vsctl(args))) };
             let table: Vec<(&str, Break<'_>, &str, &str)> = vec![
@@ -199,7 +200,7 @@ fn whatever_somebody_does_to_the_probes_port_is_put_right_and_told_of() {
             let before = picture(lab);
             let command = |argv: &'static [&'static str]| move || drop(run(argv));
             let vsctl = |args: &'static [&'static str]| move || drop(lab.vsctl(args));
-            let table: [(&str, Box<dyn Fn() + '_>); 4] = [
+            let table: [(&str, Break<'_>); 4] = [
                 (
                     "its device was gone",
                     Box::new(command(&["ip", "link", "del", "tlprobe0"])),
