@@ -14,7 +14,7 @@ use support::guest::Guest;
 use support::raw::{FIRST_FRAGMENT, MARKER, Route, Wire, echo, icmp, ipv4};
 use support::world::{DB_ETH1, STRANGER, WEB_ETH0, link_reservations};
 use support::{
-    Lab, desired, dhcp, gateway, nat, on_private_host, reservation, run, succeeds, sysctl, trunk, vlan, wait,
+    Lab, Node, desired, dhcp, gateway, nat, on_private_host, reservation, run, succeeds, sysctl, trunk, vlan, wait,
 };
 use trunkline_agent::node::Desired;
 use trunkline_proto::Mac;
@@ -52,6 +52,27 @@ async fn plugged(lab: &Lab, name: &str, vlan: u32, mac: &str) -> Guest {
     guest
 }
 
+/// A network node that has all of it, and guests of a link and of the internet.
+struct Stage {
+    node: Node,
+    db: Guest,
+    web: Guest,
+    db0: Guest,
+}
+
+impl Stage {
+    async fn set(lab: &Lab) -> Self {
+        let mut node = lab.node().await;
+        node.until_ready(&wanted()).await;
+        Self {
+            node,
+            db: plugged(lab, "db", 110, DB_ETH1).await,
+            web: plugged(lab, "web", 400, WEB_ETH0).await,
+            db0: plugged(lab, "db0", 400, DB_ETH0).await,
+        }
+    }
+}
+
 fn route(guest: &Guest, id: u32) -> Route {
     Route {
         from: guest.mac,
@@ -79,12 +100,8 @@ fn unfinished() -> u32 {
 #[test]
 fn an_echo_with_a_forged_source_is_answered_to_nobody() {
     on_private_host("an_echo_with_a_forged_source_is_answered_to_nobody", |lab| async move {
-        let mut node = lab.node().await;
-        node.until_ready(&wanted()).await;
-        let db = plugged(&lab, "db", 110, DB_ETH1).await;
+        let Stage { mut node, db, web, db0 } = Stage::set(&lab).await;
         let other = plugged(&lab, "other", 120, STRANGER).await;
-        let web = plugged(&lab, "web", 400, WEB_ETH0).await;
-        let db0 = plugged(&lab, "db0", 400, DB_ETH0).await;
         let of_other = other.lease().await.unwrap().address;
         assert_eq!(sysctl("net/ipv4/conf/gw_vlan110/rp_filter"), "1");
         // The node knows all of them, so an answer would find its way.
@@ -136,35 +153,29 @@ fn fragments_of_others_never_come_where_packets_are_put_together() {
     on_private_host(
         "fragments_of_others_never_come_where_packets_are_put_together",
         |lab| async move {
-            let mut node = lab.node().await;
-            node.until_ready(&wanted()).await;
-            let db = plugged(&lab, "db", 110, DB_ETH1).await;
-            let web = plugged(&lab, "web", 400, WEB_ETH0).await;
-            let db0 = plugged(&lab, "db0", 400, DB_ETH0).await;
-            assert!(
-                pings(&web, "3000", INTERNET),
-                "a guest's own fragments pass through NAT"
-            );
-            assert!(!pings(&db, "3000", GATEWAY_110), "a gateway takes no fragments");
+            let stage = Stage::set(&lab).await;
+            let (db, web, db0) = (&stage.db, &stage.web, &stage.db0);
+            assert!(pings(web, "3000", INTERNET), "a guest's own fragments pass through NAT");
+            assert!(!pings(db, "3000", GATEWAY_110), "a gateway takes no fragments");
             wait("what was begun to be finished", || unfinished() == 0);
 
             let own = Ipv4Addr::new(10, 64, 110, 11);
-            let (link, shared) = (Wire::of(&db).await, Wire::of(&db0).await);
+            let (link, shared) = (Wire::of(db).await, Wire::of(db0).await);
             for id in 0..5000 {
                 let far = Ipv4Addr::from(0x0102_0304 + u32::from(id));
                 for (from, to) in [(far, INTERNET), (WEB, INTERNET), (own, GATEWAY_110), (far, GATEWAY_110)] {
                     let part = ipv4(from, to, 17, (id, FIRST_FRAGMENT | 3), &[0; 1400]);
-                    link.send(&route(&db, 110).packet(&part));
+                    link.send(&route(db, 110).packet(&part));
                 }
                 if id % 50 == 0 {
                     let part = ipv4(WEB, INTERNET, 17, (id, FIRST_FRAGMENT | 3), MARKER);
-                    shared.send(&route(&db0, 400).packet(&part));
-                    assert!(id % 1000 != 0 || pings(&web, "3000", INTERNET), "meanwhile");
+                    shared.send(&route(db0, 400).packet(&part));
+                    assert!(id % 1000 != 0 || pings(web, "3000", INTERNET), "meanwhile");
                 }
             }
             assert!(db.pings("10.64.110.1") && db0.pings("10.60.7.1"), "all of it has come");
             assert_eq!(unfinished(), 0);
-            assert!(pings(&web, "3000", INTERNET));
+            assert!(pings(web, "3000", INTERNET));
         },
     );
 }
@@ -174,16 +185,13 @@ fn echoes_to_a_gateway_take_no_place_among_the_connections() {
     on_private_host(
         "echoes_to_a_gateway_take_no_place_among_the_connections",
         |lab| async move {
-            let mut node = lab.node().await;
-            node.until_ready(&wanted()).await;
-            let db = plugged(&lab, "db", 110, DB_ETH1).await;
-            let web = plugged(&lab, "web", 400, WEB_ETH0).await;
-            let db0 = plugged(&lab, "db0", 400, DB_ETH0).await;
-            let (link, shared) = (Wire::of(&db).await, Wire::of(&db0).await);
+            let stage = Stage::set(&lab).await;
+            let (db, web, db0) = (&stage.db, &stage.web, &stage.db0);
+            let (link, shared) = (Wire::of(db).await, Wire::of(db0).await);
             for id in 0..5000 {
                 let own = Ipv4Addr::from(u32::from(GATEWAY_110) + 1 + u32::from(id) % 200);
-                link.send(&route(&db, 110).packet(&echo(own, GATEWAY_110, id)));
-                shared.send(&route(&db0, 400).packet(&echo(DB, GATEWAY_400, id)));
+                link.send(&route(db, 110).packet(&echo(own, GATEWAY_110, id)));
+                shared.send(&route(db0, 400).packet(&echo(DB, GATEWAY_400, id)));
             }
             wait("another guest of the same gateway", || web.pings("10.60.7.1"));
             wait("its own turn", || db.pings("10.64.110.1") && db0.pings("10.60.7.1"));
@@ -199,25 +207,23 @@ fn a_guests_icmp_error_of_anothers_connection_does_not_leave() {
     on_private_host(
         "a_guests_icmp_error_of_anothers_connection_does_not_leave",
         |lab| async move {
-            let mut node = lab.node().await;
-            node.until_ready(&wanted()).await;
-            let web = plugged(&lab, "web", 400, WEB_ETH0).await;
-            let db0 = plugged(&lab, "db0", 400, DB_ETH0).await;
+            let stage = Stage::set(&lab).await;
+            let (web, db0) = (&stage.web, &stage.db0);
             let mut up = internet().await;
             // Both have a flow to the internet.
             let udp = [0x13, 0x89, 0x27, 0x0e, 0, 8, 0, 0];
-            let wire = Wire::of(&web).await;
-            wire.send(&route(&web, 400).packet(&ipv4(WEB, INTERNET, 17, (1, 0), &udp)));
+            let wire = Wire::of(web).await;
+            wire.send(&route(web, 400).packet(&ipv4(WEB, INTERNET, 17, (1, 0), &udp)));
             let flows = || run(&["conntrack", "-L", "-f", "ipv4", "-p", "udp", "-s", "10.60.7.10"]);
             wait("the flow", || flows().contains("dport=9998"));
 
             let back = [0x27, 0x0e, 0x13, 0x89, 0, 8, 0, 0];
-            let shared = Wire::of(&db0).await;
+            let shared = Wire::of(db0).await;
             for (to, what) in [(WEB, "another guest's"), (DB, "nobody's")] {
                 let quoted = [&ipv4(INTERNET, to, 17, (2, 0), &back)[..], MARKER].concat();
                 for (code, rest) in [(3, [0; 4]), (4, [0, 0, 2, 40])] {
                     let error = ipv4(DB, INTERNET, 1, (3, 0), &icmp(3, code, rest, &quoted));
-                    shared.send(&route(&db0, 400).packet(&error));
+                    shared.send(&route(db0, 400).packet(&error));
                 }
                 assert!(db0.pings("198.51.100.1"), "all of it has come");
                 assert!(!up.heard_marker().await, "an error of {what} connection left");
@@ -240,17 +246,15 @@ fn the_kernel_remembers_no_neighbours_that_a_guest_makes_up() {
     on_private_host(
         "the_kernel_remembers_no_neighbours_that_a_guest_makes_up",
         |lab| async move {
-            let mut node = lab.node().await;
-            node.until_ready(&wanted()).await;
-            let db = plugged(&lab, "db", 110, DB_ETH1).await;
-            let db0 = plugged(&lab, "db0", 400, DB_ETH0).await;
-            let (link, shared) = (Wire::of(&db).await, Wire::of(&db0).await);
+            let stage = Stage::set(&lab).await;
+            let (db, db0) = (&stage.db, &stage.db0);
+            let (link, shared) = (Wire::of(db).await, Wire::of(db0).await);
             for n in 0..2000_u32 {
                 let foreign = Ipv4Addr::from(0x0b00_0001 + n);
-                link.send(&route(&db, 110).arp(foreign, GATEWAY_110));
+                link.send(&route(db, 110).arp(foreign, GATEWAY_110));
                 let unknown = Ipv4Addr::from(u32::from(GATEWAY_400) + 20 + n % 200);
-                shared.send(&route(&db0, 400).arp(if n % 2 == 0 { foreign } else { unknown }, GATEWAY_400));
-                shared.send(&route(&db0, 400).arp(WEB, GATEWAY_400));
+                shared.send(&route(db0, 400).arp(if n % 2 == 0 { foreign } else { unknown }, GATEWAY_400));
+                shared.send(&route(db0, 400).arp(WEB, GATEWAY_400));
             }
             assert!(db.pings("10.64.110.1") && db0.pings("10.60.7.1"), "in their own name");
             for (device, own) in [("gw_vlan110", "10.64.110.11"), ("gw_vlan400", "10.60.7.11")] {

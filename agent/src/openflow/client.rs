@@ -59,7 +59,8 @@ enum Link {
     Down,
     /// It speaks no version that we do: what it said.
     Refused(String),
-    Up,
+    /// Which connection since the start.
+    Up(u64),
 }
 
 impl std::fmt::Debug for Client {
@@ -85,6 +86,7 @@ impl Client {
             exchanges,
             ticks: tick_sender,
             link: link_sender,
+            connections: 0,
         };
         tokio::spawn(async move {
             // Nothing is half done when this is cut: a bundle that is not committed ends with its connection.
@@ -119,7 +121,16 @@ impl Client {
     /// True while the bridge answers.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        *self.link.borrow() == Link::Up
+        self.connection().is_some()
+    }
+
+    /// Which connection it is since the start; `None` while the bridge does not answer. Behind another one may be another datapath.
+    #[must_use]
+    pub fn connection(&self) -> Option<u64> {
+        match *self.link.borrow() {
+            Link::Up(connection) => Some(connection),
+            Link::Down | Link::Refused(_) => None,
+        }
     }
 
     /// Waits until the bridge answers.
@@ -128,7 +139,7 @@ impl Client {
     /// [`Error::NotConnected`] or [`Error::Version`] when it does not within `limit`.
     pub async fn ready(&self, limit: Duration) -> Result<(), Error> {
         let mut link = self.link.clone();
-        match timeout(limit, link.wait_for(|link| *link == Link::Up)).await {
+        match timeout(limit, link.wait_for(|link| matches!(link, Link::Up(_)))).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.not_connected()),
         }
@@ -306,7 +317,7 @@ impl Client {
     fn not_connected(&self) -> Error {
         match &*self.link.borrow() {
             Link::Refused(said) => Error::Version(said.clone()),
-            Link::Down | Link::Up => Error::NotConnected {
+            Link::Down | Link::Up(_) => Error::NotConnected {
                 socket: self.socket.to_string(),
             },
         }
@@ -327,6 +338,7 @@ struct Task {
     exchanges: mpsc::Receiver<Exchange>,
     ticks: watch::Sender<u64>,
     link: watch::Sender<Link>,
+    connections: u64,
 }
 
 impl Task {
@@ -340,7 +352,7 @@ impl Task {
                 Error::Version(said) => Link::Refused(said.clone()),
                 _ => Link::Down,
             };
-            let was_connected = self.link.send_replace(link) == Link::Up;
+            let was_connected = matches!(self.link.send_replace(link), Link::Up(_));
             drop(session);
             if was_connected {
                 tracing::warn!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge's flows are unknown");
@@ -398,7 +410,8 @@ impl Task {
                         match session.handle(message)? {
                             Event::Nothing => {}
                             Event::Watching => {
-                                self.link.send_replace(Link::Up);
+                                self.connections += 1;
+                                self.link.send_replace(Link::Up(self.connections));
                                 self.tick();
                             }
                             Event::Changed => self.tick(),

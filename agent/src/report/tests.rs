@@ -326,3 +326,23 @@ async fn what_was_taken_away_and_given_back_between_two_looks_is_told_again() {
     assert_eq!((report.items.len(), report.seen_generation), (1, 3));
     assert!(quiet(&board), "once");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_gauge_of_resources_follows_what_is_seen_between_passes() {
+    let (metrics, mut registry) = (NodeMetrics::default(), prometheus_client::registry::Registry::default());
+    metrics.register(&mut registry);
+    let board = Board::counting(metrics);
+    let shows = |state: &str, count: usize| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = format!("trunkline_node_resources{{kind=\"dhcp\",state=\"{state}\"}} {count}");
+        assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
+    };
+    board.publish(vec![dhcp("a", Seen::Pending, 0), dhcp("b", Seen::Ready, 0)], AT, false);
+    shows("pending", 1);
+    board.refresh(vec![dhcp("a", Seen::Ready, 0)]);
+    shows("pending", 0);
+    shows("ready", 2);
+    board.unknown(vec![dhcp("a", Seen::Unknown, 0)]);
+    shows("unknown", 1);
+}

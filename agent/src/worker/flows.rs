@@ -1,6 +1,9 @@
 //! The flows of a worker's guests: what they follow from, how they are set, and what a look at them says.
 
+mod refusals;
+
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     time::Duration,
@@ -12,6 +15,8 @@ use trunkline_proto::{
     resource::{Facts, Flows, Key, Observation, Port, State},
     wire,
 };
+
+pub(super) use refusals::Refusals;
 
 use super::{Acts, Seen, Worker, drift::Lost};
 use crate::{
@@ -128,31 +133,32 @@ impl Worker {
             // Without the database nobody makes the bridge that would answer, and what follows needs the database as well.
             () = self.ovs.lost() => self.openflow.ready(Duration::ZERO).await?,
         }
-        let mut wanted = compile(network);
-        match self.set(&wanted).await {
+        let wanted = compile(network);
+        let mut unmetered = self.refusals.known(self.openflow.connection(), &wanted.meters);
+        let before = match self.set(&wanted, &unmetered).await {
             Err(openflow::Error::Unmetered { refused }) => {
-                let before = self.openflow.table().await?.set;
-                wanted.do_without(refused.keys(), &before);
-                self.set(&wanted).await?;
-                let unmetered = refused;
-                Ok(Set { before, unmetered })
+                self.refusals.note(&refused, &wanted.meters);
+                unmetered.extend(refused);
+                self.set(&wanted, &unmetered).await?
             }
-            done => done.map(|before| Set {
-                before,
-                unmetered: Unmetered::new(),
-            }),
-        }
+            done => done?,
+        };
+        Ok(Set { before, unmetered })
     }
 
     /// Answers the flows that were there before.
-    async fn set(&mut self, wanted: &FlowSet) -> Result<FlowSet, openflow::Error> {
+    async fn set(&mut self, wanted: &FlowSet, without: &Unmetered) -> Result<FlowSet, openflow::Error> {
         let table = self.openflow.table().await?;
+        let mut wanted = Cow::Borrowed(wanted);
+        if !without.is_empty() {
+            wanted.to_mut().do_without(without.keys(), &table.set);
+        }
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
         if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
             self.match_fragments(table.fragments).await?;
         }
-        let plan = openflow::plan(wanted, &table.set);
+        let plan = openflow::plan(&wanted, &table.set);
         if plan.is_empty() {
             return Ok(table.set);
         }
@@ -162,6 +168,10 @@ impl Worker {
         self.settled = None;
         openflow::execute(&plan, &self.openflow).instrument(span).await?;
         tracing::info!(add, remove, "flows set");
+        if !plan.remove_meters.is_empty() {
+            // There may be room for another one now.
+            self.refusals = Refusals::default();
+        }
         Ok(table.set)
     }
 

@@ -13,6 +13,7 @@ mod drift;
 mod flows;
 mod judge;
 mod shut;
+mod steps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ use trunkline_proto::{
 };
 
 pub use desired::Base;
-use flows::{Guarded, Settled, Storms, Unmetered};
+use flows::{Guarded, Refusals, Settled, Storms, Unmetered};
+use steps::{left, links, nothing_left, only_what_shuts, planned, without_guests};
 
 use crate::{
     config::NodeConfig,
@@ -40,7 +42,7 @@ use crate::{
     orphans::{self, Orphan, Orphans, Thing},
     ovsdb,
     probe::{self, Prober},
-    switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
+    switch::{self, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
 
@@ -73,6 +75,7 @@ pub struct Worker {
     doing: Doing,
     storms: Storms,
     unmetered: Unmetered,
+    refusals: Refusals,
     /// Guests that are shut because their port is not in its VLAN yet, by its name.
     moving: BTreeSet<String>,
     orphans: Orphans,
@@ -116,6 +119,7 @@ impl Worker {
             doing: cx.doing.clone(),
             storms: Storms::default(),
             unmetered: Unmetered::default(),
+            refusals: Refusals::default(),
             moving: BTreeSet::default(),
             orphans: Orphans::default(),
             left: Vec::new(),
@@ -486,61 +490,4 @@ impl Host for Worker {
         }
         changed
     }
-}
-
-/// The way there; `None` when the bridge cannot be had.
-fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts) -> Option<switch::Plan> {
-    match switch::plan(state, observed) {
-        Ok(mut plan) => {
-            acts.troubles.extend(plan.conflicts.clone());
-            plan.remove
-                .retain(|removal| !acts.keeps(drift::SWITCH_PORT, &removal.name));
-            Some(plan)
-        }
-        Err(reason) => {
-            acts.refused = Some(reason);
-            None
-        }
-    }
-}
-
-/// The bridge and its uplink: nothing passes there before there are flows.
-fn without_guests(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
-    plan.add.retain(|addition| !state.ports.contains_key(&addition.name));
-    plan.modify.clear();
-    plan.remove.clear();
-    plan
-}
-
-/// Ports leave, and guests that shall reach nothing are set apart.
-fn only_what_shuts(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
-    let isolated = |name: &str| {
-        state
-            .ports
-            .get(name)
-            .is_some_and(|port| port.access == Access::Isolated)
-    };
-    plan.add.clear();
-    plan.modify.retain(|change| isolated(&change.name));
-    plan.raise_uplink = None;
-    plan
-}
-
-fn links(observed: &Observed) -> impl Iterator<Item = &netlink::Link> {
-    observed.devices.values().map(|device| &device.link)
-}
-
-/// What a second look finds that carries our mark and is not wanted.
-fn left(state: &SwitchState, desired: &Desired, observed: &Observed) -> BTreeSet<Thing> {
-    let taps = tap::plan(desired::taps(desired), links(observed));
-    let plan = switch::plan(state, observed).ok();
-    drift::unwanted(&taps, plan.as_ref(), observed)
-}
-
-/// True when a second look finds nothing that should not be there: no port, no VLAN on the uplink, no TAP.
-fn nothing_left(state: &SwitchState, desired: &Desired, observed: &Observed) -> bool {
-    let taps = tap::plan(desired::taps(desired), links(observed));
-    let switch = switch::plan(state, observed);
-    let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
-    taps.remove.is_empty() && switch.is_ok_and(tidy) && !observed.behind
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -15,7 +15,7 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task::JoinHandle,
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Middleman {
 #[derive(Default)]
 struct How {
     refuses_meters: AtomicBool,
+    meters_refused: AtomicUsize,
+    ends: Notify,
     loses_bundles: AtomicBool,
 }
 
@@ -67,6 +69,16 @@ impl Middleman {
         self.how.refuses_meters.store(yes, Ordering::SeqCst);
     }
 
+    /// How many were refused by now.
+    pub(crate) fn meters_refused(&self) -> usize {
+        self.how.meters_refused.load(Ordering::SeqCst)
+    }
+
+    /// Ends the connections that there are.
+    pub(crate) fn cut(&self) {
+        self.how.ends.notify_waiters();
+    }
+
     /// From now on nothing is heard of bundles.
     pub(crate) fn lose_bundles(&self, yes: bool) {
         self.how.loses_bundles.store(yes, Ordering::SeqCst);
@@ -87,6 +99,7 @@ async fn between(agent: UnixStream, bridge: UnixStream, how: Arc<How>) {
     tokio::select! {
         _ = back => {}
         _ = forth(from_agent, to_bridge, &to_agent, &how) => {}
+        () = how.ends.notified() => {}
     }
 }
 
@@ -106,6 +119,7 @@ async fn forth(
         match message[1] {
             // Not the deletion of one, which there is nothing to say against.
             METER_MOD if how.refuses_meters.load(Ordering::SeqCst) && message[9] != 2 => {
+                how.meters_refused.fetch_add(1, Ordering::SeqCst);
                 let head = [message[0], ERROR, 0, 12];
                 let error = [&head, &message[4..8], &NO_METERS].concat();
                 to_agent.lock().await.write_all(&error).await?;

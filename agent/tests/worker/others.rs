@@ -2,6 +2,14 @@
 
 use super::*;
 
+impl Host {
+    /// A bridge of the name that is configured, without our mark.
+    pub(super) fn strangers_bridge(&self) {
+        let bridge = ["--", "set", "bridge", "br-int", "datapath_type=netdev"];
+        self.ovs.vsctl(&[&["add-br", "br-int"], &bridge[..]].concat());
+    }
+}
+
 #[test]
 fn a_strangers_device_is_not_taken_and_its_siblings_go_on() {
     alone(async || {
@@ -31,15 +39,7 @@ fn a_strangers_device_is_not_taken_and_its_siblings_go_on() {
 fn a_strangers_bridge_is_refused_by_name() {
     alone(async || {
         let mut host = Host::new().await;
-        host.ovs.vsctl(&[
-            "add-br",
-            "br-int",
-            "--",
-            "set",
-            "bridge",
-            "br-int",
-            "datapath_type=netdev",
-        ]);
+        host.strangers_bridge();
         let all = [port(1001, 110), trunk(&[110]), flows(110)];
         let agent = host.agent();
         let mut session = host.controller.session().await;
@@ -96,15 +96,7 @@ fn a_dead_switch_daemon_is_noticed_though_its_database_lives_on() {
 fn an_adopted_bridge_becomes_secure_on_a_worker() {
     alone(async || {
         let mut host = Host::new().await;
-        host.ovs.vsctl(&[
-            "add-br",
-            "br-int",
-            "--",
-            "set",
-            "bridge",
-            "br-int",
-            "datapath_type=netdev",
-        ]);
+        host.strangers_bridge();
         host.adopt = true;
         let (agent, _session) = host.with(&[port(1001, 110), trunk(&[110]), flows(110)]).await;
         assert_eq!(host.ovs.vsctl(&["get", "bridge", "br-int", "fail_mode"]), "secure");

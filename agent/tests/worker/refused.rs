@@ -26,8 +26,17 @@ fn without_meters_the_flows_are_set_without_limits_and_it_is_said() {
         assert!(flows.iter().any(|flow| flow.ends_with("actions=NORMAL")), "{flows:#?}");
         assert!(!flows.iter().any(|flow| flow.contains("meter:")), "{flows:#?}");
 
-        // A look that finds everything as far as it can be changes nothing, and mends it when it can.
+        // A pass for something else does not ask again for what this switch has refused.
+        let refused = middleman.meters_refused();
+        assert!(refused > 0);
+        let more = [all[0].clone(), trunk(&[110, 111]), all[2].clone()];
+        session.update(update(1, 2, &all, &more)).await;
+        session.reports_until(|s| s.is_ready(&more[1])).await;
+        assert_eq!(middleman.meters_refused(), refused);
+
+        // Another connection may be one to another datapath.
         middleman.refuse_meters(false);
+        middleman.cut();
         session.reports_until(|s| s.is_ready(&all[2])).await;
         assert!(host.flows().iter().any(|flow| flow.contains("meter:")));
         assert!(host.ofctl("dump-meters", &[]).contains("rate=50"));
@@ -98,16 +107,7 @@ fn an_uplink_that_is_a_bond_is_refused_by_name_and_guests_here_go_on() {
     alone(async || {
         let mut host = Host::new().await;
         run("ip", &["link", "add", "up1", "type", "veth", "peer", "name", "wire1"]);
-        let bridge = [
-            "add-br",
-            "br-int",
-            "--",
-            "set",
-            "bridge",
-            "br-int",
-            "datapath_type=netdev",
-        ];
-        host.ovs.vsctl(&bridge);
+        host.strangers_bridge();
         host.ovs.vsctl(&["add-bond", "br-int", "bond0", "up0", "up1"]);
         (host.adopt, host.uplink) = (true, "bond0");
         let all = [port(1001, 110), trunk(&[110]), flows(110)];

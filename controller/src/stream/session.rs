@@ -234,8 +234,7 @@ impl Session {
         }
         self.queue
             .retain(|queued| !matches!(queued.message, Some(ToNode::Receipt(_))));
-        self.queue
-            .push_back(message(ToNode::Receipt(wire::Receipt { number })));
+        self.queue.push_back(message(ToNode::Receipt(wire::Receipt { number })));
     }
 
     fn heartbeat(&mut self) {

@@ -334,7 +334,11 @@ async fn a_report_that_asks_for_a_receipt_has_one_when_it_was_taken() {
     .await;
     let heard = w1.next().await.unwrap();
     assert_eq!(heard, Some(Down::Receipt(wire::Receipt { number: 7 })));
-    assert_eq!(events(&operator, "drift.repaired").await.len(), 1, "it is in the journal by then");
+    assert_eq!(
+        events(&operator, "drift.repaired").await.len(),
+        1,
+        "it is in the journal by then"
+    );
 }
 
 #[tokio::test]

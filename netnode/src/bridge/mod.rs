@@ -99,7 +99,8 @@ impl Bridge {
             }
         }
         let rest = openflow::plan(&wanted, &self.openflow.table().await?.set);
-        self.settled = rest.add.is_empty() && rest.conflicts.is_empty();
+        // One that went again between the two looks is put back by the next pass, and is told of then.
+        self.settled = rest.conflicts.is_empty() && (self.settled || rest.add.is_empty());
         Ok(Held {
             trouble: trouble(&self.name, &rest),
             repaired,

@@ -218,9 +218,9 @@ impl NetworkNode {
             // Taken off the switch and put back, so that it makes their devices anew.
             tracing::warn!(ports = ?lost, lost_probe, "devices are gone, perhaps with their namespaces; they are made again");
             let mut without = wanted.switch.clone();
-            without
-                .ports
-                .retain(|name, _| !(lost_probe && name == probe::PORT || lost.iter().any(|port| port.as_str() == name)));
+            without.ports.retain(|name, _| {
+                !(lost_probe && name == probe::PORT || lost.iter().any(|port| port.as_str() == name))
+            });
             self.set_switch(&without, &look, &mut acts).await;
             look = self.look(wanted).await?;
         }

@@ -39,9 +39,10 @@ const INSIDE: &str = "TRUNKLINE_TEST_INSIDE";
 /// Bounds every wait for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Runs `test` on a host of its own. `name` is the test's.
+/// Runs `test` on a host of its own. `name` is the test's, with its modules.
 pub fn on_private_host<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab) -> F) {
-    if std::env::var_os(INSIDE).is_none() {
+    let Some(here) = std::env::var_os(INSIDE) else {
+        let mark = std::env::temp_dir().join(format!("trunkline-inside-{}", std::process::id()));
         let status = Command::new("unshare")
             .args([
                 "--net",
@@ -55,12 +56,15 @@ pub fn on_private_host<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Lab
             ])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
-            .env(INSIDE, "1")
+            .env(INSIDE, &mark)
             .status()
             .expect("unshare; these tests need root");
+        let ran = std::fs::remove_file(&mark).is_ok();
         assert!(status.success(), "{name} failed on its private host: {status}");
+        assert!(ran, "there is no test {name}");
         return;
-    }
+    };
+    std::fs::write(here, "").unwrap();
     run(&["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

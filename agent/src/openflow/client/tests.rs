@@ -167,7 +167,7 @@ async fn who_is_not_connected_is_told_at_once() {
 async fn a_request_that_cannot_even_be_handed_over_has_the_same_time_limit() {
     let (exchanges, _queue) = mpsc::channel(1);
     let (_ticks, ticks) = watch::channel(0);
-    let (_link, link) = watch::channel(Link::Up);
+    let (_link, link) = watch::channel(Link::Up(1));
     let client = Client {
         exchanges,
         ticks,

@@ -63,7 +63,7 @@ impl Live {
                 .collect();
             if !new.is_empty() {
                 let text = format!(
-                    "{node} found leftovers that nobody wants and removes them when it sees them again: {}",
+                    "{node} found leftovers that nobody wants, and removes what it does not hold back when it sees it again: {}",
                     some(&new)
                 );
                 tell("node.orphans", text);
