@@ -291,7 +291,7 @@ fn in_others_hands() -> Vec<Row> {
             GUESTS,
             stranger_for_tap,
             ("tap", "w1"),
-            "not a TAP that Trunkline made",
+            "a device {tap} that was not made by Trunkline is there",
             "remove or rename {tap} on w1",
         )
         .of_one_slice(),
@@ -371,12 +371,12 @@ fn renamed(scene: &Scene, host: &'static str, device: &'static str) -> Heal {
     let other = format!("{device}x");
     scene.shell(
         host,
-        &format!("ip link set {device} down && ip link set {device} name {other} && ip link set {other} up"),
+        &format!("ip link set {device} down && ip link set {device} name {other}"),
     );
     Box::new(move |scene| {
         scene.shell(
             host,
-            &format!("ip link set {other} down && ip link set {other} name {device} && ip link set {device} up"),
+            &format!("ip link set {other} name {device} && ip link set {device} up"),
         );
     })
 }
@@ -396,8 +396,8 @@ fn of_the_switch() -> Vec<Row> {
             GUESTS,
             |s| renamed(s, "w1", "trunk0"),
             ("trunk", "w1"),
-            "trunk0",
-            "trunk0",
+            "the uplink trunk0 is not there",
+            "create trunk0 on w1, or name the right uplink in the configuration of w1",
         ),
         Row::broken(
             "the host uses the uplink itself",

@@ -120,6 +120,16 @@ fn a_trunk_is_ready_only_when_it_carries_exactly_its_vlans() {
             .contains("no carrier")
     );
 
+    let mut damaged = world.clone();
+    damaged.devices.remove("trunk0");
+    let gone = judge_trunk(&trunk, &wanted, &damaged, &none);
+    assert_eq!(gone.state, State::Failed);
+    assert!(
+        gone.reason.starts_with("the uplink trunk0 is not there"),
+        "{}",
+        gone.reason
+    );
+
     let mut damaged = world;
     damaged
         .devices
