@@ -190,12 +190,22 @@ fn trunk_problem(
         .get(name)
         .cloned()
         .or_else(|| row_problem(name, &desired.uplink_columns(&wanted), desired, observed))
+        .or_else(|| {
+            is_gone(name, observed)
+                .then(|| format!("the uplink {name} is not there; name another interface or create it"))
+        })
         .or_else(|| (!up).then(|| format!("the uplink {name} is down or has no carrier; check its cable or peer")));
     if let Some(reason) = failed {
         return Some((State::Failed, reason));
     }
     let device = observed.devices.get(name)?;
     obstacles(name, &device.addresses, &device.routes).map(|reason| (State::Degraded, reason))
+}
+
+/// The switch holds a port whose devices are no more: all of them, where it is a bond.
+fn is_gone(name: &str, observed: &Observed) -> bool {
+    let there = |interface: &super::ObservedInterface| observed.devices.contains_key(&interface.name);
+    observed.port(name).is_some_and(|row| !row.interfaces.iter().any(there))
 }
 
 /// VLANs that the uplink's list lets through.

@@ -15,6 +15,7 @@ mod execute;
 mod judge;
 mod observe;
 mod plan;
+mod unplug;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use observe::{
     Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe,
 };
 pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
+pub use unplug::unplug;
 
 /// Key of our mark in `external_ids`; its value is a [`Mark`].
 pub const MARK_KEY: &str = "trunkline";

@@ -102,6 +102,14 @@ async fn a_way_that_is_open_is_a_line_from_end_to_end() {
 #[tokio::test]
 async fn the_first_break_is_marked_and_what_comes_after_is_dotted() {
     insta::assert_snapshot!("explain-broken", explain(broken(), &[]).await.whole());
+    let mut twice = broken();
+    let lease = twice.hops[17].clone();
+    twice.hops[16] = wire::Hop {
+        what: "web.eth1".to_owned(),
+        expected: "the lease of 10.64.110.10".to_owned(),
+        ..lease
+    };
+    insta::assert_snapshot!("explain-same-trouble", explain(twice, &[]).await.whole());
     let coloured = explain(broken(), &["--color", "always"]).await;
     insta::assert_snapshot!("explain-broken-in-colour", coloured.whole());
 }

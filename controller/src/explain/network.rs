@@ -68,7 +68,9 @@ impl Site<'_> {
         };
         let (health, reason, facts) = match self.told(node, Kind::Dhcp, PortName::dhcp(vlan).as_str()) {
             Told::Nothing { health, reason } => return untold(step, node, health, reason).hindering(),
-            Told::Seen { health, reason, facts } => (health, reason, facts),
+            Told::Seen {
+                health, reason, facts, ..
+            } => (health, reason, facts),
         };
         let Some(Facts::Dhcp(facts)) = facts else {
             return match health {
@@ -142,7 +144,9 @@ impl Site<'_> {
                 let uplink = uplink("uplink").unknown(NOT_SAID, "");
                 return vec![gateway, nat, uplink, firewall.unknown(NOT_SAID, "")];
             }
-            Told::Seen { health, reason, facts } => (health, reason, facts),
+            Told::Seen {
+                health, reason, facts, ..
+            } => (health, reason, facts),
         };
         let facts = match facts {
             Some(Facts::Nat(facts)) => facts.clone(),
@@ -160,7 +164,9 @@ impl Site<'_> {
                 reason: of_gateway,
                 facts: Some(Facts::Gateway(facts)),
                 ..
-            } if out == Out::Nat && of_gateway == reason => gateway.passes(facts.addresses.join(" ")),
+            } if out == Out::Nat && of_gateway == reason && reason.contains("nftables") => {
+                gateway.passes(facts.addresses.join(" "))
+            }
             _ => gateway,
         };
         let nat = match (out, placed.interface.address) {
@@ -194,7 +200,9 @@ impl Site<'_> {
         let step = Step::new(hop::Kind::Gateway, Some(node), port.clone(), expected);
         let (health, reason, facts) = match self.told(node, Kind::Gateway, &port) {
             Told::Nothing { health, reason } => return untold(step, node, health, reason),
-            Told::Seen { health, reason, facts } => (health, reason, facts),
+            Told::Seen {
+                health, reason, facts, ..
+            } => (health, reason, facts),
         };
         match (health, facts) {
             (Health::Ready, Some(Facts::Gateway(facts))) => step.passes(facts.addresses.join(" ")),
@@ -230,8 +238,13 @@ fn masquerade(step: Step, node: &Name, out: Out, health: Health, reason: &str) -
     match out {
         Out::Nat if health == Health::Unknown => step.unknown(reason, find_out(node, reason)),
         Out::Nat => {
-            let mend = if reason.contains("was not made by") {
+            let mend = if reason.contains("nftables table") && reason.contains("was not made by") {
                 format!("rename or delete that table on {node}: it is somebody else's")
+            } else if reason.contains("set net/ipv4/ip_forward") {
+                format!(
+                    "let the daemon of {node} write /proc/sys/net/ipv4/ip_forward (a container or its unit's `ProtectKernelTunables` may \
+                     forbid it), or set it to 1 by hand"
+                )
             } else if reason.contains("ip_forward") {
                 format!(
                     "{node} switches it on by itself; if it stays off, find what sets it there: `grep -r ip_forward /etc/sysctl.*`"

@@ -79,6 +79,7 @@ impl Site<'_> {
                 health,
                 reason,
                 facts: Some(Facts::Port(facts)),
+                ..
             } => {
                 let port = Port::new(health, reason, facts, tag);
                 let steps = [
@@ -151,7 +152,9 @@ impl Site<'_> {
         );
         let (health, reason, facts) = match self.flows(node, vlan) {
             Told::Nothing { health, reason } => return untold(step, node, health, reason),
-            Told::Seen { health, reason, facts } => (health, reason, facts),
+            Told::Seen {
+                health, reason, facts, ..
+            } => (health, reason, facts),
         };
         let facts = match facts {
             Some(Facts::Flows(facts)) => facts.clone(),

@@ -106,12 +106,14 @@ impl Site<'_> {
         }
         let (health, reason, seen) = match self.told(to, Kind::Probe, &Probe::name_of(vlan)) {
             Told::Nothing { health, reason } => (health, reason, None),
-            Told::Seen { health, reason, facts } => {
+            Told::Seen {
+                health, judged, facts, ..
+            } => {
                 let seen = match facts {
                     Some(Facts::Probe(facts)) => facts.paths.iter().find(|path| path.peer == from.as_str()).cloned(),
                     _ => None,
                 };
-                (health, reason, seen)
+                (health, judged, seen)
             }
         };
         let reason = reason.to_owned();

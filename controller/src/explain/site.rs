@@ -44,6 +44,8 @@ pub(super) enum Told<'a> {
         health: Health,
         /// The node's own words; empty when ready.
         reason: &'a str,
+        /// What that comes to, beside what its peers have said.
+        judged: &'a str,
         facts: Option<&'a Facts>,
     },
     /// Nothing that counts, and why.
@@ -90,6 +92,7 @@ impl<'a> Site<'a> {
             Some(seen) => Told::Seen {
                 health,
                 reason: &seen.reason,
+                judged: &status.reason,
                 facts: seen.facts.as_ref(),
             },
             None => Told::Nothing {
@@ -187,7 +190,9 @@ impl<'a> Site<'a> {
         );
         let (health, reason, facts) = match self.told(node, Kind::Trunk, Trunk::NAME) {
             Told::Nothing { health, reason } => return untold(step, node, health, reason),
-            Told::Seen { health, reason, facts } => (health, reason, facts),
+            Told::Seen {
+                health, reason, facts, ..
+            } => (health, reason, facts),
         };
         let again = again(node, reason);
         match (health, facts) {
@@ -204,6 +209,13 @@ impl<'a> Site<'a> {
                     carries.join(" ")
                 };
                 step.stops(format!("{} carries {carries}, and not {vlan}", facts.interface), again)
+            }
+            (_, Some(Facts::Trunk(facts))) if health != Health::Ready && reason.contains(" is not there") => {
+                let mend = format!(
+                    "create {0} on {node}, or name the right uplink in the configuration of {node}",
+                    facts.interface
+                );
+                step.stops(reason, mend)
             }
             (_, Some(Facts::Trunk(facts))) if health != Health::Ready && !facts.up => {
                 let mend = format!("look at the cable of {} on {node}, and at its peer", facts.interface);

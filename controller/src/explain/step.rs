@@ -63,6 +63,7 @@ impl Step {
 
     pub(super) fn passes(mut self, seen: impl Into<String>) -> Self {
         self.seen = seen.into();
+        self.mend.clear();
         (self.state, self.effect) = (Health::Ready, Effect::Passes);
         self
     }
@@ -93,6 +94,9 @@ impl Step {
     ) -> Self {
         (self.seen, self.mend) = (seen.into(), mend.into());
         (self.state, self.effect) = (state, effect);
+        if is_left_alone(&self.seen) {
+            return self.hindering();
+        }
         self
     }
 
@@ -130,6 +134,11 @@ impl Step {
             (_, node) => format!("{} on {node}: {}", self.what, self.seen),
         }
     }
+}
+
+/// Of a bridge that is somebody else's a node changes nothing, so what passed there still does: but nobody looks after it.
+fn is_left_alone(seen: &str) -> bool {
+    seen.starts_with("the bridge ") && seen.contains("was not made by Trunkline")
 }
 
 impl From<Step> for wire::Hop {

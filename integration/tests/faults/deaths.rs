@@ -36,6 +36,18 @@ fn declared_gone(scene: &mut Scene) -> Heal {
     })
 }
 
+/// Switch and daemon at once, as when the power goes.
+fn goes_down(scene: &Scene, host: &'static str) -> Heal {
+    for program in [daemon_of(host), VSWITCHD, OVSDB] {
+        scene.lab.kill_daemon(host, program).unwrap();
+    }
+    Box::new(move |scene| {
+        for program in [OVSDB, VSWITCHD, daemon_of(host)] {
+            scene.lab.start_daemon(host, program).unwrap();
+        }
+    })
+}
+
 /// The controller has heard of it, but never from it.
 fn restarted_without(scene: &Scene, host: &'static str) -> Heal {
     scene.lab.kill_daemon(host, daemon_of(host)).unwrap();
@@ -81,6 +93,22 @@ fn of_ours() -> Vec<Row> {
             "the network node's daemon dies",
             INTERNET,
             |s| dies(s, NETNODE, NETNODE_PROGRAM),
+            ("node", "nn"),
+            "is not connected, last heard at",
+            "start the daemon of nn",
+        ),
+        Row::unknown(
+            "a whole worker goes down",
+            GUESTS,
+            |s| goes_down(s, "w2"),
+            ("node", "w2"),
+            "is not connected, last heard at",
+            "start the daemon of w2",
+        ),
+        Row::unknown(
+            "the whole network node goes down",
+            INTERNET,
+            |s| goes_down(s, NETNODE),
             ("node", "nn"),
             "is not connected, last heard at",
             "start the daemon of nn",

@@ -339,8 +339,8 @@ fn of_the_way_out() -> Vec<Row> {
             INTERNET,
             forwarding_held_off,
             ("nat", NETNODE),
-            "ip_forward",
-            "ip_forward",
+            "set net/ipv4/ip_forward to 1: Read-only file system",
+            "let the daemon of nn write /proc/sys/net/ipv4/ip_forward",
         ),
         Row::broken(
             "a foreign firewall drops what is forwarded",

@@ -146,19 +146,24 @@ impl Scene {
         let worker = self.lab.host(&spec.worker).unwrap();
         let linked = |nic: &&str| self.nics[&format!("{name}.{nic}")].vlan != 0;
         let nics: Vec<String> = spec.nics.iter().map(|nic| nic.name.clone()).collect();
-        until(&format!("the TAPs of {name}"), LIMIT, || {
-            let gone = |tap: &&str| !worker.path(&format!("/sys/class/net/{tap}")).exists();
-            match spec.nics.iter().map(|nic| nic.tap.as_str()).find(gone) {
-                Some(tap) => Err(format!("{tap} is not there")),
-                None => Ok(()),
-            }
-        })
-        .unwrap();
+        spec.nics.iter().for_each(|nic| self.await_tap(worker.name(), &nic.tap));
         let guest = Guest::start(worker, spec, Kind::Namespace).unwrap();
         for nic in nics.iter().map(String::as_str).filter(linked) {
             guest.await_lease(nic, LIMIT).unwrap();
         }
         self.guests.insert(name.to_owned(), guest);
+    }
+
+    pub(crate) fn await_tap(&self, worker: &str, tap: &str) {
+        let path = self.lab.host(worker).unwrap().path(&format!("/sys/class/net/{tap}"));
+        let there = || {
+            if path.exists() {
+                Ok(())
+            } else {
+                Err("it is not there".to_owned())
+            }
+        };
+        until(&format!("the TAP {tap} on {worker}"), LIMIT, there).unwrap();
     }
 
     pub(crate) fn end_guest(&mut self, name: &str) {

@@ -1,7 +1,9 @@
 //! On a worker: guests, TAPs, ports, flows, the uplink; and strangers in their places.
 
+use nix::sys::signal::Signal;
 use trunkline_integration::attacks::{Burst, inject};
 use trunkline_integration::guest::open_tap;
+use trunkline_integration::lab::VSWITCHD;
 use trunkline_integration::lab::layout::NETNODE;
 
 use crate::scene::{GUESTS, INTERNET, Scene};
@@ -141,6 +143,16 @@ fn of_guests() -> Vec<Row> {
     ]
 }
 
+/// The switch hears of the old device's end and of the new one at the same time.
+fn deleted_unseen(scene: &mut Scene) -> Heal {
+    let tap = web_tap(scene);
+    scene.signal("w1", VSWITCHD, Signal::SIGSTOP);
+    scene.on("w1", &["ip", "link", "delete", &tap]);
+    scene.await_tap("w1", &tap);
+    scene.signal("w1", VSWITCHD, Signal::SIGCONT);
+    restart("shop/web")
+}
+
 /// What the worker puts right at once.
 fn repaired() -> Vec<Row> {
     vec![
@@ -151,6 +163,12 @@ fn repaired() -> Vec<Row> {
                 s.on("w1", &["ip", "link", "delete", &web_tap(s)]);
                 restart("shop/web")
             },
+            "w1 put right port {tap}: the TAP was gone",
+        ),
+        Row::repaired(
+            "a TAP is deleted while ovs-vswitchd hangs",
+            GUESTS,
+            deleted_unseen,
             "w1 put right port {tap}: the TAP was gone",
         ),
         Row::repaired(
@@ -291,7 +309,7 @@ fn in_others_hands() -> Vec<Row> {
             GUESTS,
             stranger_for_tap,
             ("tap", "w1"),
-            "not a TAP that Trunkline made",
+            "a device {tap} that was not made by Trunkline is there",
             "remove or rename {tap} on w1",
         )
         .of_one_slice(),
@@ -371,12 +389,12 @@ fn renamed(scene: &Scene, host: &'static str, device: &'static str) -> Heal {
     let other = format!("{device}x");
     scene.shell(
         host,
-        &format!("ip link set {device} down && ip link set {device} name {other} && ip link set {other} up"),
+        &format!("ip link set {device} down && ip link set {device} name {other}"),
     );
     Box::new(move |scene| {
         scene.shell(
             host,
-            &format!("ip link set {other} down && ip link set {other} name {device} && ip link set {device} up"),
+            &format!("ip link set {other} name {device} && ip link set {device} up"),
         );
     })
 }
@@ -396,8 +414,8 @@ fn of_the_switch() -> Vec<Row> {
             GUESTS,
             |s| renamed(s, "w1", "trunk0"),
             ("trunk", "w1"),
-            "trunk0",
-            "trunk0",
+            "the uplink trunk0 is not there",
+            "create trunk0 on w1, or name the right uplink in the configuration of w1",
         ),
         Row::broken(
             "the host uses the uplink itself",

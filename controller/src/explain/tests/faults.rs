@@ -271,3 +271,30 @@ fn files_of_a_dhcp_server_that_cannot_be_read_are_not_the_switchs_fault() {
     assert_eq!(kind, Kind::Lease);
     assert_eq!(mend, "mend on n1 what is said there; its daemon looks again by itself");
 }
+
+/// It changes nothing there, so what passed still does.
+#[test]
+fn a_network_node_whose_bridge_is_anothers_is_named_and_stops_nothing() {
+    let mut fleet = Fleet::new();
+    let reason = "the bridge br-int is there and was not made by Trunkline; give it to this node with `adopt = true`, or remove it";
+    for resource in ["uplink", "probe_vlan400", "dhcp_v400", "gw_vlan400", "nat_vlan400"] {
+        fleet.says("n1", resource, Health::Failed, reason);
+    }
+    cut(&mut fleet, "n1", "w1", 400, 0);
+    let explained = fleet.explain("web.eth0", "internet");
+    assert!(
+        explained
+            .verdict
+            .starts_with("web.eth0 does not reach the internet as it should: uplink on n1: the bridge br-int"),
+        "{}",
+        explained.verdict
+    );
+    let broken = |hop: &&wire::Hop| !hop.mend.is_empty();
+    for hop in explained.hops.iter().filter(broken) {
+        assert_eq!(
+            hop.mend, "do on n1 what is said there: it is somebody else's, and Trunkline does not change it",
+            "{hop:?}"
+        );
+        assert_eq!(hop.node, "n1", "{hop:?}");
+    }
+}

@@ -172,5 +172,24 @@ pub(super) fn rows() -> Vec<Case> {
             "a device tlprobe0 is there",
             "do on w1 what is said there",
         ),
+        case(
+            "the uplink is not there",
+            GUESTS,
+            |f| {
+                f.says(
+                    "w1",
+                    "uplink",
+                    Health::Failed,
+                    "the uplink ens4 is not there; name another interface or create it",
+                );
+                let Some(Facts::Trunk(facts)) = &mut f.observed("w1", "uplink").facts else {
+                    panic!()
+                };
+                facts.up = false;
+            },
+            (Kind::Trunk, "w1"),
+            "the uplink ens4 is not there",
+            "create ens4 on w1, or name the right uplink",
+        ),
     ]
 }

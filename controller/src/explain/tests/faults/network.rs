@@ -232,5 +232,16 @@ pub(super) fn rows() -> Vec<Case> {
             "Address already in use; the lease is good until it ends",
             "on n1 end what holds DHCP's port there: `ip netns exec ns-dhcp-vlan100 ss -ulnp` names it",
         ),
+        case(
+            "forwarding cannot be switched on",
+            INTERNET,
+            |f| {
+                let reason = "forwarding: set net/ipv4/ip_forward to 1: Read-only file system (os error 30)";
+                nat(f, Health::Failed, reason);
+            },
+            (Kind::Nat, "n1"),
+            "Read-only file system",
+            "let the daemon of n1 write /proc/sys/net/ipv4/ip_forward",
+        ),
     ]
 }

@@ -46,9 +46,12 @@ pub(super) fn rows() -> Vec<Case> {
         case(
             "the TAP is a stranger's",
             GUESTS,
-            |f| port(f, "tap_1000_eth1 is not a TAP that Trunkline made", |_| ()),
+            |f| {
+                let reason = "a device tap_1000_eth1 that was not made by Trunkline is there; remove or rename it";
+                port(f, reason, |_| ());
+            },
             (Kind::Tap, "w1"),
-            "not a TAP that Trunkline made",
+            "a device tap_1000_eth1 that was not made by Trunkline is there",
             "remove or rename tap_1000_eth1 on w1",
         ),
         case(
