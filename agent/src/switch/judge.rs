@@ -118,10 +118,15 @@ fn interface_problem(name: &str, row: &ObservedPort, observed: &Observed) -> Opt
             }
         }
     }
-    let there = observed.devices.get(name).map(|device| i64::from(device.link.index));
+    let device = observed.devices.get(name);
+    let external = row.columns.interface.kind.is_empty();
+    if external && device.is_some_and(|device| row.joined_with_another(device)) {
+        return Some(format!("ovs-vswitchd still holds an older device {name} open"));
+    }
+    let there = device.map(|device| i64::from(device.link.index));
     let open = row.interfaces.first().and_then(|interface| interface.ifindex);
     match (open, there) {
-        (Some(open), Some(there)) if open > 0 && open != there && row.columns.interface.kind.is_empty() => {
+        (Some(open), Some(there)) if open > 0 && open != there && external => {
             Some(format!("ovs-vswitchd still holds an older device {name} open"))
         }
         _ => None,

@@ -38,6 +38,9 @@ pub const MARK_KEY: &str = "trunkline";
 pub const ADOPTED_KEY: &str = "trunkline-adopted";
 /// Key of a port's kind, [`Labels::kind`].
 const KIND_KEY: &str = "trunkline-kind";
+/// Key of the kernel's index of the device that a port joined with. What the database says of it is of no use: ovs-vswitchd tells the
+/// index of whatever device has the name now, and may still read from one that is no more.
+const DEVICE_KEY: &str = "trunkline-device";
 /// Kind of an uplink's port.
 const UPLINK: &str = "uplink";
 /// Keys that start so are ours to set and to remove on a row that is ours.

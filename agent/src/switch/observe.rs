@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::{KEY_PREFIX, KIND_KEY, Mark, UPLINK, execute::Error};
+use super::{DEVICE_KEY, KEY_PREFIX, KIND_KEY, Mark, UPLINK, execute::Error};
 use crate::netlink::{self, Address, Link, Route};
 use crate::ovsdb::{self, Snapshot};
 
@@ -103,6 +103,12 @@ impl ObservedPort {
             .external_ids
             .get(KIND_KEY)
             .is_some_and(|kind| kind == UPLINK)
+    }
+
+    /// True when it joined with another device than `there`, which has its name now.
+    pub(super) fn joined_with_another(&self, there: &Device) -> bool {
+        let joined = self.columns.external_ids.get(DEVICE_KEY);
+        joined.is_some_and(|joined| *joined != there.link.index.to_string())
     }
 
     /// OpenFlow port of its only interface, when ovs-vswitchd has taken it.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::observe::keep_others;
-use super::{ADOPTED_KEY, FailMode, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec};
+use super::{
+    ADOPTED_KEY, DEVICE_KEY, FailMode, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec,
+};
 
 /// Master that the kernel datapath gives to every device on a bridge.
 const KERNEL_DATAPATH_MASTER: &str = "ovs-system";
@@ -324,6 +326,9 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
             return;
         }
         let mut after = columns.onto(&port.columns);
+        if let Some(device) = port.columns.external_ids.get(DEVICE_KEY) {
+            after.external_ids.insert(DEVICE_KEY.to_owned(), device.clone());
+        }
         if uplink {
             // What an uplink's interface is, and its MAC and MTU, are the operator's.
             let held = &port.columns.interface;
@@ -345,18 +350,14 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
 
     /// True when ovs-vswitchd holds open a device that is no more, while another of the same name is there.
     fn is_stale(&self, name: &str, port: &ObservedPort) -> bool {
-        let held = port
-            .interfaces
-            .first()
-            .and_then(|interface| interface.ifindex)
-            .filter(|index| *index > 0);
-        let there = self
-            .observed
-            .devices
-            .get(name)
-            .map(|device| i64::from(device.link.index));
+        let device = self.observed.devices.get(name);
         let external = port.columns.interface.kind.is_empty();
-        external && !self.observed.behind && matches!((held, there), (Some(held), Some(there)) if held != there)
+        let Some(there) = device.filter(|_| external && !self.observed.behind) else {
+            return false;
+        };
+        let held = port.interfaces.first().and_then(|interface| interface.ifindex);
+        let another = held.is_some_and(|held| held > 0 && held != i64::from(there.link.index));
+        another || port.joined_with_another(there)
     }
 
     fn uplink_obstacle(&self, uplink: &UplinkSpec) -> Option<String> {
@@ -379,6 +380,12 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
     }
 
     fn add(&mut self, name: &str, mut columns: PortColumns) {
+        let is_uplink = self.desired.uplink.as_ref().is_some_and(|uplink| uplink.name == name);
+        let device = self.observed.devices.get(name).filter(|_| !is_uplink);
+        if let Some(device) = device.filter(|_| columns.interface.kind.is_empty()) {
+            let index = device.link.index.to_string();
+            columns.external_ids.insert(DEVICE_KEY.to_owned(), index);
+        }
         columns.interface.ofport_request = self.free.next();
         self.plan.add.push(Addition {
             name: name.to_owned(),

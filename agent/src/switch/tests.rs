@@ -99,6 +99,28 @@ fn an_empty_trunk_is_written_as_a_vlan_that_does_not_exist() {
 }
 
 #[test]
+fn a_port_whose_tap_was_made_anew_joins_again_though_ovs_vswitchd_names_the_new_one() {
+    let mut world = world();
+    world.devices.insert("tap_1".into(), device("tap_1", 30));
+    let wanted = state(
+        false,
+        Some(uplink(&[5])),
+        BTreeMap::from([("tap_1".into(), tap_port(5))]),
+    );
+    apply(&plan(&wanted, &world).unwrap(), "br-int", &mut world);
+    assert!(plan(&wanted, &world).unwrap().is_empty());
+
+    // It reads from the device that is gone, and looks up the index by name.
+    world.devices.insert("tap_1".into(), device("tap_1", 31));
+    let port = world.ports.get_mut("tap_1").unwrap();
+    port.interfaces[0].ifindex = Some(31);
+    let again = plan(&wanted, &world).unwrap();
+    assert_eq!((again.remove.len(), again.add.len()), (1, 1), "{again:?}");
+    apply(&again, "br-int", &mut world);
+    assert!(plan(&wanted, &world).unwrap().is_empty());
+}
+
+#[test]
 fn a_port_that_must_be_of_another_kind_is_removed_and_added_in_one_plan() {
     let mut world = world();
     let mut wanted = state(false, Some(uplink(&[])), BTreeMap::from([("gw_1".into(), tap_port(5))]));

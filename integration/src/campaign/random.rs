@@ -16,6 +16,8 @@ pub(super) struct Dice {
     drafts: BTreeMap<String, Wish>,
     /// A worker that was drained.
     cordoned: Option<String>,
+    /// How many days the network node's clock is ahead.
+    netnode_days: i8,
 }
 
 impl Dice {
@@ -26,6 +28,7 @@ impl Dice {
             workers,
             drafts: BTreeMap::new(),
             cordoned: None,
+            netnode_days: 0,
         }
     }
 

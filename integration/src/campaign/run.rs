@@ -27,6 +27,8 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 const EQUAL_LIMIT: Duration = Duration::from_secs(90);
 /// What is gone from every node is given to others so soon: often, within the time of a campaign.
 const REST: &str = "2s";
+/// A guest that is gone and was not removed keeps its lease so long, and status says so of whoever is to have its address.
+const LEASE: &str = "2m";
 /// Until the journal tells of what was changed by hand.
 const REPAIRED_LIMIT: Duration = Duration::from_secs(90);
 
@@ -106,7 +108,7 @@ pub(super) fn run(
         daemons: false,
         own_clocks: true,
         tuning: Tuning {
-            network: vec![format!("quarantine = \"{REST}\"")],
+            network: vec![format!("quarantine = \"{REST}\""), format!("lease = \"{LEASE}\"")],
             ..Tuning::default()
         },
         ..Options::default()

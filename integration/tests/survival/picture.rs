@@ -92,8 +92,18 @@ fn rows(lab: &Lab, node: &str, picture: &mut Picture) {
             "list",
             table,
         ];
-        picture.note(table, &on(lab, node, &argv));
+        picture.note(table, &without_index(&on(lab, node, &argv)));
     }
+}
+
+/// A device that was made anew has another index, which its port's row notes.
+fn without_index(rows: &str) -> String {
+    let mut parts = rows.split("trunkline-device=");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(part.trim_start_matches(|c: char| c == '"' || c.is_ascii_digit()));
+    }
+    text
 }
 
 fn namespaces(lab: &Lab, node: &str) -> Vec<String> {
