@@ -15,7 +15,6 @@ mod execute;
 mod judge;
 mod observe;
 mod plan;
-mod unplug;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,7 +29,6 @@ pub use observe::{
     Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe,
 };
 pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
-pub use unplug::unplug;
 
 /// Key of our mark in `external_ids`; its value is a [`Mark`].
 pub const MARK_KEY: &str = "trunkline";

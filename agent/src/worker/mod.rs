@@ -4,7 +4,7 @@
 //!   pass:  look -> make TAPs -> shut their ingress -> [bridge] -> flows -> ports, one OVS transaction -> remove TAPs -> look again -> judge
 //! ```
 //!
-//! A TAP comes before its port and goes after it; where it is gone by itself, its port leaves before there is a new one. The bridge lets nothing pass that no flow allows, and a port's flows come before the
+//! A TAP comes before its port and goes after it. The bridge lets nothing pass that no flow allows, and a port's flows come before the
 //! port, so there is no moment in which a guest could send what it may not. When the flows cannot be set, new ports stay out. What is
 //! reported is what the second look found, never what was asked for.
 
@@ -187,11 +187,6 @@ impl Worker {
         }
         taps.remove.retain(|(name, _)| !acts.keeps(drift::TAP, name));
         let mut missing = taps.conflicts.clone();
-        let gone = taps.create.iter().map(|tap| &*tap.name).collect();
-        if let Some(plan) = switch::unplug(&whole, &observed, &gone) {
-            self.switch(&plan, ALIVE_LIMIT, &mut acts).await;
-            acts.switched = false;
-        }
         if !taps.is_empty() {
             self.doing.step("making TAPs");
             let failed = tap::create_and_correct(&taps, &self.netlink).await;

@@ -150,33 +150,3 @@ fn a_trunk_is_ready_only_when_it_carries_exactly_its_vlans() {
         State::Ready
     );
 }
-
-#[test]
-fn a_port_whose_device_is_gone_leaves_before_there_is_a_new_one() {
-    let (wanted, world) = good_world();
-    let gone = BTreeSet::from(["tap_1000_eth1"]);
-    let removed = |world: &Observed, gone: &BTreeSet<&str>| {
-        let plan = unplug(&wanted, world, gone);
-        plan.map(|plan| {
-            assert!(plan.add.is_empty() && plan.modify.is_empty());
-            plan.remove.into_iter().map(|removal| removal.name).collect::<Vec<_>>()
-        })
-    };
-    assert_eq!(removed(&world, &gone), Some(vec!["tap_1000_eth1".to_owned()]));
-    assert_eq!(removed(&world, &BTreeSet::new()), None);
-    assert_eq!(removed(&world, &BTreeSet::from(["tap_1001_eth1"])), None);
-    // ovs-vswitchd has let go of the device itself.
-    let mut closed = world.clone();
-    closed.ports.get_mut("tap_1000_eth1").unwrap().interfaces[0].ofport = Some(-1);
-    assert_eq!(removed(&closed, &gone), None);
-    // A stranger's port is not touched.
-    let mut theirs = world;
-    theirs
-        .ports
-        .get_mut("tap_1000_eth1")
-        .unwrap()
-        .columns
-        .external_ids
-        .clear();
-    assert_eq!(removed(&theirs, &gone), None);
-}
