@@ -271,8 +271,10 @@ impl Run<'_> {
         }
     }
 
-    fn await_equal(&self, slices: &[Slice]) -> Result<(), String> {
+    fn await_equal(&mut self, slices: &[Slice]) -> Result<(), String> {
         let equal = until("every host to be as the slices say", EQUAL_LIMIT, || {
+            // A node may say only now what it holds back.
+            self.confirm_held()?;
             let wrong = self.compare(slices).map_err(words)?;
             if wrong.is_empty() {
                 Ok(())
@@ -333,21 +335,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Confirms what nodes hold back after a restore. What they hold back at another time is wrong at once: operators asked for it.
+    /// Ready; or what can only be wrong.
     fn ready_or_wrong(&mut self) -> Result<Result<(), String>, String> {
-        for (node, held) in self.operator.held().map_err(words)? {
+        match self.confirm_held() {
+            Ok(()) => self.ready().map(Ok),
+            Err(wrong) => Ok(Err(wrong)),
+        }
+    }
+
+    /// Confirms what nodes hold back after a restore. What they hold back at another time is wrong at once: operators asked for it.
+    fn confirm_held(&mut self) -> Result<(), String> {
+        for (node, held) in self.operator.held().unwrap_or_default() {
             let names = held.keys.len();
             if !self.restored {
-                return Ok(Err(format!(
+                return Err(format!(
                     "{node} holds {names} removals back that operators asked for: {held:?}"
-                )));
+                ));
             }
             if let Ok(confirmed) = self.operator.confirm(&node, &held) {
                 self.figures.confirmed += confirmed;
                 (self.say)(&format!("# {confirmed} removals on {node} confirmed"));
             }
         }
-        self.ready().map(Ok)
+        Ok(())
     }
 
     fn ready(&self) -> Result<(), String> {
