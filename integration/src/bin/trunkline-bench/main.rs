@@ -10,8 +10,10 @@
 
 mod figure;
 mod figures;
+mod floor;
 mod report;
 mod series;
+mod stage;
 
 use std::fs::File;
 use std::io::Write;
