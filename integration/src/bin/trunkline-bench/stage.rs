@@ -133,6 +133,7 @@ impl Stage {
     pub(crate) fn watch(&self, name: &str) -> Result<Watched<'_>, LabError> {
         let request = WatchStatusRequest {
             slices: vec![name.to_owned()],
+            brief: true,
         };
         let api = &self.fleet.api;
         let stream = api
@@ -232,11 +233,10 @@ impl Watched<'_> {
     }
 }
 
+/// All of it but what is proved on the wire.
 fn is_ready(status: &SliceStatus) -> bool {
-    status.deployed_number != 0
-        && status.links.iter().flat_map(|l| &l.resources).chain(status.vms.iter().flat_map(|v| &v.resources)).all(|r| {
-            r.state() == State::Ready || r.key.as_ref().is_some_and(|k| k.kind() == trunkline_proto::wire::Kind::Probe)
-        })
+    let (all, ready) = (status.resources - status.probes, status.resources_ready - status.probes_ready);
+    status.deployed_number != 0 && all > 0 && ready == all
 }
 
 fn is_proven(status: &SliceStatus) -> bool {

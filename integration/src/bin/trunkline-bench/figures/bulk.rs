@@ -20,7 +20,8 @@ const REPETITIONS: usize = 7;
 
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let mut stage = Stage::start(1)?;
-    stage.draft("bulk", bench.size(LINKS, SHORT))?;
+    let links: u32 = std::env::var("LINKS").ok().and_then(|v| v.parse().ok()).unwrap_or(bench.size(LINKS, SHORT));
+    stage.draft("bulk", links)?;
     let (mut ours, mut floor) = (Series::default(), Series::default());
     for round in 0..bench.size(REPETITIONS, 2) {
         let (ready, more) = {
