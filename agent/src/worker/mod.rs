@@ -33,10 +33,11 @@ use flows::{Guarded, Settled, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
+    flows::Network,
     ingress::Ingress,
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
-    openflow,
+    openflow::{self, FlowSet},
     orphans::{Orphan, Orphans, Thing},
     ovsdb,
     probe::{self, Prober},
@@ -79,6 +80,10 @@ pub struct Worker {
     left: Vec<Orphan>,
     /// The flows as the last pass has left them.
     settled: Option<Arc<Settled>>,
+    /// The flows that follow from a network.
+    compiled: Option<(Network, FlowSet)>,
+    /// When the bridge has shown all its flows.
+    read: Option<Instant>,
     /// The ports as the last pass judged them.
     ports: Vec<Observation>,
     alive: Option<Instant>,
@@ -118,6 +123,8 @@ impl Worker {
             orphans: Orphans::default(),
             left: Vec::new(),
             settled: None,
+            compiled: None,
+            read: None,
             ports: Vec::new(),
             alive: None,
             alive_every: ALIVE_EVERY,
