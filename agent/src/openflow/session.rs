@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::codec::{self, part};
-use super::mirror::Mirror;
 use super::error::reason;
+use super::mirror::Mirror;
 use super::wire::{Incoming, Message, VERSION, kind};
 
 /// Messages that are sent in one go. The exchange ends with the answer to the last one, or with an error about it.
@@ -211,7 +211,11 @@ impl Session {
             }
             // What comes while we change something ourselves is looked at by whoever does that, when it is done.
             let ours = self.pending.values().any(|pending| pending.changes);
-            return Ok(if changed && !ours { Event::Changed } else { Event::Nothing });
+            return Ok(if changed && !ours {
+                Event::Changed
+            } else {
+                Event::Nothing
+            });
         }
         let more = found.more;
         if let Some(pending) = self.pending.get_mut(&xid) {

@@ -189,13 +189,7 @@ pub fn node_resources(state: &State, views: &Views, name: &Name) -> Vec<wire::Re
     keys.map(|key| reader.status(Some(name), key, None)).collect()
 }
 
-fn deployed_status(
-    reader: Reader<'_>,
-    detail: Detail,
-    slice: &Slice,
-    frozen: &Frozen,
-    status: &mut wire::SliceStatus,
-) {
+fn deployed_status(reader: Reader<'_>, detail: Detail, slice: &Slice, frozen: &Frozen, status: &mut wire::SliceStatus) {
     let state = reader.state;
     let mut whole = Whole::default();
     let mut counted = BTreeMap::new();

@@ -78,7 +78,9 @@ impl<'a> Reader<'a> {
                 parts.reason.clone_from(&reason);
             }
             if detail == Detail::Whole {
-                parts.list.push(told(node.as_ref(), &key, toward, (health, reason, observation)));
+                parts
+                    .list
+                    .push(told(node.as_ref(), &key, toward, (health, reason, observation)));
             }
             parts.places.push(((node, key), health));
         }

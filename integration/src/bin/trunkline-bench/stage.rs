@@ -27,14 +27,15 @@ const BASE: &str = "base";
 
 /// Both fleets.
 pub(crate) struct Stage {
-    fleet: Client,
+    /// The fleet with our daemons.
+    pub(crate) fleet: Client,
     /// The other fleet.
     pub(crate) floor: Floor,
     base: BTreeMap<String, Held>,
 }
 
 /// Our own fleet, in an operator's hands.
-struct Client {
+pub(crate) struct Client {
     lab: Lab,
     api: Api,
 }
@@ -112,11 +113,6 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The fleet with our daemons.
-    pub(crate) fn lab(&self) -> &Lab {
-        &self.fleet.lab
-    }
-
     /// Makes the draft of a slice of so many links.
     pub(crate) fn draft(&self, name: &str, links: u32) -> Result<(), LabError> {
         let request = ApplySlicesRequest {
@@ -131,17 +127,7 @@ impl Stage {
 
     /// Begins to watch a slice.
     pub(crate) fn watch(&self, name: &str) -> Result<Watched<'_>, LabError> {
-        let request = WatchStatusRequest {
-            slices: vec![name.to_owned()],
-            brief: true,
-        };
-        let api = &self.fleet.api;
-        let stream = api
-            .block_on(async { api.client().watch().watch_status(request).await })
-            .map_err(refused)?
-            .into_inner();
-        let (client, name) = (&self.fleet, name.to_owned());
-        Ok(Watched { client, stream, name })
+        self.fleet.watch(name)
     }
 
     /// What our hosts have now more than at the start: what a floor has to do.
@@ -157,6 +143,23 @@ impl Stage {
     fn held_nothing(&self) -> BTreeMap<String, Held> {
         let nodes = self.fleet.lab.layout().nodes();
         nodes.into_iter().map(|node| (node, Held::default())).collect()
+    }
+}
+
+impl Client {
+    /// Begins to watch a slice.
+    pub(crate) fn watch(&self, name: &str) -> Result<Watched<'_>, LabError> {
+        let request = WatchStatusRequest {
+            slices: vec![name.to_owned()],
+            brief: true,
+        };
+        let api = &self.api;
+        let stream = api
+            .block_on(async { api.client().watch().watch_status(request).await })
+            .map_err(refused)?
+            .into_inner();
+        let (client, name) = (self, name.to_owned());
+        Ok(Watched { client, stream, name })
     }
 }
 
@@ -235,7 +238,10 @@ impl Watched<'_> {
 
 /// All of it but what is proved on the wire.
 fn is_ready(status: &SliceStatus) -> bool {
-    let (all, ready) = (status.resources - status.probes, status.resources_ready - status.probes_ready);
+    let (all, ready) = (
+        status.resources - status.probes,
+        status.resources_ready - status.probes_ready,
+    );
     status.deployed_number != 0 && all > 0 && ready == all
 }
 

@@ -74,7 +74,11 @@ impl Held {
             (name, port)
         };
         Ok(Self {
-            ports: rows(ports).into_iter().filter(|(name, _)| name != BRIDGE).map(port).collect(),
+            ports: rows(ports)
+                .into_iter()
+                .filter(|(name, _)| name != BRIDGE)
+                .map(port)
+                .collect(),
             flows,
             meters,
         })
@@ -133,7 +137,12 @@ fn addresses(host: &Host) -> Result<BTreeMap<String, Vec<(Ipv4Addr, u8)>>, LabEr
     };
     let device = |device: &Value| {
         let name = device.get("ifname")?.as_str()?.to_owned();
-        let all = device.get("addr_info")?.as_array()?.iter().filter_map(address).collect();
+        let all = device
+            .get("addr_info")?
+            .as_array()?
+            .iter()
+            .filter_map(address)
+            .collect();
         Some((name, all))
     };
     Ok(devices.iter().filter_map(device).collect())

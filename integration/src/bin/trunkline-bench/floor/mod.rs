@@ -6,5 +6,6 @@ pub(crate) mod held;
 pub(crate) mod netlink;
 pub(crate) mod openflow;
 pub(crate) mod ovsdb;
+pub(crate) mod script;
 pub(crate) mod site;
 pub(crate) mod tap;

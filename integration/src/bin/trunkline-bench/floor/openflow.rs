@@ -216,7 +216,9 @@ impl OpenFlow {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LabError> {
-        self.stream.write_all(bytes).map_err(LabError::io("cannot write to a bridge"))
+        self.stream
+            .write_all(bytes)
+            .map_err(LabError::io("cannot write to a bridge"))
     }
 }
 

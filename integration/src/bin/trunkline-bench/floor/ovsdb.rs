@@ -48,10 +48,13 @@ impl Ovsdb {
 
     /// Carries out operations as one transaction, and waits until ovs-vswitchd has acted on it (`cur_cfg`).
     pub(crate) fn commit(&mut self, mut operations: Vec<Value>) -> Result<Vec<Value>, LabError> {
-        operations.push(json!({ "op": "mutate", "table": DATABASE, "where": [], "mutations": [["next_cfg", "+=", 1]] }));
+        operations
+            .push(json!({ "op": "mutate", "table": DATABASE, "where": [], "mutations": [["next_cfg", "+=", 1]] }));
         operations.push(json!({ "op": "select", "table": DATABASE, "where": [], "columns": ["next_cfg"] }));
         let results = self.transact(operations)?;
-        let wanted = results.last().and_then(|last| last.pointer("/rows/0/next_cfg")?.as_i64());
+        let wanted = results
+            .last()
+            .and_then(|last| last.pointer("/rows/0/next_cfg")?.as_i64());
         let wanted = wanted.ok_or_else(|| LabError::Other("next_cfg was not read back".to_owned()))?;
         while self.applied < wanted {
             let message = self.message()?;
@@ -77,7 +80,9 @@ impl Ovsdb {
 
     fn notice(&mut self, message: &Value) -> Result<(), LabError> {
         match message.get("method").and_then(Value::as_str) {
-            Some("echo") => self.send(&json!({ "id": message.get("id"), "result": message.get("params"), "error": null })),
+            Some("echo") => {
+                self.send(&json!({ "id": message.get("id"), "result": message.get("params"), "error": null }))
+            }
             _ => {
                 self.note(message.pointer("/params/1").unwrap_or(&Value::Null));
                 Ok(())

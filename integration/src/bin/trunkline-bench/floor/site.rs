@@ -164,7 +164,11 @@ impl Hand {
 }
 
 fn taps(more: &More) -> Vec<String> {
-    more.ports.keys().filter(|name| name.starts_with("tap_")).cloned().collect()
+    more.ports
+        .keys()
+        .filter(|name| name.starts_with("tap_"))
+        .cloned()
+        .collect()
 }
 
 fn addresses(more: &More) -> Vec<(String, Ipv4Addr, u8)> {
