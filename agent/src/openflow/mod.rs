@@ -14,6 +14,9 @@
 //!
 //! One setting of the bridge is ours, too: matches see the ports of first [`Fragments`]. It is read with the flows, and set before them.
 //!
+//! The flow monitor tells all flows when a connection begins, and each change from then on, our own too: that is what [`Client::told`]
+//! answers, while [`Client::table`] asks for all of them anew.
+//!
 //! The socket is there while ovs-vswitchd has the bridge. A restart loses all flows and breaks the connection, so it shows as a tick
 //! of [`Client::changes`], like a flow that was deleted by hand.
 
@@ -23,6 +26,7 @@ mod error;
 mod field;
 mod flow;
 mod fragments;
+mod mirror;
 mod plan;
 mod session;
 mod wire;
@@ -31,7 +35,9 @@ pub use client::{Client, Table};
 pub use error::Error;
 pub(crate) use field::mac_value;
 pub use field::{Field, Match, VLAN_PRESENT};
-pub use flow::{Action, Actions, Cookie, Counters, Flow, FlowSet, Meter, MeterCounters, Rule, port};
+pub use flow::{
+    Action, Actions, Cookie, Counters, Flow, FlowSet, Held, Meter, MeterCounters, Rule, Rules, beside, port,
+};
 pub use fragments::Fragments;
 pub use plan::{Plan, execute, plan};
 

@@ -27,6 +27,12 @@ pub(super) fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts)
     }
 }
 
+/// Devices that a plan touches. That a port has other columns changes nothing of its device.
+pub(super) fn touched(plan: &switch::Plan) -> impl Iterator<Item = String> {
+    let names = plan.add.iter().map(|addition| &addition.name);
+    names.chain(plan.remove.iter().map(|removal| &removal.name)).cloned()
+}
+
 /// The bridge and its uplink: nothing passes there before there are flows.
 pub(super) fn without_guests(mut plan: switch::Plan, state: &SwitchState) -> switch::Plan {
     plan.add.retain(|addition| !state.ports.contains_key(&addition.name));

@@ -23,7 +23,7 @@ pub(crate) async fn wait(session: &Session, goal: &Goal, timeout: Duration) -> R
     let mut lost = false;
     // One of the slices may be deleted while a node is emptied: that is no mistake of who waits for the node.
     let named: &[String] = if goal.emptied.is_some() { &[] } else { &goal.slices };
-    let watched = follow(session, named, |next| match next {
+    let watched = follow(session, named, true, |next| match next {
         Next::Lost(why) => {
             if !std::mem::replace(&mut lost, true) {
                 display.note(&format!("lost the controller, trying again: {why}"));
