@@ -101,26 +101,11 @@ impl Ingress {
         if self.stands(taps) {
             return BTreeMap::new();
         }
-        // Nobody else has changed anything, so it is as we left it.
-        let same = self.is_still();
-        // What changes from here on is looked at again, also what we change ourselves: by the next pass.
+        // What changes from here on is looked at again.
         self.changes.borrow_and_update();
-        self.act(taps, same).await
-    }
-
-    /// The same in a pass that has settled it already: looks only when there are other TAPs by now.
-    pub async fn settle_again(&mut self, taps: &Taps) {
-        if self.seen.as_ref().is_none_or(|seen| seen.taps != *taps) {
-            self.act(taps, true).await;
-        }
-    }
-
-    async fn act(&mut self, taps: &Taps, same: bool) -> BTreeMap<String, &'static str> {
         let before = self.seen.take();
         let (mut lost, mut table, mut trouble) = (BTreeMap::new(), Table::Absent, None);
-        let known = before.as_ref().filter(|before| same && before.trouble.is_none());
-        let known = known.map(|before| before.table.clone());
-        match self.look_and_act(taps, before.as_ref(), known).await {
+        match self.look_and_act(taps, before.as_ref()).await {
             Ok((found, left)) => {
                 if let Some(before) = &before {
                     lost = before.lost(taps, &found);
@@ -145,16 +130,8 @@ impl Ingress {
     }
 
     /// What was found, and what is there now.
-    async fn look_and_act(
-        &self,
-        taps: &Taps,
-        before: Option<&Seen>,
-        known: Option<Table>,
-    ) -> Result<(Table, Table), Error> {
-        let found = match known {
-            Some(known) => known,
-            None => look().await?,
-        };
+    async fn look_and_act(&self, taps: &Taps, before: Option<&Seen>) -> Result<(Table, Table), Error> {
+        let found = look().await?;
         let fresh = |(name, index): &(&String, &u32)| {
             let known = |before: &Seen| before.taps.get(*name).is_some_and(|known| known != *index);
             before.is_some_and(known)
@@ -170,15 +147,7 @@ impl Ingress {
         run.run().await?;
         failpoint::reach("ingress.after-batch");
         tracing::info!(make, remove, "ingress of TAPs shut");
-        // The kernel has taken all of it. Its notice of that wakes the next pass, which reads it back.
-        let left = plan.carried_out(&found);
-        Ok((found, left))
-    }
-
-    /// True while nothing tells of a change, and the last look is not long ago.
-    fn is_still(&self) -> bool {
-        let young = self.seen.as_ref().is_some_and(|seen| seen.at.elapsed() < self.every);
-        young && !self.changes.has_changed().unwrap_or(true)
+        Ok((found, look().await?))
     }
 
     fn stands(&self, taps: &Taps) -> bool {

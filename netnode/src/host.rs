@@ -29,8 +29,8 @@ use trunkline_proto::{Name, PortName, VlanId};
 
 use crate::bridge::Bridge;
 use crate::config::{DhcpSection, NatSection};
-use crate::nat::{self, Nats};
-use crate::{BootId, dhcp, gateway, metrics::Counts, setup};
+use crate::nat::Nats;
+use crate::{BootId, dhcp, metrics::Counts, setup};
 use watch::Watch;
 
 /// The network node's program.
@@ -63,11 +63,6 @@ pub struct NetworkNode {
     /// Those that the last pass has left.
     left: Vec<Orphan>,
     directories: Directories,
-    /// Tells of changes of rules and settings; without it they are read at every look.
-    rules: Option<tokio::sync::watch::Receiver<u64>>,
-    /// The filter as the last pass has left it, and when.
-    filter: Option<(Instant, nat::Observed)>,
-    guarded: gateway::Guarded,
 }
 
 /// What it is made of.
@@ -117,9 +112,8 @@ impl NetworkNode {
     /// # Errors
     /// When the state directory cannot be used, or the kernel gives no notices.
     pub fn build(cx: &NodeContext, nat: NatSection, dhcp: DhcpSection) -> Result<Self, BoxError> {
-        let rules = netlink::watch_rules(cx.cancel.clone())?;
-        cx.wake.follow(rules.clone());
-        let node = Self::new(Parts {
+        cx.wake.follow(netlink::watch_rules(cx.cancel.clone())?);
+        Self::new(Parts {
             node: cx.node.clone(),
             switch: cx.config.switch.clone(),
             state_dir: cx.config.node.state_dir.clone(),
@@ -133,10 +127,6 @@ impl NetworkNode {
             wake: cx.wake.clone(),
             cancel: cx.cancel.clone(),
             tasks: cx.tasks.clone(),
-        })?;
-        Ok(Self {
-            rules: Some(rules),
-            ..node
         })
     }
 
@@ -192,9 +182,6 @@ impl NetworkNode {
             orphans: Orphans::default(),
             left: Vec::new(),
             directories,
-            rules: None,
-            filter: None,
-            guarded: gateway::Guarded::default(),
         })
     }
 

@@ -110,22 +110,6 @@ impl Plan {
         make.is_empty() && remove.is_empty() && !delete
     }
 
-    /// The table afterwards.
-    #[must_use]
-    pub fn carried_out(&self, table: &Table) -> Table {
-        let Self { make, remove, delete } = self;
-        if *delete {
-            return Table::Absent;
-        }
-        let mut chains = match table {
-            Table::Ours(chains) => chains.clone(),
-            Table::Absent | Table::Foreign => BTreeMap::new(),
-        };
-        chains.retain(|name, _| !remove.contains(name));
-        chains.extend(make.iter().map(|name| (name.clone(), true)));
-        Table::Ours(chains)
-    }
-
     /// All of it or nothing. A chain that is made anew is there all the time: the kernel hangs the new one up before it takes the old
     /// one down.
     #[must_use]

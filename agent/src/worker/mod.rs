@@ -238,7 +238,7 @@ impl Worker {
             switch::observe_again(&self.ovs, &self.netlink, &observed, &acts.touched).await?
         };
         // The bridge may be another now, and TAPs have gone.
-        self.shut_ingress_again(&observed).await;
+        self.shut_ingress(&observed).await;
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
         self.prove_alive(&mut acts).await;
         let trouble = acts.probe_trouble(guarded.as_ref().err());

@@ -37,12 +37,6 @@ impl Worker {
         self.ingress.settle(&taps).await
     }
 
-    /// The same at the end of a pass: TAPs may have gone.
-    pub(super) async fn shut_ingress_again(&mut self, observed: &Observed) {
-        let taps = to_shut(&self.base.bridge, observed);
-        self.ingress.settle_again(&taps).await;
-    }
-
     /// TAPs whose frames the host's stack hears, and why.
     pub(super) fn heard(&self, observed: &Observed) -> BTreeMap<String, String> {
         let heard = |(name, _): (String, u32)| {

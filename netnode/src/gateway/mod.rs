@@ -9,5 +9,5 @@ mod observe;
 mod plan;
 
 pub use execute::{Error, Failures, execute};
-pub use observe::{Device, ForeignRoute, Guarded, Observed, observe};
+pub use observe::{Device, ForeignRoute, Observed, observe};
 pub use plan::{ALIAS, DevicePlan, Plan, Step, drift, has_leftovers, judge, plan};

@@ -54,24 +54,11 @@ pub struct ForeignRoute {
     pub device: String,
 }
 
-/// Devices whose settings were found right, by index. Reading them again costs three files a device; nobody tells of a change of some of
-/// them, so whoever keeps this forgets it now and then, and when the kernel tells of a change.
-#[derive(Debug, Default)]
-pub struct Guarded(BTreeSet<u32>);
-
-impl Guarded {
-    /// Everything is read again.
-    pub fn forget(&mut self) {
-        self.0.clear();
-    }
-}
-
 /// Looks. `ours` are the ports that the switch holds with our mark, each with the device that it made.
 ///
 /// # Errors
 /// When a setting of a device cannot be read.
-pub fn observe(host: &HostNetwork, ours: &Ours, guarded: &mut Guarded) -> io::Result<Observed> {
-    let before = std::mem::take(guarded);
+pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
     let mut observed = Observed::default();
     let mut own = BTreeSet::new();
     for link in &host.links {
@@ -93,15 +80,6 @@ pub fn observe(host: &HostNetwork, ours: &Ours, guarded: &mut Guarded) -> io::Re
             }
             own.insert(link.index);
             let addresses = host.addresses.iter().filter(|a| a.index == link.index && !a.link_local);
-            let settings = if before.0.contains(&link.index) {
-                [true; 3]
-            } else {
-                settings(&link.name)?
-            };
-            if settings == [true; 3] {
-                guarded.0.insert(link.index);
-            }
-            let [arp_guarded, sources_guarded, ipv6_off] = settings;
             let device = Device {
                 index: link.index,
                 up: link.up,
@@ -109,9 +87,10 @@ pub fn observe(host: &HostNetwork, ours: &Ours, guarded: &mut Guarded) -> io::Re
                 mac: link.mac,
                 alias: link.alias.clone(),
                 addresses: addresses.map(|a| a.net).collect(),
-                arp_guarded,
-                sources_guarded,
-                ipv6_off,
+                arp_guarded: sysctl("ipv4", &link.name, "arp_ignore")?.is_some_and(|value| value >= 1),
+                sources_guarded: sysctl("ipv4", &link.name, "rp_filter")? == Some(1),
+                // A kernel without IPv6 has no such setting.
+                ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
             };
             observed.devices.insert(name.clone(), device);
         } else if is_marked {
@@ -138,16 +117,6 @@ fn foreign_routes(host: &HostNetwork, own: &BTreeSet<u32>) -> Vec<ForeignRoute> 
             _ => None,
         })
         .collect()
-}
-
-/// Of ARP, of sources, of IPv6: each is as it should be.
-fn settings(device: &str) -> io::Result<[bool; 3]> {
-    Ok([
-        sysctl("ipv4", device, "arp_ignore")?.is_some_and(|value| value >= 1),
-        sysctl("ipv4", device, "rp_filter")? == Some(1),
-        // A kernel without IPv6 has no such setting.
-        sysctl("ipv6", device, "disable_ipv6")?.is_none_or(|value| value == 1),
-    ])
 }
 
 /// A setting of a device; none when the kernel has no such setting, or the device is gone by now.
@@ -207,7 +176,7 @@ mod tests {
             ("gw_vlan111".parse().unwrap(), Made::Device(99)),
             ("gw_vlan113".parse().unwrap(), Made::Unknown),
         ]);
-        let observed = observe(&host, &ours, &mut Guarded::default()).unwrap();
+        let observed = observe(&host, &ours).unwrap();
         assert_eq!(
             observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(),
             ["gw_vlan110"]

@@ -34,8 +34,6 @@ pub(super) struct Wanted {
 
 /// One look at everything.
 pub(super) struct Look {
-    /// Devices, addresses and routes.
-    host: HostNetwork,
     pub(super) switch: switch::Observed,
     pub(super) gateways: gateway::Observed,
     pub(super) servers: dhcp::Observed,
@@ -110,18 +108,17 @@ impl NetworkNode {
         }
     }
 
-    /// `filter`: what is known of it already, when nothing has touched it since.
-    async fn look(&mut self, wanted: &Wanted, filter: Option<&nat::Observed>) -> Result<Look, Blind> {
+    async fn look(&self, wanted: &Wanted) -> Result<Look, Blind> {
+        let switch = switch::observe(&self.ovs, &self.netlink).await?;
         let (links, addresses, routes) =
             tokio::try_join!(self.netlink.links(), self.netlink.addresses(), self.netlink.routes())?;
-        let switch = switch::observe_beside(&self.ovs, &links, &addresses, &routes)?;
         let host = HostNetwork {
             links,
             addresses,
             routes,
         };
         let ours = ports::ours(&switch, &self.base.mark);
-        let gateways = gateway::observe(&host, &ours, &mut self.guarded)?;
+        let gateways = gateway::observe(&host, &ours)?;
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
         let mut taken = ports::taken(&wanted.switch, &ours, &devices);
@@ -146,14 +143,10 @@ impl NetworkNode {
                 .cloned()
                 .collect(),
             servers,
-            nat: match filter {
-                Some(seen) => Ok(self.nats.beside(seen, &host)),
-                None => self.nats.observe(&host).await.map_err(|error| chain(&error)),
-            },
+            nat: self.nats.observe(&host).await.map_err(|error| chain(&error)),
             gateways,
             taken,
             switch,
-            host,
         })
     }
 
@@ -183,10 +176,9 @@ impl NetworkNode {
     pub(super) async fn realise(&mut self, desired: &Desired, wanted: &Wanted) -> Result<(Look, Acts), Blind> {
         self.doing.step("looking at the host");
         self.ovs.ready(OVS_WAIT).await?;
-        let known = self.filter_as_it_was();
-        let mut look = self.look(wanted, known.as_ref()).await?;
+        let mut look = self.look(wanted).await?;
         if self.prober.clear(&look.switch, &self.netlink).await {
-            look = self.look(wanted, look.nat.as_ref().ok()).await?;
+            look = self.look(wanted).await?;
         }
         let (unwanted, now) = (drift::unwanted(wanted, &look), tokio::time::Instant::now());
         let things = drift::wanted(wanted);
@@ -216,9 +208,10 @@ impl NetworkNode {
         }
         // Its flow is new with it.
         let is_new = !look.switch.bridges.contains_key(&wanted.switch.bridge.name);
-        self.set_filter(wanted, &mut look, &mut acts).await;
-        if self.remove(wanted, &look, &mut acts).await {
-            look = self.look(wanted, look.nat.as_ref().ok()).await?;
+        self.set_filter(wanted, &look, &mut acts).await;
+        self.remove(wanted, &look, &mut acts).await;
+        if acts.acted {
+            look = self.look(wanted).await?;
         }
         let (lost, lost_probe) = (&look.lost, look.lost_probe);
         if !lost.is_empty() || lost_probe {
@@ -229,21 +222,24 @@ impl NetworkNode {
                 !(lost_probe && name == probe::PORT || lost.iter().any(|port| port.as_str() == name))
             });
             self.set_switch(&without, &look, &mut acts).await;
-            look = self.look(wanted, look.nat.as_ref().ok()).await?;
+            look = self.look(wanted).await?;
         }
         if self.set_switch(&wanted.switch, &look, &mut acts).await {
-            look = self.look(wanted, look.nat.as_ref().ok()).await?;
+            look = self.look(wanted).await?;
         }
         self.hold_flow(desired, is_new, &mut acts).await;
         let before = std::mem::take(&mut acts.acted);
         self.set_up(wanted, &look, &mut acts).await;
         self.prove_alive(&mut acts).await;
         if acts.acted || before {
-            look = self.look(wanted, look.nat.as_ref().ok()).await?;
+            look = self.look(wanted).await?;
+            acts.acted = false;
             // Without the gateways that are gone by now.
-            self.set_filter(wanted, &mut look, &mut acts).await;
+            self.set_filter(wanted, &look, &mut acts).await;
+            if acts.acted {
+                look = self.look(wanted).await?;
+            }
         }
-        self.filter = look.nat.clone().ok().map(|seen| (Instant::now(), seen));
         self.left = self.orphans.list(&drift::unwanted(wanted, &look));
         Ok((look, acts))
     }
@@ -259,29 +255,8 @@ impl NetworkNode {
             .await;
     }
 
-    /// What is known of the filter, while nobody has told of a change and it was read not long ago. Otherwise the gateways' settings are
-    /// read again, too: the same notices tell of some of those, and of the others nobody does.
-    fn filter_as_it_was(&mut self) -> Option<nat::Observed> {
-        let told = self.rules.as_mut().is_none_or(|rules| {
-            let told = rules.has_changed().unwrap_or(true);
-            rules.mark_unchanged();
-            told
-        });
-        let known = self.filter.take();
-        let known = known.filter(|(at, _)| !told && at.elapsed() < self.alive_every);
-        if known.is_none() {
-            self.guarded.forget();
-        }
-        known.map(|(_, seen)| seen)
-    }
-
-    async fn set_filter(&self, wanted: &Wanted, look: &mut Look, acts: &mut Acts) {
-        let before = std::mem::take(&mut acts.acted);
+    async fn set_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
         acts.filter = self.try_filter(wanted, look, acts).await.err();
-        if acts.acted {
-            look.nat = self.nats.observe(&look.host).await.map_err(|error| chain(&error));
-        }
-        acts.acted |= before;
     }
 
     async fn try_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> Result<(), String> {
@@ -303,9 +278,8 @@ impl NetworkNode {
         })
     }
 
-    /// What goes before its switch port does; and devices without a port, because they would be in a new port's way. True when something
-    /// went.
-    async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
+    /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
+    async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
         self.doing.step("removing what is not wanted");
         let mut plan = dhcp::plan(&wanted.servers, &look.servers);
         plan.remove
@@ -321,9 +295,7 @@ impl NetworkNode {
         if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
-        let acted = !plan.remove.is_empty() || !orphans.is_empty();
-        acts.acted |= acted;
-        acted
+        acts.acted |= !plan.remove.is_empty() || !orphans.is_empty();
     }
 
     /// Brings the switch where it is to be, in one transaction. True when it was changed.

@@ -105,14 +105,6 @@ impl Nats {
         })
     }
 
-    /// What was seen before, but for the uplink, which comes with the host's devices.
-    pub fn beside(&self, seen: &Observed, host: &HostNetwork) -> Observed {
-        Observed {
-            uplink: Uplink::find(self.section.uplink.as_str(), host),
-            ..seen.clone()
-        }
-    }
-
     /// The counters of the masquerade rules.
     ///
     /// # Errors
