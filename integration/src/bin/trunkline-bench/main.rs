@@ -8,10 +8,14 @@
 //!
 //! A figure that is missed is shown as missed. Nothing is kept from one run to the next.
 
+mod discover;
 mod figure;
 mod figures;
+mod floor;
+mod held;
 mod report;
 mod series;
+mod settle;
 
 use std::fs::File;
 use std::io::Write;
@@ -43,6 +47,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = floor::program::if_asked() {
+        return code;
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
