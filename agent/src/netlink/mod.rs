@@ -7,6 +7,7 @@
 //! TAPs cannot be made by netlink, only by ioctl: [`Handle::create_taps`] hides that.
 
 mod handle;
+mod here;
 mod link;
 mod route;
 mod tun;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub use handle::Handle;
-pub use link::{Link, LinkChange};
+pub use here::{Here, rules_generation};
+pub use link::{Ipv4Settings, Link, LinkChange};
 pub use route::{Address, Route};
 pub use tun::TapRequest;
 pub(crate) use tun::{is_shielded, shield};

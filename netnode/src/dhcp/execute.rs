@@ -21,6 +21,7 @@ use super::leases::{self, Lease};
 use super::observe::{Server, Started, is_serving, read_leases};
 use super::plan::{Plan, Removal, Step, Wanted};
 use super::render::{self, Place};
+use super::table::Read;
 use crate::nft;
 use crate::{Fingerprint, ip_net};
 
@@ -82,6 +83,7 @@ pub struct Servers {
     program: PathBuf,
     user: String,
     netlink: Handle,
+    pub(super) read: Read,
 }
 
 impl Servers {
@@ -110,6 +112,7 @@ impl Servers {
             program,
             user,
             netlink,
+            read: Read::default(),
         })
     }
 

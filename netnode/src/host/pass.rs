@@ -83,8 +83,6 @@ pub(super) enum Blind {
     Switch(#[from] switch::Error),
     #[error("the host's network cannot be read")]
     Netlink(#[from] netlink::Error),
-    #[error("the gateways' settings cannot be read")]
-    Settings(#[from] std::io::Error),
     #[error("the DHCP servers cannot be looked at")]
     Dhcp(#[from] dhcp::Error),
 }
@@ -116,7 +114,7 @@ impl NetworkNode {
             routes,
         };
         let ours = ports::ours(&switch, &self.base.mark);
-        let gateways = gateway::observe(&host, &ours)?;
+        let gateways = gateway::observe(&host, &ours);
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
         let mut taken = ports::taken(&wanted.switch, &ours, &devices);

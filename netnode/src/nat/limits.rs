@@ -111,7 +111,13 @@ pub fn complaint(refused: &BTreeSet<Ipv4Addr>, connections: u32) -> Option<Strin
 
 /// Looks.
 pub(super) async fn look() -> Result<Seen, Error> {
-    Ok(match Nft::default().table(TABLE).await? {
+    let nft = Nft::default();
+    look_among(&nft, &nft.list(&["tables"]).await?).await
+}
+
+/// The same, with the list of all tables at hand.
+pub(super) async fn look_among(nft: &Nft, tables: &Value) -> Result<Seen, Error> {
+    Ok(match nft.table_among(tables, "inet", TABLE).await? {
         nft::Table::Absent => Seen::default(),
         nft::Table::Foreign => Seen {
             table: State::Foreign,
