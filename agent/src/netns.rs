@@ -334,7 +334,8 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(system("make a network namespace"))?;
     let fresh = fs::metadata(OWN).map_err(io_error("look at the new namespace"))?.ino();
     let text = mark_of(fresh).map_err(io_error("read the boot id"))?;
-    files::write_atomic(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
+    // Void after a reboot, as the namespace is.
+    files::replace(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
     mount_own(path)
 }
 

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::sys::Socket;
-use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use super::handle::io_error;
 use super::{Address, Error, Link};
@@ -20,15 +20,6 @@ use super::{Address, Error, Link};
 const ATTEMPTS: usize = 8;
 /// The kernel's lists come in datagrams of at most 32 KiB.
 const DATAGRAM: usize = 1 << 15;
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN`, and the type of its answer.
-const GET_GENERATION: u16 = 10 << 8 | 16;
-const NEW_GENERATION: u16 = 10 << 8 | 15;
-/// `NFTA_GEN_ID`.
-const GENERATION: u16 = 1;
-/// `struct nlmsghdr`, and with it `struct nfgenmsg`.
-const HEADERS: usize = 16 + 4;
-/// The same, as the message itself says it.
-const LENGTH: u32 = 20;
 
 /// A socket to the kernel that waits for its answers.
 pub struct Here(Socket);
@@ -128,68 +119,5 @@ impl Here {
                 }
             }
         }
-    }
-}
-
-/// The number of nftables' ruleset in the calling thread's namespace: another one after each change of it, whoever makes it. What the
-/// kernel itself puts into sets and counters is no change. `None` where the kernel tells of none.
-///
-/// # Errors
-/// [`Error::Io`] when the kernel cannot be asked.
-pub fn rules_generation() -> Result<Option<u32>, Error> {
-    let failed = |source| io_error("ask for the number of nftables' rules", source);
-    let socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
-    let mut request = LENGTH.to_ne_bytes().to_vec();
-    request.extend(GET_GENERATION.to_ne_bytes());
-    request.extend(NLM_F_REQUEST.to_ne_bytes());
-    request.resize(HEADERS, 0);
-    socket.send(&request, 0).map_err(failed)?;
-    let mut answer = Vec::with_capacity(DATAGRAM);
-    socket.recv(&mut answer, 0).map_err(failed)?;
-    Ok(generation(&answer))
-}
-
-/// Reads the answer. An error, from a kernel without nftables, is none.
-fn generation(answer: &[u8]) -> Option<u32> {
-    let two = |at: usize| Some(u16::from_ne_bytes(answer.get(at..at + 2)?.try_into().ok()?));
-    if two(4)? != NEW_GENERATION {
-        return None;
-    }
-    let mut at = HEADERS;
-    loop {
-        let (length, kind) = (usize::from(two(at)?), two(at + 2)?);
-        if kind == GENERATION {
-            return Some(u32::from_be_bytes(answer.get(at + 4..at + 8)?.try_into().ok()?));
-        }
-        at += length.max(4).next_multiple_of(4);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_number_of_the_rules_is_found_among_other_attributes() {
-        let mut answer = vec![0; HEADERS];
-        answer.splice(4..6, NEW_GENERATION.to_ne_bytes());
-        let mut put = |kind: u16, content: &[u8]| {
-            answer.extend(u16::try_from(4 + content.len()).unwrap().to_ne_bytes());
-            answer.extend(kind.to_ne_bytes());
-            answer.extend(content);
-            answer.resize(answer.len().next_multiple_of(4), 0);
-        };
-        put(3, b"nft\0\0");
-        put(GENERATION, &[0, 0, 1, 2]);
-        assert_eq!(generation(&answer), Some(258));
-    }
-
-    #[test]
-    fn a_kernel_without_nftables_has_no_number() {
-        let mut answer = vec![0; HEADERS];
-        answer.splice(4..6, 2_u16.to_ne_bytes());
-        assert_eq!(generation(&answer), None);
-        assert_eq!(generation(&[]), None);
     }
 }

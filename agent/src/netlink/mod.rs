@@ -9,6 +9,7 @@
 mod handle;
 mod here;
 mod link;
+pub mod nft;
 mod route;
 mod tun;
 mod watch;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub use handle::Handle;
-pub use here::{Here, rules_generation};
+pub use here::Here;
 pub use link::{Ipv4Settings, Link, LinkChange};
 pub use route::{Address, Route};
 pub use tun::TapRequest;

@@ -362,7 +362,7 @@ impl Inside {
             quiet: is_quiet().map_err(Error::State)?,
             links: here.links()?,
             addresses: here.addresses()?,
-            rules: netlink::rules_generation()?,
+            rules: netlink::nft::rules_generation()?,
         })
     }
 }

@@ -203,7 +203,7 @@ impl NetworkNode {
             self.set_switch(&without, &look, &mut acts).await;
             look = self.look(wanted).await?;
         }
-        if self.set_switch(&wanted.switch, &look, &mut acts).await {
+        if self.set_switch_and_begin(wanted, &look, &mut acts).await {
             look = self.look(wanted).await?;
         }
         self.hold_flow(desired, is_new, &mut acts).await;
@@ -273,6 +273,24 @@ impl NetworkNode {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
         acts.acted |= !plan.remove.is_empty() || !orphans.is_empty();
+    }
+
+    /// ovs-vswitchd takes its time for new ports: what DHCP servers have besides is made meanwhile. True when anything was changed.
+    async fn set_switch_and_begin(&mut self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
+        let ahead = dhcp::ahead(&wanted.servers, &look.servers, |port| {
+            look.taken.contains(port.as_str())
+        });
+        let servers = self.servers.clone();
+        let (changed, failed) = tokio::join!(
+            self.set_switch(&wanted.switch, look, acts),
+            servers.change(&ahead, &wanted.servers)
+        );
+        for (vlan, error) in failed {
+            // It is planned again with the rest, and told then.
+            tracing::debug!(%vlan, error = chain(&error), "a DHCP server could not be begun");
+        }
+        acts.acted |= !ahead.is_empty();
+        changed || !ahead.is_empty()
     }
 
     /// Brings the switch where it is to be, in one transaction. True when it was changed.

@@ -162,13 +162,15 @@ impl Read {
     /// Lists again when the kernel says that a rule has changed, and now and then.
     pub(super) async fn list(&self) -> Result<Listed, Error> {
         // Asked before: what changes meanwhile has another number.
-        let rules = netlink::rules_generation().unwrap_or_default();
+        let rules = netlink::nft::rules_generation().unwrap_or_default();
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(rules), Some((then, at, listed))) = (rules, &*lock())
-            && rules == *then
+        let known = lock().clone();
+        if let (Some(rules), Some((then, at, mut listed))) = (rules, known)
+            && rules == then
             && at.elapsed() < nft::READ_FOR
+            && listed.limits.remember().is_ok()
         {
-            return Ok(listed.clone());
+            return Ok(listed);
         }
         let listed = list().await?;
         *lock() = rules.map(|rules| (rules, Instant::now(), listed.clone()));
