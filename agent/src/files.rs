@@ -1,4 +1,4 @@
-//! Files that must be whole whenever somebody looks: written beside their place, synchronised, then renamed.
+//! Files that must be whole whenever somebody looks: written beside their place, mostly synchronised, then renamed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,6 +14,25 @@ use trunkline_proto::daemon::failpoint;
 /// As the system says; the path is in the message.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
     write_with(path, content, mode, sync_directory)
+}
+
+/// The same, but for what means nothing after the machine's own end, or is rendered anew then: durable only when the system gets to it.
+/// A reader, and the end of this program at any point, sees the old content or the new one.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("write {}: {error}", path.display()));
+    if is_already(path, content, mode) {
+        return Ok(false);
+    }
+    let temporary = temporary_beside(path)?;
+    let written = write_new(&temporary, content, mode).and_then(|_| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        failed(error)
+    })?;
+    Ok(true)
 }
 
 fn write_with(
@@ -35,6 +54,7 @@ fn write_with(
     let temporary = temporary_beside(path)?;
     failpoint::reach("file.before-write");
     write_new(&temporary, content, mode)
+        .and_then(|file| file.sync_all())
         .and_then(|()| {
             failpoint::reach("file.before-rename");
             fs::rename(&temporary, path)
@@ -70,13 +90,13 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
     remove_if_there(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // The process's umask must not take away what was asked for.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// Reads a file; `None` when there is none.
@@ -132,6 +152,19 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_need_not_be_durable_is_replaced_whole_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        assert!(replace(&path, b"one", 0o600).unwrap());
+        assert!(replace(&path, b"two", 0o640).unwrap());
+        assert!(!replace(&path, b"two", 0o640).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(replace(Path::new("/nonexistent/dir/file"), b"", 0o600).is_err());
     }
 
     #[test]

@@ -9,14 +9,12 @@
 //! for the stack. The devices of the bridge and of the probe need none: no flow leads a guest's frame there. Nor has the uplink one:
 //! guests of other hosts come in by it with a tag only, and what has a tag that no device is there for is heard by nobody.
 //!
-//! All is in one table `netdev trunkline-agent` with our mark, an empty chain (nft's JSON leaves a table's comment out): a chain for each
-//! TAP, named like it. What is there is read only when TAPs or the table have changed, and now and then.
+//! All is in one table `netdev trunkline-agent` with our mark, an empty chain: a chain for each TAP, named like it. What is there is read only when TAPs or the table have changed, and now and then.
 
 mod plan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     time::{Duration, Instant},
 };
 
@@ -25,7 +23,7 @@ use tokio::sync::watch;
 pub use plan::{Plan, Table, plan};
 use trunkline_proto::daemon::failpoint;
 
-use crate::process::{self, Run};
+use crate::netlink;
 
 /// Our table's name; its family is `netdev`.
 pub const TABLE: &str = "trunkline-agent";
@@ -33,35 +31,9 @@ pub const TABLE: &str = "trunkline-agent";
 pub const MARK_CHAIN: &str = "owned-by-trunkline-agent";
 /// How long a pass goes on with what went wrong, before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// nft waits for other writers of the ruleset.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// TAPs of ours that are there, by name, with their index.
 pub type Taps = BTreeMap<String, u32>;
-
-/// Why the ingress of TAPs could not be seen or shut.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The program is not installed.
-    #[error("there is no program nft: install nftables")]
-    Missing,
-    /// nft failed.
-    #[error("nftables")]
-    Nft(#[source] process::Error),
-    /// Its answer is not JSON.
-    #[error("nft's answer cannot be read")]
-    Json(#[source] serde_json::Error),
-}
-
-impl From<process::Error> for Error {
-    fn from(error: process::Error) -> Self {
-        match error {
-            process::Error::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => Self::Missing,
-            error => Self::Nft(error),
-        }
-    }
-}
 
 /// Keeps the ingress of TAPs shut.
 #[derive(Debug)]
@@ -97,7 +69,7 @@ impl Ingress {
     }
 
     /// Shuts the ingress of these TAPs and of no other device. Answers which of them were found open that had been shut, and how.
-    pub async fn settle(&mut self, taps: &Taps) -> BTreeMap<String, &'static str> {
+    pub fn settle(&mut self, taps: &Taps) -> BTreeMap<String, &'static str> {
         if self.stands(taps) {
             return BTreeMap::new();
         }
@@ -105,7 +77,7 @@ impl Ingress {
         self.changes.borrow_and_update();
         let before = self.seen.take();
         let (mut lost, mut table, mut trouble) = (BTreeMap::new(), Table::Absent, None);
-        match self.look_and_act(taps, before.as_ref()).await {
+        match Self::look_and_act(taps, before.as_ref()) {
             Ok((found, left)) => {
                 if let Some(before) = &before {
                     lost = before.lost(taps, &found);
@@ -130,8 +102,8 @@ impl Ingress {
     }
 
     /// What was found, and what is there now.
-    async fn look_and_act(&self, taps: &Taps, before: Option<&Seen>) -> Result<(Table, Table), Error> {
-        let found = look().await?;
+    fn look_and_act(taps: &Taps, before: Option<&Seen>) -> Result<(Table, Table), netlink::Error> {
+        let found = look()?;
         let fresh = |(name, index): &(&String, &u32)| {
             let known = |before: &Seen| before.taps.get(*name).is_some_and(|known| known != *index);
             before.is_some_and(known)
@@ -142,12 +114,11 @@ impl Ingress {
             return Ok((found.clone(), found));
         }
         let (make, remove) = (plan.make.len(), plan.remove.len());
-        let run = Run::new("nft").args(["-f", "-"]).stdin(plan.to_batch()).timeout(LIMIT);
         failpoint::reach("ingress.before-batch");
-        run.run().await?;
+        plan.to_batch().commit()?;
         failpoint::reach("ingress.after-batch");
         tracing::info!(make, remove, "ingress of TAPs shut");
-        Ok((found, look().await?))
+        Ok((found, look()?))
     }
 
     fn stands(&self, taps: &Taps) -> bool {
@@ -205,12 +176,9 @@ impl Seen {
     }
 }
 
-async fn look() -> Result<Table, Error> {
-    // One list of the whole family: of a table that is not there nft tells by an error only.
-    let run = Run::new("nft").args(["-j", "list", "ruleset", "netdev"]).timeout(LIMIT);
-    let output = run.run().await?;
-    let answer = serde_json::from_slice(&output.stdout).map_err(Error::Json)?;
-    Ok(Table::read(&answer))
+fn look() -> Result<Table, netlink::Error> {
+    let (there, chains) = netlink::nft::netdev_chains(TABLE)?;
+    Ok(Table::read(there, chains))
 }
 
 #[cfg(test)]

@@ -88,6 +88,24 @@ pub async fn on_thread_in<T: Send + 'static>(
     .await
 }
 
+/// Runs `work` inside each of these namespaces, on a few plain threads that go from one to the next. The answers are in their order.
+///
+/// # Errors
+/// Of one namespace: as [`on_thread_in`]. Of all: when a thread could not be started, or died.
+pub async fn on_threads_in<T: Send + 'static>(
+    namespaces: Vec<PathBuf>,
+    work: fn() -> T,
+) -> Result<Vec<Result<T, Error>>, Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = namespaces.len().div_ceil(threads).max(1);
+    let walks = namespaces.chunks(each).map(|part| {
+        let part = part.to_vec();
+        on_thread(move || Ok(part.iter().map(|path| enter(path).map(|()| work())).collect::<Vec<_>>()))
+    });
+    let walks = futures::future::try_join_all(walks).await?;
+    Ok(walks.into_iter().flatten().collect())
+}
+
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new()
@@ -120,10 +138,15 @@ pub(crate) fn write_sysctl_here(key: &str, value: &str) -> io::Result<()> {
 /// # Errors
 /// As the system says.
 pub async fn write_sysctl(namespace: Option<&Path>, key: &str, value: &str) -> Result<(), Error> {
-    let (path, text) = (key.to_owned(), value.to_owned());
-    on_thread_in(namespace, move || write_sysctl_here(&path, &text))
-        .await?
-        .map_err(io_error(format!("set {key} to {value}")))
+    let written = match namespace {
+        // No thread of the runtime ever leaves the process's own.
+        None => write_sysctl_here(key, value),
+        Some(_) => {
+            let (path, text) = (key.to_owned(), value.to_owned());
+            on_thread_in(namespace, move || write_sysctl_here(&path, &text)).await?
+        }
+    };
+    written.map_err(io_error(format!("set {key} to {value}")))
 }
 
 /// Reads a setting below `/proc/sys` in a namespace, without the closing newline.
@@ -132,9 +155,11 @@ pub async fn write_sysctl(namespace: Option<&Path>, key: &str, value: &str) -> R
 /// As the system says.
 pub async fn read_sysctl(namespace: Option<&Path>, key: &str) -> Result<String, Error> {
     let path = Path::new("/proc/sys").join(key);
-    let text = on_thread_in(namespace, move || fs::read_to_string(path))
-        .await?
-        .map_err(io_error(format!("read {key}")))?;
+    let text = match namespace {
+        None => fs::read_to_string(path),
+        Some(_) => on_thread_in(namespace, move || fs::read_to_string(path)).await?,
+    };
+    let text = text.map_err(io_error(format!("read {key}")))?;
     Ok(text.trim_end().to_owned())
 }
 
@@ -313,7 +338,8 @@ fn create_here(dir: &Path, path: &Path, mark: &Path) -> Result<(), Error> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(system("make a network namespace"))?;
     let fresh = fs::metadata(OWN).map_err(io_error("look at the new namespace"))?.ino();
     let text = mark_of(fresh).map_err(io_error("read the boot id"))?;
-    files::write_atomic(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
+    // Void after a reboot, as the namespace is.
+    files::replace(mark, text.as_bytes(), 0o600).map_err(io_error(format!("write {}", mark.display())))?;
     failpoint::reach("netns.after-mark");
     mount_own(path)?;
     failpoint::reach("netns.after-create");

@@ -316,12 +316,7 @@ impl Identity {
         if !self.alive() {
             return Vec::new();
         }
-        let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        bytes
-            .split(|byte| *byte == 0)
-            .filter(|arg| !arg.is_empty())
-            .map(|arg| String::from_utf8_lossy(arg).into_owned())
-            .collect()
+        argv(self.pid)
     }
 
     /// Sends a signal; false when the process is gone.
@@ -383,18 +378,41 @@ pub async fn stop(identity: &Identity, grace: Duration) -> Result<(), Error> {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn find(matches: impl Fn(&[String]) -> bool) -> io::Result<BTreeMap<u32, Identity>> {
-    let mut found = BTreeMap::new();
+    let found = find_all(|argv| matches(argv).then_some(()))?;
+    Ok(found
+        .into_iter()
+        .map(|(identity, ())| (identity.pid, identity))
+        .collect())
+}
+
+/// The same, with what `matches` has found in the argv.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn find_all<T>(matches: impl Fn(&[String]) -> Option<T>) -> io::Result<Vec<(Identity, T)>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(identity) = name.to_str().and_then(|name| name.parse().ok()).and_then(Identity::of) else {
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let argv = identity.cmdline();
-        if !argv.is_empty() && matches(&argv) {
-            found.insert(identity.pid, identity);
+        // Most are somebody else's: only what matches is asked who it is, and then once more what it says.
+        if matches(&argv(pid)).is_some()
+            && let Some(identity) = Identity::of(pid)
+            && let Some(what) = matches(&identity.cmdline())
+        {
+            found.push((identity, what));
         }
     }
     Ok(found)
+}
+
+fn argv(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let arguments = bytes.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
+    arguments
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
 }
 
 /// Waits for a condition to become true, looking every 10 ms; false when it has not within `limit`.

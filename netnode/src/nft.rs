@@ -18,6 +18,9 @@ use crate::Fingerprint;
 pub const TABLE: &str = "trunkline";
 /// An empty chain that says that a table is ours.
 pub const MARK_CHAIN: &str = "owned-by-trunkline-netnode";
+/// How long what was read is believed while the kernel says that no rule has changed: shorter than the pause between two passes of a host
+/// where nothing happens, so that each of those reads.
+pub(crate) const READ_FOR: Duration = Duration::from_secs(10);
 /// nft waits for other writers of the ruleset.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -132,7 +135,12 @@ impl Nft {
     /// The same of another family.
     pub(crate) async fn table_of(&self, family: &str, name: &str) -> Result<Table, Error> {
         let tables = self.list(&["tables"]).await?;
-        if !objects(&tables, "table").any(|table| table["family"] == family && table["name"] == name) {
+        self.table_among(&tables, family, name).await
+    }
+
+    /// The same, with the list of all tables at hand.
+    pub(crate) async fn table_among(&self, tables: &Value, family: &str, name: &str) -> Result<Table, Error> {
+        if !objects(tables, "table").any(|table| table["family"] == family && table["name"] == name) {
             return Ok(Table::Absent);
         }
         let table = self.list(&["table", family, name]).await?;

@@ -1,11 +1,9 @@
 //! TAPs against the table's chains. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-
-use serde_json::Value;
 
 use super::{MARK_CHAIN, TABLE, Taps};
+use crate::netlink::nft::{Batch, Chain};
 
 /// Our table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,37 +18,20 @@ pub enum Table {
 }
 
 impl Table {
-    /// From nft's list of the family.
+    /// From the chains of the family, and whether the table is there.
     #[must_use]
-    pub fn read(answer: &Value) -> Self {
-        let objects = |sort: &'static str| {
-            let all = answer["nftables"].as_array().into_iter().flatten();
-            all.filter_map(move |object| object.get(sort))
-                .filter(|object| object["family"] == "netdev")
-        };
-        if !objects("table").any(|table| table["name"] == TABLE) {
+    pub fn read(there: bool, chains: Vec<Chain>) -> Self {
+        if !there {
             return Self::Absent;
         }
-        let ours = |sort| objects(sort).filter(|object| object["table"] == TABLE);
-        let mut chains: BTreeMap<String, bool> = ours("chain")
-            .filter_map(|chain| {
-                let name = chain["name"].as_str()?;
-                // Versions of nft that list a chain's device at all list one as text or in a list.
-                let device = match chain.get("dev") {
-                    None => true,
-                    Some(Value::Array(devices)) => devices.iter().any(|device| device == name),
-                    Some(device) => device == name,
-                };
-                let drops = chain["hook"] == "ingress" && chain["policy"] == "drop" && device;
-                Some((name.to_owned(), drops))
-            })
-            .collect();
-        // Whatever a rule says, it says it before the policy does.
-        for rule in ours("rule") {
-            if let Some(drops) = rule["chain"].as_str().and_then(|name| chains.get_mut(name)) {
-                *drops = false;
-            }
-        }
+        let ours = chains.into_iter().filter(|chain| chain.table == TABLE);
+        let read = |chain: Chain| {
+            let hangs = chain.ingress_of.contains(&chain.name);
+            // Whatever a rule says, it says it before the policy does.
+            let drops = hangs && chain.drops && chain.rules == 0;
+            (chain.name, drops)
+        };
+        let mut chains: BTreeMap<String, bool> = ours.map(read).collect();
         match chains.remove(MARK_CHAIN) {
             Some(_) => Self::Ours(chains),
             None => Self::Foreign,
@@ -96,7 +77,7 @@ pub fn plan(taps: &Taps, fresh: &BTreeSet<String>, table: &Table) -> Plan {
     }
 }
 
-/// True for names that mean nothing else to nft. The controller gives TAPs no others.
+/// True for names that mean nothing else to anybody who reads nft's lists. The controller gives TAPs no others.
 fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     name.starts_with("tap_") && name.bytes().all(plain)
@@ -113,27 +94,21 @@ impl Plan {
     /// All of it or nothing. A chain that is made anew is there all the time: the kernel hangs the new one up before it takes the old
     /// one down.
     #[must_use]
-    pub fn to_batch(&self) -> String {
-        let mut batch = format!("add table netdev {TABLE}\n");
+    pub fn to_batch(&self) -> Batch {
+        let mut batch = Batch::new(TABLE);
+        batch.add_table();
         if self.delete {
-            batch += &format!("delete table netdev {TABLE}\n");
+            batch.delete_table();
             return batch;
         }
-        let mut line = |text: std::fmt::Arguments<'_>| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(batch, "{text}");
-        };
-        line(format_args!("add chain netdev {TABLE} {MARK_CHAIN}"));
+        batch.add_chain(MARK_CHAIN);
         for name in self.remove.iter().chain(&self.make) {
-            // Adding first makes the deletion succeed when there is none: older kernels remove it with its device.
-            line(format_args!("add chain netdev {TABLE} {name}"));
-            line(format_args!("flush chain netdev {TABLE} {name}"));
-            line(format_args!("delete chain netdev {TABLE} {name}"));
+            // Adding first makes the deletion succeed when there is none: some kernels remove it with its device.
+            batch.add_chain(name);
+            batch.delete_chain(name);
         }
         for name in &self.make {
-            line(format_args!(
-                "add chain netdev {TABLE} {name} {{ type filter hook ingress device \"{name}\" priority 0; policy drop; }}"
-            ));
+            batch.add_drop(name, name);
         }
         batch
     }

@@ -2,9 +2,9 @@
 
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use super::*;
+use crate::netlink::nft::Chain;
 
 fn name() -> impl Strategy<Value = String> {
     (1..8_u32).prop_map(|n| format!("tap_{n}_eth1"))
@@ -71,47 +71,42 @@ fn a_name_that_could_mean_something_to_nft_is_not_written() {
 
 #[test]
 fn a_chain_shuts_when_it_drops_everything_from_its_own_device() {
-    let chain = |name: &str, more: Value| {
-        let mut chain = json!({"family": "netdev", "table": TABLE, "name": name, "hook": "ingress", "policy": "drop"});
-        chain.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({"chain": chain})
+    let chain = |name: &str, devices: &[&str], drops: bool, rules: u32| Chain {
+        table: TABLE.to_owned(),
+        name: name.to_owned(),
+        ingress_of: devices.iter().map(ToString::to_string).collect(),
+        drops,
+        rules,
     };
-    let mark = json!({"chain": {"family": "netdev", "table": TABLE, "name": MARK_CHAIN}});
-    let table = json!({"table": {"family": "netdev", "name": TABLE}});
-    let answer = |objects: &[Value]| Table::read(&json!({"nftables": objects}));
-    assert_eq!(answer(&[]), Table::Absent);
-    assert_eq!(answer(std::slice::from_ref(&table)), Table::Foreign);
-    let read = answer(&[
-        table,
-        mark,
-        chain("a", json!({})),
-        chain("b", json!({"dev": "b"})),
-        chain("c", json!({"dev": "other"})),
-        chain("d", json!({"policy": "accept"})),
-        chain("e", json!({"dev": ["e"]})),
-        chain("f", json!({})),
-        json!({"rule": {"family": "netdev", "table": TABLE, "chain": "f", "expr": [{"accept": null}]}}),
-        chain("g", json!({"table": "other"})),
-    ]);
+    let mark = chain(MARK_CHAIN, &[], false, 0);
+    assert_eq!(Table::read(false, Vec::new()), Table::Absent);
+    assert_eq!(Table::read(true, Vec::new()), Table::Foreign);
+    assert_eq!(Table::read(true, vec![chain("a", &["a"], true, 0)]), Table::Foreign);
+    let theirs = Chain {
+        table: "other".to_owned(),
+        ..chain("g", &["g"], true, 0)
+    };
+    let read = Table::read(
+        true,
+        vec![
+            mark,
+            chain("a", &["a"], true, 0),
+            chain("b", &["other", "b"], true, 0),
+            chain("c", &["other"], true, 0),
+            chain("d", &["d"], false, 0),
+            chain("e", &[], true, 0),
+            chain("f", &["f"], true, 1),
+            theirs,
+        ],
+    );
     let drops = [
         ("a", true),
         ("b", true),
         ("c", false),
         ("d", false),
-        ("e", true),
+        ("e", false),
         ("f", false),
     ];
     let drops = drops.map(|(name, drops)| (name.to_owned(), drops));
     assert_eq!(read, Table::Ours(drops.into()));
-}
-
-#[tokio::test]
-async fn a_host_without_nft_is_told_what_to_install() {
-    let missing = Run::new("/no/such/nft").run().await.unwrap_err();
-    assert_eq!(
-        crate::chain(&Error::from(missing)),
-        "there is no program nft: install nftables"
-    );
-    let failed = Run::new("false").run().await.unwrap_err();
-    assert!(matches!(Error::from(failed), Error::Nft(_)));
 }

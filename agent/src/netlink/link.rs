@@ -1,6 +1,8 @@
 //! Network devices as the kernel describes them, and changes to one.
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
+use rtnetlink::packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 
 /// A network device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +27,19 @@ pub struct Link {
     pub master: Option<u32>,
     /// Link group; 0 unless somebody set one.
     pub group: u32,
+    /// Its own settings of IPv4; none where it has no IPv4.
+    pub ipv4: Option<Ipv4Settings>,
+    /// Its `disable_ipv6`; none where it has no IPv6.
+    pub ipv6_off: Option<bool>,
+}
+
+/// What `/proc/sys/net/ipv4/conf/DEVICE` says: the kernel tells it with the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ipv4Settings {
+    /// `arp_ignore`.
+    pub arp_ignore: i32,
+    /// `rp_filter`.
+    pub rp_filter: i32,
 }
 
 impl From<LinkMessage> for Link {
@@ -52,10 +67,36 @@ impl From<LinkMessage> for Link {
                         _ => None,
                     });
                 }
+                LinkAttribute::AfSpecUnspec(families) => link.settings(families),
                 _ => {}
             }
         }
         link
+    }
+}
+
+impl Link {
+    fn settings(&mut self, families: Vec<AfSpecUnspec>) {
+        for family in families {
+            match family {
+                AfSpecUnspec::Inet(settings) => {
+                    self.ipv4 = settings.into_iter().find_map(|setting| match setting {
+                        AfSpecInet::DevConf(all) => Some(Ipv4Settings {
+                            arp_ignore: all.arp_ignore,
+                            rp_filter: all.rp_filter,
+                        }),
+                        _ => None,
+                    });
+                }
+                AfSpecUnspec::Inet6(settings) => {
+                    self.ipv6_off = settings.into_iter().find_map(|setting| match setting {
+                        AfSpecInet6::DevConf(all) => Some(all.disable_ipv6 == 1),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
     }
 }
 

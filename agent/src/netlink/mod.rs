@@ -7,7 +7,9 @@
 //! TAPs cannot be made by netlink, only by ioctl: [`Handle::create_taps`] hides that.
 
 mod handle;
+mod here;
 mod link;
+pub mod nft;
 mod route;
 mod tun;
 mod watch;
@@ -18,7 +20,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub use handle::Handle;
-pub use link::{Link, LinkChange};
+pub use here::Here;
+pub use link::{Ipv4Settings, Link, LinkChange};
 pub use route::{Address, Route};
 pub use tun::TapRequest;
 pub(crate) use tun::{is_shielded, shield};

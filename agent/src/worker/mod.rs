@@ -95,6 +95,8 @@ pub struct Worker {
     ports: Vec<Observation>,
     alive: Option<Instant>,
     alive_every: Duration,
+    /// No pass has looked at the flows yet.
+    fresh: bool,
 }
 
 /// What the worker refuses.
@@ -138,6 +140,7 @@ impl Worker {
             ports: Vec::new(),
             alive: None,
             alive_every: ALIVE_EVERY,
+            fresh: true,
         })
     }
 
@@ -216,7 +219,7 @@ impl Worker {
         }
         acts.troubles.extend(missing.clone());
         // Before any port joins.
-        let lost = self.shut_ingress(&observed).await;
+        let lost = self.shut_ingress(&observed);
         acts.repairs.extend(drift::ingress(desired, &lost));
 
         let mut state = desired::without(whole, &missing);
@@ -238,8 +241,12 @@ impl Worker {
             switch::observe_again(&self.ovs, &self.netlink, &observed, &acts.touched).await?
         };
         // The bridge may be another now, and TAPs have gone.
-        self.shut_ingress(&observed).await;
+        self.shut_ingress(&observed);
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
+        if std::mem::take(&mut self.fresh) && guarded.is_ok() && !observed.behind {
+            // Whoever has just told of all flows is alive: a start with nothing to do writes nothing.
+            self.alive = Some(Instant::now());
+        }
         self.prove_alive(&mut acts).await;
         let trouble = acts.probe_trouble(guarded.as_ref().err());
         self.prober

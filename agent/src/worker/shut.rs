@@ -32,9 +32,9 @@ pub(super) fn watched(cx: &NodeContext, every: Duration) -> Ingress {
 impl Worker {
     /// Answers the TAPs that were found open, and how. Those that are waiting to be removed are shut as well: they may still be in the
     /// switch.
-    pub(super) async fn shut_ingress(&mut self, observed: &Observed) -> BTreeMap<String, &'static str> {
+    pub(super) fn shut_ingress(&mut self, observed: &Observed) -> BTreeMap<String, &'static str> {
         let taps = to_shut(&self.base.bridge, observed);
-        self.ingress.settle(&taps).await
+        self.ingress.settle(&taps)
     }
 
     /// TAPs whose frames the host's stack hears, and why.

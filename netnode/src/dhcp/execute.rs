@@ -22,6 +22,7 @@ use super::leases::{self, Lease};
 use super::observe::{Server, Started, is_serving, read_leases};
 use super::plan::{Plan, Removal, Step, Wanted};
 use super::render::{self, Place};
+use super::table::Read;
 use crate::nft;
 use crate::{Fingerprint, ip_net};
 
@@ -83,6 +84,7 @@ pub struct Servers {
     program: PathBuf,
     user: String,
     netlink: Handle,
+    pub(super) read: Read,
 }
 
 impl Servers {
@@ -111,6 +113,7 @@ impl Servers {
             program,
             user,
             netlink,
+            read: Read::default(),
         })
     }
 
@@ -223,8 +226,13 @@ impl Servers {
             port: wanted.dhcp.port(),
             namespace: wanted.dhcp.namespace(),
             netlink: None,
+            index: None,
+            change: LinkChange::default(),
         };
         for step in steps {
+            if !matches!(step, Step::SetMac(_) | Step::SetMtu(_)) {
+                inside.alter().await?;
+            }
             match step {
                 Step::Stop(identity) => process::stop(identity, GRACE).await?,
                 Step::WriteConfig => self.write(wanted.dhcp.vlan, |paths| &paths.config, &wanted.config)?,
@@ -250,13 +258,14 @@ impl Servers {
                 | Step::SetUp => inside.step(step).await?,
             }
         }
-        Ok(())
+        inside.alter().await
     }
 
     fn write(&self, vlan: VlanId, which: impl Fn(&Paths) -> &PathBuf, content: &str) -> Result<(), Error> {
         let paths = self.paths(vlan);
         open_directory(&paths.directory).map_err(Error::State)?;
-        files::write_atomic(which(&paths), content.as_bytes(), 0o644).map_err(Error::State)?;
+        // Compared with what it should be in each look.
+        files::replace(which(&paths), content.as_bytes(), 0o644).map_err(Error::State)?;
         Ok(())
     }
 
@@ -320,6 +329,10 @@ struct Inside<'a> {
     port: PortName,
     namespace: String,
     netlink: Option<Handle>,
+    /// Of the device, once it is in its place.
+    index: Option<u32>,
+    /// What is still to be changed on it, in one request.
+    change: LinkChange,
 }
 
 impl Inside<'_> {
@@ -350,26 +363,11 @@ impl Inside<'_> {
                 let namespace = File::open(&path).map_err(Error::State)?;
                 self.servers.netlink.move_to_namespace(*index, namespace).await?;
             }
-            Step::SetMac(mac) => {
-                self.alter(LinkChange {
-                    mac: Some(*mac),
-                    ..LinkChange::default()
-                })
-                .await?
-            }
-            Step::SetMtu(mtu) => {
-                self.alter(LinkChange {
-                    mtu: Some(u32::from(*mtu)),
-                    ..LinkChange::default()
-                })
-                .await?
-            }
+            Step::SetMac(mac) => self.change.mac = Some(*mac),
+            Step::SetMtu(mtu) => self.change.mtu = Some(u32::from(*mtu)),
             Step::SetUp => {
-                self.alter(LinkChange {
-                    up: Some(true),
-                    ..LinkChange::default()
-                })
-                .await?
+                self.change.up = Some(true);
+                self.alter().await?;
             }
             Step::RemoveAddress(address) => {
                 let index = self.index().await?;
@@ -391,16 +389,26 @@ impl Inside<'_> {
         Ok(())
     }
 
-    async fn alter(&mut self, change: LinkChange) -> Result<(), Error> {
+    /// Makes the changes that are still to be made.
+    async fn alter(&mut self) -> Result<(), Error> {
+        let change = std::mem::take(&mut self.change);
+        if change == LinkChange::default() {
+            return Ok(());
+        }
         let index = self.index().await?;
         Ok(self.netlink().await?.change(index, &change).await?)
     }
 
     /// The device may have got another number on its way in.
     async fn index(&mut self) -> Result<u32, Error> {
+        if let Some(index) = self.index {
+            return Ok(index);
+        }
         let port = self.port.clone();
         let link = self.netlink().await?.link(port.as_str()).await?;
-        link.map(|link| link.index).ok_or(Error::DeviceGone(port))
+        let index = link.map(|link| link.index).ok_or(Error::DeviceGone(port))?;
+        self.index = Some(index);
+        Ok(index)
     }
 
     async fn netlink(&mut self) -> Result<Handle, Error> {
@@ -421,9 +429,10 @@ async fn failed(each: Vec<impl Future<Output = (VlanId, Result<(), Error>)>>) ->
         .collect()
 }
 
+/// Of what ends with the machine: a process, a namespace's table.
 pub(super) fn note(path: &Path, content: &impl serde::Serialize) -> Result<(), Error> {
     let bytes = serde_json::to_vec_pretty(content).map_err(|error| Error::State(error.into()))?;
-    files::write_atomic(path, &bytes, 0o600).map_err(Error::State)?;
+    files::replace(path, &bytes, 0o600).map_err(Error::State)?;
     Ok(())
 }
 

@@ -27,5 +27,5 @@ pub use execute::{Error, Servers};
 pub use filter::filter;
 pub use leases::{Lease, facts as lease_facts, parse as parse_leases};
 pub use observe::{Device, NamespaceState, Observed, Server, Site, Started};
-pub use plan::{Plan, Removal, Step, Wanted, has_leftovers, judge, plan};
+pub use plan::{Plan, Removal, Step, Wanted, ahead, has_leftovers, judge, plan};
 pub use render::{Place, config, hosts};

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use futures::StreamExt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use trunkline_agent::netlink::{Handle, Link};
+use trunkline_agent::netlink::{self, Address, Here, Link};
 use trunkline_agent::process::{self, Identity};
 use trunkline_agent::{files, netns};
 use trunkline_proto::resource::Dhcp;
@@ -16,13 +15,9 @@ use trunkline_proto::{PortName, VlanId};
 
 use super::execute::{Error, Paths, Servers};
 use super::leases::{self, Lease};
-use super::table;
 use crate::nat::HostNetwork;
 use crate::nft::{self, Noted};
 use crate::{Fingerprint, Made, Ours};
-
-/// Namespaces looked into at once.
-const AT_ONCE: usize = 16;
 
 /// Everything that a plan and a verdict need.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -160,64 +155,109 @@ impl Servers {
                 .iter()
                 .filter_map(|name| name.strip_prefix("ns-dhcp-vlan")?.parse::<VlanId>().ok()),
         );
-        let look = |vlan: VlanId| {
-            let running = processes.get(&vlan).cloned().unwrap_or_default();
-            let port = PortName::dhcp(vlan);
-            let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&Made::Device(link.index));
-            let index = host.links.iter().find(is_it).map(|link| link.index);
+        let mut observed = Observed::default();
+        let mut homes = Vec::new();
+        for vlan in vlans {
+            let running = processes.get(&vlan).map(Vec::as_slice).unwrap_or_default();
+            match self.outside(vlan, running, host, ours) {
+                Ok(site) => {
+                    if site.namespace == NamespaceState::Ours {
+                        homes.push((vlan, self.namespaces().path(&Dhcp::namespace_of(vlan))));
+                    }
+                    observed.sites.insert(vlan, site);
+                }
+                Err(error) => drop(observed.unknown.insert(vlan, trunkline_agent::chain(&error))),
+            }
+        }
+        let looks = netns::on_threads_in(homes.iter().map(|(_, path)| path.clone()).collect(), Inside::look);
+        let looks = looks.await.map_err(Error::Namespace)?;
+        for ((vlan, path), look) in homes.into_iter().zip(looks) {
+            let filtered = wanted.get(&vlan).copied().unwrap_or_default();
+            let look = look.map_err(Error::Namespace).flatten();
+            let Some(mut site) = observed.sites.remove(&vlan) else {
+                continue;
+            };
+            let seen = match look {
+                Ok(inside) => self.inside(vlan, &path, inside, filtered, &mut site).await,
+                Err(error) => Err(error),
+            };
+            match seen {
+                Ok(()) => drop(observed.sites.insert(vlan, site)),
+                Err(error) => drop(observed.unknown.insert(vlan, trunkline_agent::chain(&error))),
+            }
+        }
+        for (vlan, site) in &mut observed.sites {
+            let port = PortName::dhcp(*vlan);
             let made = matches!(ours.get(&port), Some(Made::Device(_) | Made::Elsewhere))
                 // A device of that name may be the one, and the switch has only not told its index yet.
                 && !host.links.iter().any(|link| link.name == port.as_str());
-            let filtered = wanted.get(&vlan).copied().unwrap_or_default();
-            async move {
-                let site = self.site(vlan, running, index, filtered).await.map(|mut site| {
-                    let in_place = site.namespace == NamespaceState::Ours && site.device.is_none();
-                    site.lost = made && (in_place || site.namespace == NamespaceState::Absent);
-                    site
-                });
-                (vlan, site)
-            }
-        };
-        let looks: Vec<_> = futures::stream::iter(vlans.into_iter().map(look))
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let mut observed = Observed::default();
-        for (vlan, site) in looks {
-            match site {
-                Ok(site) => drop(observed.sites.insert(vlan, site)),
-                Err(error) => drop(observed.unknown.insert(vlan, trunkline_agent::chain(&error))),
-            }
+            let in_place = site.namespace == NamespaceState::Ours && site.device.is_none();
+            site.lost = made && (in_place || site.namespace == NamespaceState::Absent);
         }
         Ok(observed)
     }
 
-    async fn site(
-        &self,
-        vlan: VlanId,
-        running: Vec<Identity>,
-        outside: Option<u32>,
-        filtered: bool,
-    ) -> Result<Site, Error> {
-        let mut site = self.files(vlan, &running)?;
-        site.outside = outside;
+    /// What is seen without going into the namespace.
+    fn outside(&self, vlan: VlanId, running: &[Identity], host: &HostNetwork, ours: &Ours) -> Result<Site, Error> {
+        let mut site = self.files(vlan, running)?;
+        let port = PortName::dhcp(vlan);
+        let is_it = |link: &&Link| link.name == port.as_str() && ours.get(&port) == Some(&Made::Device(link.index));
+        site.outside = host.links.iter().find(is_it).map(|link| link.index);
         let name = Dhcp::namespace_of(vlan);
-        if self.namespaces().is_ours(&name) {
-            site.namespace = NamespaceState::Ours;
-            let path = self.namespaces().path(&name);
-            self.look_inside(vlan, &path, &mut site).await?;
-            if filtered || site.noted.is_some() {
-                site.table = table::look(&path).await?;
-            }
+        site.namespace = if self.namespaces().is_ours(&name) {
+            NamespaceState::Ours
         } else if self.namespaces().exists(&name) {
-            site.namespace = NamespaceState::Foreign;
+            NamespaceState::Foreign
         } else {
             let inside = site
                 .processes()
                 .find(|process| self.namespaces().is_home_of(&name, process.pid));
-            site.namespace = inside.map_or(NamespaceState::Absent, |process| NamespaceState::Hidden(process.pid));
-        }
+            inside.map_or(NamespaceState::Absent, |process| NamespaceState::Hidden(process.pid))
+        };
         Ok(site)
+    }
+
+    /// What was seen in the namespace, and its table.
+    async fn inside(
+        &self,
+        vlan: VlanId,
+        namespace: &Path,
+        inside: Inside,
+        filtered: bool,
+        site: &mut Site,
+    ) -> Result<(), Error> {
+        let Inside {
+            quiet,
+            links,
+            addresses,
+            rules,
+        } = inside;
+        site.quiet = quiet;
+        site.loopback_up = links.iter().any(|link| link.name == "lo" && link.up);
+        let port = PortName::dhcp(vlan);
+        if let Some(link) = links.into_iter().find(|link| link.name == port.as_str()) {
+            let Link {
+                index,
+                up,
+                carrier,
+                mtu,
+                mac,
+                ..
+            } = link;
+            let own = addresses.into_iter().filter(|a| a.index == index && !a.link_local);
+            site.device = Some(Device {
+                index,
+                up,
+                carrier,
+                mtu,
+                mac,
+                addresses: own.map(|a| a.net).collect(),
+            });
+        }
+        if filtered || site.noted.is_some() {
+            site.table = self.table(vlan, namespace, rules).await?;
+        }
+        Ok(())
     }
 
     /// What does not need the namespace.
@@ -261,46 +301,11 @@ impl Servers {
         })
     }
 
-    async fn look_inside(&self, vlan: VlanId, namespace: &Path, site: &mut Site) -> Result<(), Error> {
-        site.quiet = netns::on_thread_in(Some(namespace), is_quiet)
-            .await
-            .map_err(Error::Namespace)?
-            .map_err(Error::State)?;
-        let netlink = Handle::in_namespace(namespace).await?;
-        let links = netlink.links().await?;
-        site.loopback_up = links.iter().any(|link| link.name == "lo" && link.up);
-        let port = PortName::dhcp(vlan);
-        if let Some(Link {
-            index,
-            up,
-            carrier,
-            mtu,
-            mac,
-            ..
-        }) = links.into_iter().find(|link| link.name == port.as_str())
-        {
-            let addresses = netlink.addresses().await?;
-            let own = addresses.into_iter().filter(|a| a.index == index && !a.link_local);
-            site.device = Some(Device {
-                index,
-                up,
-                carrier,
-                mtu,
-                mac,
-                addresses: own.map(|a| a.net).collect(),
-            });
-        }
-        Ok(())
-    }
-
     /// Every dnsmasq that was started with a configuration file of ours, by VLAN.
     fn processes(&self) -> Result<BTreeMap<VlanId, Vec<Identity>>, Error> {
-        let found = process::find(|argv| self.vlan_of(argv).is_some()).map_err(Error::State)?;
         let mut processes: BTreeMap<VlanId, Vec<Identity>> = BTreeMap::new();
-        for identity in found.into_values() {
-            if let Some(vlan) = self.vlan_of(&identity.cmdline()) {
-                processes.entry(vlan).or_default().push(identity);
-            }
+        for (identity, vlan) in process::find_all(|argv| self.vlan_of(argv)).map_err(Error::State)? {
+            processes.entry(vlan).or_default().push(identity);
         }
         Ok(processes)
     }
@@ -338,6 +343,28 @@ pub(super) fn is_serving(identity: &Identity) -> bool {
                 .nth(1)
                 .is_some_and(|local| local.ends_with(PORT_67))
         })
+}
+
+/// What a look into a namespace finds.
+struct Inside {
+    quiet: bool,
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    /// Number of its nftables' rules.
+    rules: Option<u32>,
+}
+
+impl Inside {
+    /// Looks, in the namespace that this thread is in.
+    fn look() -> Result<Self, Error> {
+        let here = Here::open()?;
+        Ok(Self {
+            quiet: is_quiet().map_err(Error::State)?,
+            links: here.links()?,
+            addresses: here.addresses()?,
+            rules: netlink::nft::rules_generation()?,
+        })
+    }
 }
 
 /// In the namespace that this thread is in.

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::IpNet;
 use trunkline_agent::process::Identity;
 use trunkline_proto::resource::{Dhcp, Facts, Reservation, State};
-use trunkline_proto::{Cidr, VlanId, wire};
+use trunkline_proto::{Cidr, PortName, VlanId, wire};
 
 use super::leases::{self, Lease};
 use super::observe::{Device, NamespaceState, Observed, Server, Site};
@@ -127,6 +127,26 @@ pub fn plan(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed) -> Plan {
     plan
 }
 
+/// What can be made of a server before the switch has made its device: the namespace and the files. `taken`: ports that it will not make.
+pub fn ahead(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed, taken: impl Fn(&PortName) -> bool) -> Plan {
+    let none = Site::default();
+    let begin = |(vlan, wanted): (&VlanId, &Wanted)| {
+        let site = observed.sites.get(vlan).unwrap_or(&none);
+        let waits = site.namespace == NamespaceState::Absent && site.device.is_none() && site.outside.is_none();
+        if !waits || observed.unknown.contains_key(vlan) || taken(&wanted.dhcp.port()) {
+            return None;
+        }
+        let mut steps = Vec::new();
+        place(wanted, site, &mut steps);
+        files(wanted, site, &mut steps);
+        Some((*vlan, steps))
+    };
+    Plan {
+        change: wanted.iter().filter_map(begin).collect(),
+        ..Plan::default()
+    }
+}
+
 /// True when something is still in use of a wanted server that is not wanted of it: an address, a lease, an old configuration.
 pub fn has_leftovers(wanted: &BTreeMap<VlanId, Wanted>, observed: &Observed) -> bool {
     let plan = plan(wanted, observed);
@@ -197,12 +217,7 @@ pub(super) fn steps(wanted: &Wanted, site: &Site) -> Vec<Step> {
     }
     place(wanted, site, &mut steps);
     settings(&wanted.dhcp, device, &mut steps);
-    if site.config != Some(config) {
-        steps.push(Step::WriteConfig);
-    }
-    if site.hosts != Some(hosts) {
-        steps.push(Step::WriteHosts);
-    }
+    files(wanted, site, &mut steps);
     if !outlived.is_empty() {
         steps.push(Step::DropLeases(outlived));
     }
@@ -252,6 +267,15 @@ fn place(wanted: &Wanted, site: &Site, steps: &mut Vec<Step>) {
     if let Some(outside) = site.outside {
         steps.extend(site.device.as_ref().map(|dead| Step::DeleteDeadDevice(dead.index)));
         steps.push(Step::MoveDevice(outside));
+    }
+}
+
+fn files(wanted: &Wanted, site: &Site, steps: &mut Vec<Step>) {
+    if site.config != Some(Fingerprint::of(&wanted.config)) {
+        steps.push(Step::WriteConfig);
+    }
+    if site.hosts != Some(Fingerprint::of(&wanted.hosts)) {
+        steps.push(Step::WriteHosts);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is there of the gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::{fs, io};
 
 use ipnet::{IpNet, Ipv4Net};
 use trunkline_agent::netlink::Route;
@@ -55,10 +54,7 @@ pub struct ForeignRoute {
 }
 
 /// Looks. `ours` are the ports that the switch holds with our mark, each with the device that it made.
-///
-/// # Errors
-/// When a setting of a device cannot be read.
-pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
+pub fn observe(host: &HostNetwork, ours: &Ours) -> Observed {
     let mut observed = Observed::default();
     let mut own = BTreeSet::new();
     for link in &host.links {
@@ -87,10 +83,10 @@ pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
                 mac: link.mac,
                 alias: link.alias.clone(),
                 addresses: addresses.map(|a| a.net).collect(),
-                arp_guarded: sysctl("ipv4", &link.name, "arp_ignore")?.is_some_and(|value| value >= 1),
-                sources_guarded: sysctl("ipv4", &link.name, "rp_filter")? == Some(1),
+                arp_guarded: link.ipv4.is_some_and(|settings| settings.arp_ignore >= 1),
+                sources_guarded: link.ipv4.is_some_and(|settings| settings.rp_filter == 1),
                 // A kernel without IPv6 has no such setting.
-                ipv6_off: sysctl("ipv6", &link.name, "disable_ipv6")?.is_none_or(|value| value == 1),
+                ipv6_off: link.ipv6_off.unwrap_or(true),
             };
             observed.devices.insert(name.clone(), device);
         } else if is_marked {
@@ -98,7 +94,7 @@ pub fn observe(host: &HostNetwork, ours: &Ours) -> io::Result<Observed> {
         }
     }
     observed.foreign_routes = foreign_routes(host, &own);
-    Ok(observed)
+    observed
 }
 
 fn foreign_routes(host: &HostNetwork, own: &BTreeSet<u32>) -> Vec<ForeignRoute> {
@@ -117,16 +113,6 @@ fn foreign_routes(host: &HostNetwork, own: &BTreeSet<u32>) -> Vec<ForeignRoute> 
             _ => None,
         })
         .collect()
-}
-
-/// A setting of a device; none when the kernel has no such setting, or the device is gone by now.
-fn sysctl(family: &str, device: &str, key: &str) -> io::Result<Option<u8>> {
-    let path = format!("/proc/sys/net/{family}/conf/{device}/{key}");
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.trim().parse().ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io::Error::new(error.kind(), format!("read {path}: {error}"))),
-    }
 }
 
 #[cfg(test)]
@@ -176,7 +162,7 @@ mod tests {
             ("gw_vlan111".parse().unwrap(), Made::Device(99)),
             ("gw_vlan113".parse().unwrap(), Made::Unknown),
         ]);
-        let observed = observe(&host, &ours).unwrap();
+        let observed = observe(&host, &ours);
         assert_eq!(
             observed.devices.keys().map(PortName::as_str).collect::<Vec<_>>(),
             ["gw_vlan110"]

@@ -85,8 +85,6 @@ pub(super) enum Blind {
     Switch(#[from] switch::Error),
     #[error("the host's network cannot be read")]
     Netlink(#[from] netlink::Error),
-    #[error("the gateways' settings cannot be read")]
-    Settings(#[from] std::io::Error),
     #[error("the DHCP servers cannot be looked at")]
     Dhcp(#[from] dhcp::Error),
 }
@@ -118,7 +116,7 @@ impl NetworkNode {
             routes,
         };
         let ours = ports::ours(&switch, &self.base.mark);
-        let gateways = gateway::observe(&host, &ours)?;
+        let gateways = gateway::observe(&host, &ours);
         let devices = host.links.iter().map(|link| link.name.as_str());
         let devices = devices.filter(|name| !gateways.orphans.contains_key(*name)).collect();
         let mut taken = ports::taken(&wanted.switch, &ours, &devices);
@@ -224,7 +222,7 @@ impl NetworkNode {
             self.set_switch(&without, &look, &mut acts).await;
             look = self.look(wanted).await?;
         }
-        if self.set_switch(&wanted.switch, &look, &mut acts).await {
+        if self.set_switch_and_begin(wanted, &look, &mut acts).await {
             look = self.look(wanted).await?;
         }
         self.hold_flow(desired, is_new, &mut acts).await;
@@ -296,6 +294,24 @@ impl NetworkNode {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
         acts.acted |= !plan.remove.is_empty() || !orphans.is_empty();
+    }
+
+    /// ovs-vswitchd takes its time for new ports: what DHCP servers have besides is made meanwhile. True when anything was changed.
+    async fn set_switch_and_begin(&mut self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
+        let ahead = dhcp::ahead(&wanted.servers, &look.servers, |port| {
+            look.taken.contains(port.as_str())
+        });
+        let servers = self.servers.clone();
+        let (changed, failed) = tokio::join!(
+            self.set_switch(&wanted.switch, look, acts),
+            servers.change(&ahead, &wanted.servers)
+        );
+        for (vlan, error) in failed {
+            // It is planned again with the rest, and told then.
+            tracing::debug!(%vlan, error = chain(&error), "a DHCP server could not be begun");
+        }
+        acts.acted |= !ahead.is_empty();
+        changed || !ahead.is_empty()
     }
 
     /// Brings the switch where it is to be, in one transaction. True when it was changed.

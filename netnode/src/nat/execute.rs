@@ -58,6 +58,7 @@ pub struct Nats {
     directory: PathBuf,
     section: NatSection,
     boot: BootId,
+    rules: observe::Read,
 }
 
 /// `ip_forward.json`. A reboot makes it void: the value is then the system's own again.
@@ -78,6 +79,7 @@ impl Nats {
             directory,
             section,
             boot,
+            rules: observe::Read::default(),
         })
     }
 
@@ -91,7 +93,11 @@ impl Nats {
     /// # Errors
     /// When anything cannot be read: then nothing is known.
     pub async fn observe(&self, host: &HostNetwork) -> Result<Observed, Error> {
-        let (table, dropping) = observe::tables().await?;
+        let observe::Listed {
+            table,
+            dropping,
+            limits,
+        } = self.rules.list().await?;
         Ok(Observed {
             table,
             dropping,
@@ -101,7 +107,7 @@ impl Nats {
                 before: self.note()?.map(|note| note.before),
             },
             uplink: Uplink::find(self.section.uplink.as_str(), host),
-            limits: limits::look().await?,
+            limits,
         })
     }
 
@@ -248,7 +254,7 @@ impl Nats {
 /// Writes the table and says how it reads.
 async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
     Nft::default().load(batch).await?;
-    match observe::tables().await?.0 {
+    match observe::tables().await? {
         Table::Ours(readback) => Ok(Some(readback.fingerprint)),
         // Somebody took it away at once; the next pass sees the difference.
         Table::Absent | Table::Foreign(_) => Ok(None),

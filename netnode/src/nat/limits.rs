@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
+use trunkline_agent::netlink;
 use trunkline_proto::resource::Nat;
 
 use super::way::Way;
@@ -30,6 +31,8 @@ pub struct Seen {
     pub table: State,
     /// Guests that were refused a connection of late.
     pub refused: BTreeSet<Ipv4Addr>,
+    /// Sets in which the kernel remembers them.
+    pub memories: BTreeSet<String>,
 }
 
 /// What to do about it.
@@ -111,7 +114,13 @@ pub fn complaint(refused: &BTreeSet<Ipv4Addr>, connections: u32) -> Option<Strin
 
 /// Looks.
 pub(super) async fn look() -> Result<Seen, Error> {
-    Ok(match Nft::default().table(TABLE).await? {
+    let nft = Nft::default();
+    look_among(&nft, &nft.list(&["tables"]).await?).await
+}
+
+/// The same, with the list of all tables at hand.
+pub(super) async fn look_among(nft: &Nft, tables: &Value) -> Result<Seen, Error> {
+    Ok(match nft.table_among(tables, "inet", TABLE).await? {
         nft::Table::Absent => Seen::default(),
         nft::Table::Foreign => Seen {
             table: State::Foreign,
@@ -123,13 +132,14 @@ pub(super) async fn look() -> Result<Seen, Error> {
 
 /// The elements of its sets are the kernel's, not ours.
 fn read(mut answer: Value) -> Seen {
-    let mut refused = BTreeSet::new();
+    let (mut refused, mut memories) = (BTreeSet::new(), BTreeSet::new());
     for set in answer["nftables"].as_array_mut().into_iter().flatten() {
         let Some(set) = set.get_mut("set").and_then(Value::as_object_mut) else {
             continue;
         };
         let elements = set.shift_remove("elem");
-        if set["name"].as_str().is_some_and(|name| name.starts_with("refused_")) {
+        if let Some(name) = set["name"].as_str().filter(|name| name.starts_with("refused_")) {
+            memories.insert(name.to_owned());
             let addresses = elements.iter().filter_map(Value::as_array).flatten();
             refused.extend(addresses.filter_map(address));
         }
@@ -137,6 +147,20 @@ fn read(mut answer: Value) -> Seen {
     Seen {
         table: State::Ours(nft::fingerprint(&answer)),
         refused,
+        memories,
+    }
+}
+
+impl Seen {
+    /// Looks again at what the kernel remembers; no rule has changed since.
+    pub(super) fn remember(&mut self) -> Result<(), netlink::Error> {
+        self.refused.clear();
+        for set in &self.memories {
+            let keys = netlink::nft::set_elements(TABLE, set)?;
+            let addresses = keys.into_iter().filter_map(|key| <[u8; 4]>::try_from(key).ok());
+            self.refused.extend(addresses.map(Ipv4Addr::from));
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -144,12 +146,61 @@ pub struct HostNetwork {
     pub routes: Vec<Route>,
 }
 
-/// Reads our tables and what foreign ones do to forwarded packets.
-pub(super) async fn tables() -> Result<(Table, Vec<String>), Error> {
+/// What nft lists.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub(super) table: Table,
+    pub(super) dropping: Vec<String>,
+    pub(super) limits: limits::Seen,
+}
+
+/// What was last listed, when, and the number that the kernel gave the rules then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Read(Arc<Mutex<Option<(u32, Instant, Listed)>>>);
+
+impl Read {
+    /// Lists again when the kernel says that a rule has changed, and now and then.
+    pub(super) async fn list(&self) -> Result<Listed, Error> {
+        // Asked before: what changes meanwhile has another number.
+        let rules = netlink::nft::rules_generation().unwrap_or_default();
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().clone();
+        if let (Some(rules), Some((then, at, mut listed))) = (rules, known)
+            && rules == then
+            && at.elapsed() < nft::READ_FOR
+            && listed.limits.remember().is_ok()
+        {
+            return Ok(listed);
+        }
+        let listed = list().await?;
+        *lock() = rules.map(|rules| (rules, Instant::now(), listed.clone()));
+        Ok(listed)
+    }
+}
+
+async fn list() -> Result<Listed, Error> {
     let nft = Nft::default();
-    let dropping = foreign::dropping(&nft).await?;
-    let table = join(nft.table(TABLE).await?, nft.table_of(ARP, TABLE).await?);
-    Ok((table, dropping))
+    let all = nft.list(&["tables"]).await?;
+    let (inet, arp, dropping, limits) = tokio::try_join!(
+        nft.table_among(&all, "inet", TABLE),
+        nft.table_among(&all, ARP, TABLE),
+        foreign::dropping(&nft),
+        limits::look_among(&nft, &all),
+    )?;
+    let table = join(inet, arp);
+    Ok(Listed {
+        table,
+        dropping,
+        limits,
+    })
+}
+
+/// Reads our tables.
+pub(super) async fn tables() -> Result<Table, Error> {
+    let nft = Nft::default();
+    let all = nft.list(&["tables"]).await?;
+    let (inet, arp) = tokio::try_join!(nft.table_among(&all, "inet", TABLE), nft.table_among(&all, ARP, TABLE))?;
+    Ok(join(inet, arp))
 }
 
 fn join(inet: nft::Table, arp: nft::Table) -> Table {

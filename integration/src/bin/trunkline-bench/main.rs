@@ -8,11 +8,14 @@
 //!
 //! A figure that is missed is shown as missed. Nothing is kept from one run to the next.
 
+mod discover;
 mod figure;
 mod figures;
 mod floor;
+mod held;
 mod report;
 mod series;
+mod settle;
 mod stage;
 
 use std::fs::File;
@@ -45,6 +48,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = floor::program::if_asked() {
+        return code;
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

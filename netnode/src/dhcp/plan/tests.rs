@@ -258,6 +258,48 @@ fn good(wanted: &Wanted) -> Site {
 }
 
 #[test]
+fn what_is_begun_before_the_device_is_there_is_not_done_again() {
+    let all = all(&BTreeSet::from([110, 400]), 2);
+    let mut host = Observed::default();
+    let begun = ahead(&all, &host, |_| false);
+    assert_eq!(begun.change.len(), 2);
+    apply(&begun, &all, &mut host);
+    assert!(ahead(&all, &host, |_| false).is_empty());
+    for site in host.sites.values_mut() {
+        site.outside = Some(7);
+    }
+    let rest = plan(&all, &host);
+    let again = |step: &Step| begun.change.values().flatten().any(|begun| begun == step);
+    assert!(!rest.change.values().flatten().any(again), "{rest:?}");
+    apply(&rest, &all, &mut host);
+    assert!(plan(&all, &host).is_empty());
+}
+
+#[test]
+fn nothing_is_begun_where_something_is_in_the_way() {
+    let all = all(&BTreeSet::from([110]), 1);
+    assert!(ahead(&all, &Observed::default(), |port| port.as_str() == "dhcp_v110").is_empty());
+    let with = |namespace| Observed {
+        sites: BTreeMap::from([(
+            vlan(110),
+            Site {
+                namespace,
+                ..Site::default()
+            },
+        )]),
+        ..Observed::default()
+    };
+    for namespace in [NamespaceState::Foreign, NamespaceState::Hidden(7), NamespaceState::Ours] {
+        assert!(ahead(&all, &with(namespace), |_| false).is_empty(), "{namespace:?}");
+    }
+    let unknown = Observed {
+        unknown: BTreeMap::from([(vlan(110), "it cannot be read".to_owned())]),
+        ..Observed::default()
+    };
+    assert!(ahead(&all, &unknown, |_| false).is_empty());
+}
+
+#[test]
 fn new_reservations_alone_are_a_reload_and_not_a_restart() {
     let site = good(&wanted(110, 1));
     let steps = steps(&wanted(110, 2), &site);
