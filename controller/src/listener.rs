@@ -110,7 +110,7 @@ impl Default for Limits {
         Self {
             handshake_timeout: Duration::from_secs(5),
             pending_handshakes: 256,
-            connections: 4096,
+            connections: 16_384,
             per_identity: 64,
         }
     }

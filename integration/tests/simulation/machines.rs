@@ -272,7 +272,7 @@ pub(crate) async fn node(shared: Shared, name: Name, dir: PathBuf) -> turmoil::R
         config,
         instance: format!("{instance:016x}"),
         validate: Arc::new(|_| Ok(())),
-        dial,
+        dial: Arc::new(dial),
         host: FakeHost {
             shared: shared.clone(),
             name: name.clone(),

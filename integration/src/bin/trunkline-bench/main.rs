@@ -10,8 +10,12 @@
 
 mod figure;
 mod figures;
+mod fleet;
+mod floor;
+mod part;
 mod report;
 mod series;
+mod simulator;
 
 use std::fs::File;
 use std::io::Write;
@@ -43,6 +47,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = part::run() {
+        return ended;
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
