@@ -96,7 +96,7 @@ impl Daemon {
             requests: config.state.requests_kept,
             history: config.state.watch_history,
         };
-        let listener = Listener::bind(config.listen, tls.clone(), Limits::default()).await?;
+        let listener = Listener::bind(config.listen, tls.clone(), Limits::default())?;
         metrics.register(|registry| listener.stats().register(registry));
         let counters = CoreMetrics::new(&metrics);
         let core = Core::open(store, settings, bounds, counters, life.token()).await?;
@@ -112,6 +112,7 @@ impl Daemon {
         ));
         life.spawn(core.clone().run_timer());
         life.spawn(core.clone().run_converged());
+        life.spawn(core.clone().run_notes());
         life.spawn(run_exports(
             core.clone(),
             config.state.dir.clone(),

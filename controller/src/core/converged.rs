@@ -98,9 +98,10 @@ impl Converging {
                 .get(name)
                 .is_some_and(|slice| slice.deployed == Some(one.number))
         });
-        for (name, slice) in &new.cluster.slices {
-            let before = old.cluster.slices.get(name).and_then(|slice| slice.deployed);
-            let Some(number) = slice.deployed.filter(|number| before != Some(*number)) else {
+        for (name, before, slice) in old.cluster.slices.differences(&new.cluster.slices) {
+            let before = before.and_then(|slice| slice.deployed);
+            let number = slice.and_then(|slice| slice.deployed);
+            let Some(number) = number.filter(|number| before != Some(*number)) else {
                 continue;
             };
             let span = info_span!("converged", slice = %name, number, generation = new.cluster.meta.generation);

@@ -13,6 +13,7 @@
 mod converged;
 mod history;
 mod live;
+mod notes;
 mod quota;
 mod timer;
 mod writer;
@@ -74,6 +75,7 @@ pub struct Core {
     /// Counts changes of state or of what nodes report.
     status: watch::Sender<u64>,
     converging: converged::Converging,
+    notes: notes::Notes,
     metrics: CoreMetrics,
     /// Cancelled when the controller must stop.
     fatal: CancellationToken,
@@ -142,6 +144,7 @@ impl Core {
             desired: Mutex::new(BTreeMap::new()),
             status: watch::Sender::new(0),
             converging: converged::Converging::default(),
+            notes: notes::Notes::default(),
             metrics,
             fatal,
             failed: AtomicBool::new(false),

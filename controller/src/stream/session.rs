@@ -72,7 +72,7 @@ pub(super) async fn run(
         Ok(greeted) => {
             let mut session = Session::new(core, timing, greeted);
             let ended = session.run(&mut inbound, &out).await;
-            session.close(&ended).await;
+            session.close(&ended);
             ended
         }
         Err(Refused { reason, status }) => {
@@ -316,7 +316,7 @@ impl Session {
         }
     }
 
-    async fn close(&self, ended: &Status) {
+    fn close(&self, ended: &Status) {
         if self.core.live().end(&self.node, self.id) {
             tracing::info!(node = %self.node, reason = ended.message(), "session ended");
             let why = if ended.message().is_empty() {
@@ -331,8 +331,7 @@ impl Session {
                 "controller".into(),
                 &self.node,
                 message,
-            )
-            .await;
+            );
         }
     }
 }

@@ -143,6 +143,7 @@ pub(crate) async fn controller(shared: Shared, disk: Disk) -> turmoil::Result {
     }
     life.spawn(core.clone().run_timer());
     life.spawn(core.clone().run_converged());
+    life.spawn(core.clone().run_notes());
     life.spawn(record(shared.clone(), core.clone()));
     life.spawn(operate(shared.clone(), core.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -81,6 +81,11 @@ impl Live {
                 tell("removals.held", text);
                 told.held = held.at;
             }
+            if held.is_some() {
+                self.held_by.insert(node.clone());
+            } else {
+                self.held_by.remove(node);
+            }
             view.held = held.map(Arc::new);
         }
         events
@@ -88,9 +93,9 @@ impl Live {
 
     /// What connected nodes hold back, as far as it belongs to what they have.
     pub fn held(&self) -> BTreeMap<Name, Arc<HeldBack>> {
-        let views = self.views.iter().filter(|(node, _)| self.sessions.contains_key(*node));
-        views
-            .filter_map(|(node, view)| Some((node.clone(), view.held.clone()?)))
+        let connected = self.held_by.iter().filter(|node| self.sessions.contains_key(*node));
+        connected
+            .filter_map(|node| Some((node.clone(), self.views.get(node)?.held.clone()?)))
             .collect()
     }
 
