@@ -36,7 +36,6 @@ pub mod process;
 mod reconcile;
 pub mod report;
 mod session;
-#[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod switch;
 pub mod tap;

@@ -217,6 +217,11 @@ impl NodeMetrics {
         self.inner.connected.set(i64::from(connected));
     }
 
+    /// True while the controller has welcomed this node.
+    pub fn is_connected(&self) -> bool {
+        self.inner.connected.get() == 1
+    }
+
     pub(crate) fn acknowledged(&self, generation: u64) {
         self.inner
             .acknowledged

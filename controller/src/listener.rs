@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use futures::Stream;
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -40,6 +40,9 @@ pub use stats::ListenerStats;
 use members::Members;
 use stats::Outcome;
 
+/// Connections that the system lets wait for us; it takes its own limit (4096 as a rule) where that is less. When a fleet comes back at
+/// once, whoever finds no room tries again a second later, and two more after that.
+const BACKLOG: u32 = 16_384;
 /// Pause after an accept error that the next accept would only repeat, such as EMFILE.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Finished handshakes that may wait for tonic to take them.
@@ -110,24 +113,20 @@ impl Default for Limits {
         Self {
             handshake_timeout: Duration::from_secs(5),
             pending_handshakes: 256,
-            connections: 4096,
+            connections: 16_384,
             per_identity: 64,
         }
     }
 }
 
 impl Listener {
-    /// Takes the address.
+    /// Takes the address. Must be called within a runtime.
     ///
     /// # Errors
     /// It is taken, or not ours.
-    pub async fn bind(
-        address: SocketAddr,
-        tls: Arc<Reloader<ServerConfig>>,
-        limits: Limits,
-    ) -> Result<Self, ListenerError> {
+    pub fn bind(address: SocketAddr, tls: Arc<Reloader<ServerConfig>>, limits: Limits) -> Result<Self, ListenerError> {
         let failed = |source| ListenerError { address, source };
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let tcp = listen(address).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let Limits {
             handshake_timeout,
@@ -166,6 +165,17 @@ impl Listener {
         life.spawn(accept_loop(self.tcp, self.door, done, life.token()));
         Incoming { ready }
     }
+}
+
+fn listen(address: SocketAddr) -> stdio::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart finds connections of the earlier process that the system has not forgotten yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Stream for Incoming {

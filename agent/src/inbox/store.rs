@@ -100,8 +100,7 @@ impl Store {
         }
     }
 
-    /// The same, writing on the caller's own thread: a simulation has one thread only.
-    #[cfg(feature = "simulation")]
+    /// The same, writing on the caller's own thread: a simulation has one thread only, or thousands of nodes on a few.
     #[must_use]
     pub fn in_place(self) -> Self {
         Self { in_place: true, ..self }

@@ -28,7 +28,6 @@ use trunkline_proto::{
     resource::{Dhcp, Facts, Flows, Gateway, Key, Kind, Nat, Observation, Port, Probe, Spec, State, Trunk},
 };
 
-#[cfg(feature = "simulation")]
 pub(crate) use run::load;
 pub use run::{NodeError, run, serve};
 pub use wake::Wake;

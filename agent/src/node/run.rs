@@ -155,7 +155,7 @@ pub async fn serve<H: Host>(
         facts,
         metrics: node_metrics.clone(),
         cancel: cancel.clone(),
-        dial: session::dial,
+        dial: Arc::new(session::dial),
     };
     let watchdog = Watchdog {
         doing: cx.doing.clone(),

@@ -43,7 +43,7 @@ const FACTS_WAIT: Duration = Duration::from_secs(2);
 pub(crate) type Client = NodeServiceClient<Service>;
 
 /// Makes the way to the controller, anew for each session.
-pub(crate) type Dial = fn(&NodeConfig) -> Result<Client, ConnectError>;
+pub(crate) type Dial = Arc<dyn Fn(&NodeConfig) -> Result<Client, ConnectError> + Send + Sync>;
 
 /// The session's parts.
 pub(crate) struct Session {

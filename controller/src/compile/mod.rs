@@ -25,7 +25,7 @@ use trunkline_proto::{
 };
 
 use crate::{
-    model::{Cluster, Position},
+    model::{Cluster, Position, SharedMap},
     settings::Settings,
 };
 use probe::Keys;
@@ -34,8 +34,8 @@ use share::{Guest, Part, Share, Surroundings};
 /// The desired state of every node. Cloning is cheap.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
-    nodes: BTreeMap<Name, Arc<NodeDesired>>,
-    slices: BTreeMap<Name, Arc<Part>>,
+    nodes: SharedMap<Name, Arc<NodeDesired>>,
+    slices: SharedMap<Name, Arc<Part>>,
     internet: Arc<Part>,
     netnode: Option<Name>,
     keys: Option<Keys>,
@@ -61,7 +61,7 @@ pub struct NodeDesired {
 impl Desired {
     /// From scratch, with every node's position from its record.
     pub fn compile(cluster: &Cluster, settings: &Settings) -> Self {
-        let (mut desired, _) = Self::default().next(cluster, settings, "");
+        let (mut desired, _) = Self::default().next(&Cluster::new(""), cluster, settings, "");
         for (name, record) in &cluster.nodes {
             desired.stamp(name, record.changed);
         }
@@ -78,9 +78,15 @@ impl Desired {
         self.nodes.iter()
     }
 
-    /// The desired state of `cluster`, and the nodes for which it is not what it was. Their position is left to
+    /// The desired state of `cluster`, and the nodes for which it is not what it was, that of `before`. Their position is left to
     /// [`Self::stamp`].
-    pub(crate) fn next(&self, cluster: &Cluster, settings: &Settings, traceparent: &str) -> (Self, BTreeSet<Name>) {
+    pub(crate) fn next(
+        &self,
+        before: &Cluster,
+        cluster: &Cluster,
+        settings: &Settings,
+        traceparent: &str,
+    ) -> (Self, BTreeSet<Name>) {
         let netnode = cluster.meta.netnode.clone();
         let keys = Keys::of(&cluster.meta);
         let around = Surroundings {
@@ -94,24 +100,34 @@ impl Desired {
         next.netnode.clone_from(&netnode);
         next.keys.clone_from(&keys);
         let mut edits = Edits::default();
-        for (name, part) in &self.slices {
-            let still = cluster
+        // With other keys or another network node every part is another.
+        let all = moved.then(|| self.slices.keys().chain(cluster.slices.keys()));
+        let some = before.slices.differences(&cluster.slices).map(|(name, _, _)| name);
+        let names: BTreeSet<&Name> = all.into_iter().flatten().chain(some).collect();
+        let mut guests = moved;
+        for name in names {
+            let deployed = cluster
                 .slices
                 .get(name)
-                .and_then(|s| Some((s.uid, s.deployed()?.number)));
-            if moved || still != Some(part.of) {
+                .and_then(|slice| Some((slice, slice.deployed()?)));
+            let of = deployed.map(|(slice, frozen)| (slice.uid, frozen.number));
+            let part = self.slices.get(name);
+            if !moved && part.map(|part| part.of) == of {
+                continue;
+            }
+            if let Some(part) = part {
+                guests |= !part.guests.is_empty();
                 edits.drop_part(part);
                 next.slices.remove(name);
             }
-        }
-        for (slice, frozen) in cluster.deployed() {
-            if !next.slices.contains_key(&slice.name) {
+            if let Some((slice, frozen)) = deployed {
                 let part = Arc::new(Part::of_slice(slice, frozen, around));
+                guests |= !part.guests.is_empty();
                 edits.add_part(&part);
-                next.slices.insert(slice.name.clone(), part);
+                next.slices.insert(name.clone(), part);
             }
         }
-        if !edits.is_empty() || moved {
+        if guests {
             let internet = Arc::new(Part::of_internet(&next.guests(), around));
             if internet != self.internet {
                 edits.replace_part(&self.internet, &internet);
@@ -160,6 +176,27 @@ impl Desired {
         self
     }
 
+    /// Slices that do not put the same on nodes as in `later`.
+    pub(crate) fn changed_slices<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a Name> {
+        let parts = self.slices.differences(&later.slices);
+        let same = |was: Option<&Arc<Part>>, is: Option<&Arc<Part>>| matches!((was, is), (Some(was), Some(is)) if Arc::ptr_eq(was, is));
+        parts
+            .filter(move |(_, was, is)| !same(*was, *is))
+            .map(|(name, _, _)| name)
+    }
+
+    /// Slices that put something on one of these nodes.
+    pub(crate) fn slices_on<'a>(&'a self, nodes: &'a BTreeSet<Name>) -> impl Iterator<Item = &'a Name> {
+        let parts = self.slices.iter();
+        let on = move |part: &Part| nodes.iter().any(|node| part.nodes.contains_key(node));
+        parts.filter(move |(_, part)| on(part)).map(|(name, _)| name)
+    }
+
+    /// Nodes that a slice puts something on.
+    pub(crate) fn nodes_of(&self, slice: &Name) -> impl Iterator<Item = &Name> {
+        self.slices.get(slice).into_iter().flat_map(|part| part.nodes.keys())
+    }
+
     /// VLANs that a slice's deployed revision has on each node.
     pub(crate) fn vlans_of(&self, slice: &Name) -> BTreeMap<&Name, &BTreeSet<VlanId>> {
         let part = self.slices.get(slice);
@@ -182,10 +219,6 @@ struct Edits<'a> {
 }
 
 impl<'a> Edits<'a> {
-    fn is_empty(&self) -> bool {
-        self.dropped.is_empty() && self.added.is_empty()
-    }
-
     fn drop_part(&mut self, part: &'a Part) {
         for (node, share) in &part.nodes {
             self.dropped.entry(node.clone()).or_default().push(share);
@@ -212,7 +245,7 @@ impl<'a> Edits<'a> {
         }
     }
 
-    fn apply(mut self, nodes: &mut BTreeMap<Name, Arc<NodeDesired>>, traceparent: &str) -> BTreeSet<Name> {
+    fn apply(mut self, nodes: &mut SharedMap<Name, Arc<NodeDesired>>, traceparent: &str) -> BTreeSet<Name> {
         let names: BTreeSet<Name> = self.dropped.keys().chain(self.added.keys()).cloned().collect();
         let mut touched = BTreeSet::new();
         for name in names {

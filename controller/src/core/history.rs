@@ -1,13 +1,10 @@
 //! The last commits, as changes of slices: what a watch resumes from. In memory only; after a restart it begins anew.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use trunkline_proto::Name;
 
-use crate::model::Slice;
+use crate::model::{SharedMap, Slice};
 
 /// What a commit did to a slice: its new state, or nothing when it is gone.
 pub type SliceChange = (Name, Option<Arc<Slice>>);
@@ -66,16 +63,14 @@ impl History {
     }
 }
 
-/// How `new` differs from `old`. What was left alone is shared between the two, so this is a comparison of pointers.
-pub(super) fn changes(old: &BTreeMap<Name, Arc<Slice>>, new: &BTreeMap<Name, Arc<Slice>>) -> Vec<SliceChange> {
-    let gone = old
-        .keys()
-        .filter(|name| !new.contains_key(*name))
-        .map(|name| (name.clone(), None));
-    let put = new
-        .iter()
-        .filter(|(name, slice)| !old.get(*name).is_some_and(|before| Arc::ptr_eq(before, slice)))
-        .map(|(name, slice)| (name.clone(), Some(slice.clone())));
+/// How `new` differs from `old`: slices that are gone, then those that are another.
+pub(super) fn changes(old: &SharedMap<Name, Arc<Slice>>, new: &SharedMap<Name, Arc<Slice>>) -> Vec<SliceChange> {
+    let gone = old.differences(new).filter(|(_, _, is)| is.is_none());
+    let gone = gone.map(|(name, _, _)| (name.clone(), None));
+    let put = old.differences(new).filter_map(|(name, was, is)| {
+        let is = is.filter(|is| !was.is_some_and(|was| Arc::ptr_eq(was, is)))?;
+        Some((name.clone(), Some(is.clone())))
+    });
     gone.chain(put).collect()
 }
 

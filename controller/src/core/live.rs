@@ -5,6 +5,7 @@ mod repairs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -25,7 +26,7 @@ use super::quota::{Quotas, Story};
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Refusal, Views},
-    model::{Position, Timestamp},
+    model::{NodeRole, Position, Timestamp},
     transition::{NewEvent, State},
 };
 
@@ -86,6 +87,8 @@ struct Session {
     instance: String,
     cancel: CancellationToken,
     confirm: mpsc::Sender<Position>,
+    /// Its node is known for good, and nobody was told that it is gone.
+    joined: bool,
     heard: Instant,
     held: Digest,
     /// When another process was turned away last.
@@ -111,6 +114,12 @@ pub struct Live {
     told: BTreeMap<Name, Told>,
     repairs: BTreeMap<Name, Heard>,
     last_id: u64,
+    /// Names of all sessions, for as long as none comes or goes.
+    connected: Option<Arc<BTreeSet<Name>>>,
+    /// Nodes whose session has ended since the last commit.
+    ended: BTreeSet<Name>,
+    /// Nodes that held removals back when they last spoke of it.
+    held_by: BTreeSet<Name>,
 }
 
 impl Live {
@@ -138,6 +147,8 @@ impl Live {
             }
             other.cancel.cancel();
         }
+        self.connected = None;
+        self.held_by.remove(&node);
         self.last_id += 1;
         let id = SessionId(self.last_id);
         self.sessions.insert(
@@ -147,6 +158,7 @@ impl Live {
                 instance,
                 cancel,
                 confirm,
+                joined: false,
                 heard: Instant::now(),
                 held: digest,
                 duplicate: None,
@@ -183,7 +195,9 @@ impl Live {
     pub fn end(&mut self, node: &Name, id: SessionId) -> bool {
         let current = self.is_current(node, id);
         if current {
+            self.connected = None;
             self.sessions.remove(node);
+            self.ended.insert(node.clone());
             if let Some(view) = self.views.get_mut(node) {
                 view.connected = false;
                 view.complete = false;
@@ -299,18 +313,40 @@ impl Live {
     }
 
     /// A commit changed what these nodes should hold.
-    pub(super) fn follow(&mut self, state: &State, touched: &BTreeSet<Name>) {
+    pub(super) fn follow(&mut self, old: &State, state: &State, touched: &BTreeSet<Name>) {
         for node in touched {
             let (Some(view), Some(session)) = (self.views.get_mut(node), self.sessions.get(node)) else {
                 continue;
             };
             settle(view, session.held, &state.node_desired(node));
         }
-        let known = |node: &Name| state.cluster.nodes.contains_key(node) || self.sessions.contains_key(node);
-        self.views.retain(known);
-        self.infos.retain(|node, _| known(node));
-        self.told.retain(|node, _| known(node));
-        self.repairs.retain(|node, _| known(node));
+        let records = old.cluster.nodes.differences(&state.cluster.nodes);
+        let left = records.filter(|(node, was, _)| was.is_some() && stays(state, node).is_none());
+        for (node, _, record) in left {
+            let session = self.sessions.get(node);
+            // It was let in by the state before this one, and joins anew by this one.
+            if let Some(session) = session.filter(|session| session.joined) {
+                session.cancel.cancel();
+            }
+            if record.is_none() {
+                self.ended.insert(node.clone());
+            }
+        }
+        // One that was not let in, or is not known any more.
+        for node in std::mem::take(&mut self.ended) {
+            if !state.cluster.nodes.contains_key(&node) && !self.sessions.contains_key(&node) {
+                self.forget(&node);
+            }
+        }
+    }
+
+    /// Nothing is left of a node that is not known and has no session.
+    fn forget(&mut self, node: &Name) {
+        self.views.remove(node);
+        self.infos.remove(node);
+        self.told.remove(node);
+        self.repairs.remove(node);
+        self.held_by.remove(node);
     }
 
     /// What nodes report.
@@ -319,14 +355,41 @@ impl Live {
     }
 
     /// Nodes with a session.
-    pub fn connected(&self) -> BTreeSet<Name> {
-        self.sessions.keys().cloned().collect()
+    pub fn connected(&mut self) -> Arc<BTreeSet<Name>> {
+        let sessions = &self.sessions;
+        let all = || Arc::new(sessions.keys().cloned().collect());
+        self.connected.get_or_insert_with(all).clone()
+    }
+
+    /// How many there are.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Marks the session as one of a node that `state`, the present one, knows in this role and not as gone: then its coming changes nothing
+    /// that is durable. A commit that makes it unknown or gone ends the session.
+    pub fn joins(&mut self, node: &Name, id: SessionId, role: NodeRole, state: &State) -> bool {
+        let known = stays(state, node).is_some_and(|known| known == role);
+        match self.sessions.get_mut(node).filter(|session| session.id == id) {
+            Some(session) => {
+                session.joined = known;
+                known
+            }
+            // A newer one has taken over, and joins by itself.
+            None => true,
+        }
     }
 
     /// Of the node's last session.
     pub fn info(&self, node: &Name) -> Option<&SessionInfo> {
         self.infos.get(node)
     }
+}
+
+/// The role of a node that is known, and not as gone.
+fn stays(state: &State, node: &Name) -> Option<NodeRole> {
+    let record = state.cluster.nodes.get(node).filter(|record| record.gone.is_none())?;
+    Some(record.role)
 }
 
 /// After a change of what is held or of what should be: are they the same? Then what was said of things that are gone is forgotten; not
@@ -346,6 +409,9 @@ fn settle(view: &mut NodeView, held: Digest, desired: &NodeDesired) {
 
 /// Leaves out what a node may not say, or not so much of. `wanted` is what it speaks of, when that is the present version.
 fn bound(item: &mut Observation, wanted: Option<&Envelope>) {
+    if item.facts.is_none() {
+        return;
+    }
     if let (Some(Facts::Probe(facts)), Some(Ok(Spec::Probe(probe)))) = (&mut item.facts, wanted.map(Envelope::open)) {
         let mut peers: BTreeSet<&str> = probe.peers.iter().map(Name::as_str).collect();
         facts.paths.retain(|path| peers.remove(path.peer.as_str()));

@@ -116,9 +116,10 @@ impl Core {
             let planned = core.journal.plan(events, now(), &mut batch);
             core.commit(writer, &batch)?;
             core.journal.accept(planned);
+            core.to_export(batch);
             Ok(())
         };
-        self.with_writer(store).await
+        self.with_writer_to_the_end(store).await
     }
 
     /// What a change would do. Nothing is stored.
@@ -139,7 +140,18 @@ impl Core {
         if self.fatal.is_cancelled() {
             return Err(CoreError::Stopping);
         }
+        self.with_writer_to_the_end(work).await
+    }
+
+    /// The same while the controller stops, as long as no commit has failed.
+    async fn with_writer_to_the_end<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self, &mut Writer) -> Result<T, CoreError> + Send + 'static,
+    ) -> Result<T, CoreError> {
         let mut writer = self.writer.clone().lock_owned().await;
+        if self.failed() {
+            return Err(CoreError::Stopping);
+        }
         let core = self.clone();
         let span = Span::current();
         let task = self.aside(move || span.in_scope(|| work(&core, &mut writer)));
@@ -181,6 +193,7 @@ impl Core {
         self.journal.accept(entries);
         self.publish(&old, step);
         failpoint::reach("core.after-publish");
+        self.to_export(batch);
         Ok(answer)
     }
 
@@ -188,8 +201,8 @@ impl Core {
         let span = info_span!("transition", actor);
         // Resources carry the context of the call that changed them, not of this span: the push is its sibling.
         let traceparent = telemetry::current_traceparent();
-        let (connected, held): (BTreeSet<Name>, _) = {
-            let live = self.live();
+        let (connected, held) = {
+            let mut live = self.live();
             (live.connected(), live.held())
         };
         let missing = state.cluster.meta.probe_secret.is_none();
@@ -231,20 +244,33 @@ impl Core {
         }
         self.converging.deployed(old, &state);
         self.state.store(state.clone());
-        self.live().follow(&state, &step.touched);
-        self.send_desired(&state, &step.touched);
+        self.live().follow(old, &state, &step.touched);
+        self.send_desired(old, &state, &step.touched);
         self.metrics.of_state(&state);
-        self.touch_status();
+        self.stale
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .commit(old, &state, &step.touched);
+        self.status.send_modify(|count| *count += 1);
     }
 
-    fn send_desired(&self, state: &State, touched: &BTreeSet<Name>) {
+    fn send_desired(&self, old: &State, state: &State, touched: &BTreeSet<Name>) {
         let mut desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
         for node in touched {
             if let Some(sender) = desired.get(node) {
                 sender.send_replace(state.node_desired(node));
             }
         }
-        desired.retain(|node, sender| state.cluster.nodes.contains_key(node) || sender.receiver_count() > 0);
+        let removed = old
+            .cluster
+            .nodes
+            .differences(&state.cluster.nodes)
+            .filter(|(_, _, is)| is.is_none());
+        for (node, _, _) in removed {
+            if desired.get(node).is_some_and(|sender| sender.receiver_count() == 0) {
+                desired.remove(node);
+            }
+        }
     }
 }
 

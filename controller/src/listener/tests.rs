@@ -47,9 +47,7 @@ impl Site {
 
     async fn serve(&self, limits: Limits) -> Running {
         let tls = Arc::new(Reloader::server(self.bundle(Role::Controller, "c1")).unwrap());
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), tls.clone(), limits)
-            .await
-            .unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), tls.clone(), limits).unwrap();
         let life = Lifecycle::without_signals();
         let (address, stats) = (listener.local_addr(), listener.stats());
         let (_, health) = tonic_health::server::health_reporter();
@@ -328,7 +326,7 @@ async fn a_client_finds_the_controller_again_after_its_restart() {
         async move { slices.get_slice(GetSliceRequest::default()).await }
     };
     assert_eq!(call().await.unwrap_err().code(), Code::Unavailable);
-    let again = Listener::bind(address, tls, Limits::default()).await.unwrap();
+    let again = Listener::bind(address, tls, Limits::default()).unwrap();
     let life = Lifecycle::without_signals();
     let (_, health) = tonic_health::server::health_reporter();
     let router = Server::builder().layer(AuthzLayer).add_service(health);

@@ -12,6 +12,7 @@ mod hold;
 mod node;
 mod probe;
 pub mod rows;
+mod shared_map;
 mod slice;
 mod time;
 
@@ -27,6 +28,7 @@ use trunkline_proto::{LinkSubnet, Name, VlanId, VmId};
 pub use hold::Hold;
 pub use node::{Given, NodeRecord, NodeRole};
 pub use probe::ProbeSecret;
+pub use shared_map::SharedMap;
 pub use slice::{Frozen, Interface, Link, Pool, Slice, VlanRange, Vm};
 pub use time::Timestamp;
 
@@ -36,9 +38,9 @@ pub struct Cluster {
     /// Counters.
     pub meta: Meta,
     /// By name.
-    pub slices: BTreeMap<Name, Arc<Slice>>,
+    pub slices: SharedMap<Name, Arc<Slice>>,
     /// Every node that ever joined and was not removed.
-    pub nodes: BTreeMap<Name, NodeRecord>,
+    pub nodes: SharedMap<Name, NodeRecord>,
     /// What is on its way out. Keyed by the revision that began it and the slice's name.
     pub departures: BTreeMap<(u64, Name), Departure>,
 }
@@ -131,8 +133,8 @@ impl Cluster {
                 probe_epoch: 0,
                 probe_rotated: Timestamp::default(),
             },
-            slices: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            slices: SharedMap::new(),
+            nodes: SharedMap::new(),
             departures: BTreeMap::new(),
         }
     }

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use trunkline_proto::Name;
 
-use super::{Cluster, Departure, Frozen, Link, Meta, NodeRecord, Pool, Position, Slice, Timestamp, Vm};
+use super::{Cluster, Departure, Frozen, Link, Meta, NodeRecord, Pool, Position, SharedMap, Slice, Timestamp, Vm};
 pub use crate::store::Batch;
 
 /// VMs or links in one row of a revision. A link of 241 ends is about 10 KB.
@@ -87,18 +87,21 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Batch {
     if old.meta != new.meta {
         put(&mut batch, "meta".into(), &new.meta);
     }
-    for (name, slice) in &new.slices {
-        let before = old.slices.get(name);
-        if !before.is_some_and(|b| Arc::ptr_eq(b, slice)) {
-            diff_slice(before.map(AsRef::as_ref), slice, &mut batch);
+    for (_, before, slice) in old.slices.differences(&new.slices) {
+        match (before, slice) {
+            (Some(before), Some(slice)) if Arc::ptr_eq(before, slice) => {}
+            (before, Some(slice)) => diff_slice(before.map(AsRef::as_ref), slice, &mut batch),
+            (Some(gone), None) => batch.deletes.extend(slice_rows(gone).into_iter().map(|(key, _)| key)),
+            (None, None) => {}
         }
     }
-    for (name, slice) in &old.slices {
-        if !new.slices.contains_key(name) {
-            batch.deletes.extend(slice_rows(slice).into_iter().map(|(key, _)| key));
+    for (name, before, record) in old.nodes.differences(&new.nodes) {
+        match record {
+            Some(record) if before != Some(record) => put(&mut batch, node_key(name), record),
+            Some(_) => {}
+            None => batch.deletes.push(node_key(name)),
         }
     }
-    diff_map(&old.nodes, &new.nodes, node_key, &mut batch);
     diff_map(&old.departures, &new.departures, departure_key, &mut batch);
     batch
 }
@@ -110,7 +113,9 @@ pub fn all(cluster: &Cluster) -> Vec<(String, Vec<u8>)> {
     for slice in cluster.slices.values() {
         batch.puts.extend(slice_rows(slice));
     }
-    diff_map(&BTreeMap::new(), &cluster.nodes, node_key, &mut batch);
+    for (name, record) in &cluster.nodes {
+        put(&mut batch, node_key(name), record);
+    }
     diff_map(&BTreeMap::new(), &cluster.departures, departure_key, &mut batch);
     batch.puts
 }
@@ -319,7 +324,7 @@ impl Loader {
             .meta
             .take()
             .ok_or_else(|| RowError::Incomplete("the cluster".into()))?;
-        let mut slices = BTreeMap::new();
+        let mut slices = SharedMap::new();
         for (name, row) in std::mem::take(&mut self.slices) {
             slices.insert(name.clone(), Arc::new(self.slice(name, row)?));
         }
@@ -338,7 +343,7 @@ impl Loader {
         Ok(Cluster {
             meta,
             slices,
-            nodes: self.nodes,
+            nodes: self.nodes.into_iter().collect(),
             departures: self.departures,
         })
     }

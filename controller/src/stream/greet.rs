@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 use trunkline_proto::{
     Name,
     daemon::telemetry,
@@ -113,7 +113,7 @@ async fn duplicate(core: &Arc<Core>, node: &Name, peer: &PeerInfo, taken: Taken)
              certificate of its own",
             peer.address
         );
-        journal(core, "node.duplicate", who.to_string(), node, message).await;
+        journal(core, "node.duplicate", who.to_string(), node, message);
     }
     let message = format!(
         "{who} is connected already, from another process: stop one of the two, or give this one a certificate of its own"
@@ -134,9 +134,26 @@ async fn may_join(core: &Arc<Core>, greeting: &Greeting, peer: &PeerInfo) -> Res
     })
 }
 
+/// A node that is known changes nothing by coming. When a fleet comes back, this is what each of its nodes costs.
+async fn let_in(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
+    let joins = || core.live().joins(&greeting.node, id, greeting.role, &core.state());
+    if joins() {
+        return Ok(());
+    }
+    may_join(core, greeting, peer).await?;
+    if joins() {
+        return Ok(());
+    }
+    let meanwhile = "the node was removed or declared gone while it came; connect again";
+    Err(Refused {
+        reason: "JOIN_REJECTED",
+        status: Status::unavailable(meanwhile),
+    })
+}
+
 async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerInfo) -> Result<(), Refused> {
     let actor = peer.identity.to_string();
-    if let Err(refused) = may_join(core, greeting, peer).await {
+    if let Err(refused) = let_in(core, greeting, id, peer).await {
         core.live().end(&greeting.node, id);
         return Err(refused);
     }
@@ -145,20 +162,20 @@ async fn join(core: &Arc<Core>, greeting: &Greeting, id: SessionId, peer: &PeerI
     core.live()
         .holds(&greeting.node, id, (greeting.position, greeting.digest), &[], &desired);
     let message = format!("{actor} connected from {}", peer.address);
-    journal(core, "node.connected", actor, &greeting.node, message).await;
+    journal(core, "node.connected", actor, &greeting.node, message);
     tracing::info!(node = %greeting.node, generation = greeting.position.generation, "session began");
     Ok(())
 }
 
 /// A session began or ended: the journal, the gauge, and whoever watches the status.
-pub(super) async fn journal(core: &Arc<Core>, kind: &'static str, actor: String, node: &Name, message: String) {
+pub(super) fn journal(core: &Core, kind: &'static str, actor: String, node: &Name, message: String) {
     let (connected, told) = {
         let mut live = core.live();
         core.metrics().of_holding(live.holding());
-        (live.connected().len(), live.admits(node, Story::Sessions, None))
+        (live.sessions(), live.admits(node, Story::Sessions, None))
     };
     core.metrics().of_sessions(connected);
-    core.touch_status();
+    core.touch_status(node);
     if !told {
         return;
     }
@@ -171,7 +188,5 @@ pub(super) async fn journal(core: &Arc<Core>, kind: &'static str, actor: String,
         revision: 0,
         message,
     };
-    if let Err(error) = core.record(vec![event]).await {
-        tracing::warn!(%error, "the journal could not be written");
-    }
+    core.note(event);
 }

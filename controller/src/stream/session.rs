@@ -72,7 +72,7 @@ pub(super) async fn run(
         Ok(greeted) => {
             let mut session = Session::new(core, timing, greeted);
             let ended = session.run(&mut inbound, &out).await;
-            session.close(&ended).await;
+            session.close(&ended);
             ended
         }
         Err(Refused { reason, status }) => {
@@ -314,7 +314,7 @@ impl Session {
             &desired,
         );
         drop(live);
-        self.core.touch_status();
+        self.core.touch_status(&self.node);
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl Session {
         }
     }
 
-    async fn close(&self, ended: &Status) {
+    fn close(&self, ended: &Status) {
         if self.core.live().end(&self.node, self.id) {
             tracing::info!(node = %self.node, reason = ended.message(), "session ended");
             let why = if ended.message().is_empty() {
@@ -345,8 +345,7 @@ impl Session {
                 "controller".into(),
                 &self.node,
                 message,
-            )
-            .await;
+            );
         }
     }
 }

@@ -18,7 +18,14 @@ use crate::{
 /// waited for: any other has nothing to take away, is told nothing, and so would never say that it is done.
 pub(super) fn begin(old: &State, cluster: &mut Cluster, desired: &Desired, touched: &BTreeSet<Name>, cx: &Context) {
     let position = cluster.position();
-    for (slice, before) in old.cluster.deployed() {
+    // Of any other nothing leaves: it is deployed as it was, and to the same nodes.
+    let redeployed = old.cluster.slices.differences(&cluster.slices).map(|(name, _, _)| name);
+    let names: BTreeSet<Name> = redeployed.chain(old.desired.changed_slices(desired)).cloned().collect();
+    for name in names {
+        let slice = old.cluster.slices.get(&name);
+        let Some((slice, before)) = slice.and_then(|slice| Some((slice, slice.deployed()?))) else {
+            continue;
+        };
         let after = cluster.slices.get(&slice.name).filter(|s| s.uid == slice.uid);
         let after = after.and_then(|s| s.deployed()).map(AsRef::as_ref);
         let mut gone = Gone::default();

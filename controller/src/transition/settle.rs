@@ -11,18 +11,19 @@ use super::{
 use crate::{
     check::check,
     compile::Desired,
-    model::{Cluster, Position, rows},
+    model::{Cluster, Position, Slice, rows},
 };
 
 /// Finishes a transition from `old` to `cluster`, or finds that nothing changed.
 pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Context) -> Result<Step, Rejection> {
-    // Before this step, so by other settings or another version than when the state was stored.
-    let unasked: BTreeSet<Name> = out_of_record(&old.cluster, &old.desired).into_iter().collect();
-    let compile = || old.desired.next(&cluster, cx.settings, cx.traceparent);
+    let compile = || old.desired.next(&old.cluster, &cluster, cx.settings, cx.traceparent);
     let (mut desired, mut touched) = tracing::info_span!("compile").in_scope(compile);
-    for node in out_of_record(&cluster, &desired) {
-        if touched.insert(node.clone()) {
-            desired.all_changed(&node);
+    let recorded = old.cluster.nodes.differences(&cluster.nodes).map(|(name, _, _)| name);
+    let suspects: BTreeSet<&Name> = recorded.chain(old.astray.iter()).collect();
+    for node in suspects {
+        if !touched.contains(node) && is_astray(&cluster, &desired, node) {
+            touched.insert(node.clone());
+            desired.all_changed(node);
         }
     }
     touched.retain(|node| cluster.nodes.contains_key(node));
@@ -38,7 +39,8 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
         desired.stamp(node, position);
         if let Some(record) = cluster.nodes.get_mut(node) {
             record.change(position, digest(&desired, node));
-            if unasked.contains(node) {
+            // Before this step, so by other settings or another version than when the state was stored.
+            if old.astray.contains(node) {
                 record.unasked = position;
             }
         }
@@ -50,7 +52,12 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     let revision = cluster.meta.revision;
     let events = told_at(draft.events, revision);
     Ok(Step {
-        state: State { cluster, desired },
+        state: State {
+            cluster,
+            desired,
+            // Each of them was touched.
+            astray: Arc::default(),
+        },
         batch,
         changes: draft.changes,
         events,
@@ -76,13 +83,10 @@ fn unchanged(old: &State, draft: Draft) -> Step {
     }
 }
 
-/// Nodes whose desired state is not what their record says: it was changed by this transition, or by new settings.
-fn out_of_record(cluster: &Cluster, desired: &Desired) -> Vec<Name> {
-    let nodes = cluster.nodes.iter();
-    nodes
-        .filter(|(name, record)| record.digest != digest(desired, name))
-        .map(|(name, _)| name.clone())
-        .collect()
+/// True when a node's desired state is not what its record says: it was changed by this transition, or by new settings.
+pub(super) fn is_astray(cluster: &Cluster, desired: &Desired, node: &Name) -> bool {
+    let record = cluster.nodes.get(node);
+    record.is_some_and(|record| record.digest != digest(desired, node))
 }
 
 pub(super) fn digest(desired: &Desired, node: &Name) -> String {
@@ -93,11 +97,15 @@ pub(super) fn digest(desired: &Desired, node: &Name) -> String {
 /// Gives every slice that changed its new revision, and every new deployment its position.
 fn mark(old: &Cluster, cluster: &mut Cluster, position: Position) {
     let revision = cluster.meta.revision;
-    for (name, slice) in &mut cluster.slices {
-        let before = old.slices.get(name);
-        if before == Some(slice) {
+    let changed = old
+        .slices
+        .differences(&cluster.slices)
+        .filter(|(_, was, is)| is.is_some() && was != is);
+    let changed: Vec<(Name, Option<Arc<Slice>>)> = changed.map(|(name, was, _)| (name.clone(), was.cloned())).collect();
+    for (name, before) in changed {
+        let Some(slice) = cluster.slices.get_mut(&name) else {
             continue;
-        }
+        };
         let slice = Arc::make_mut(slice);
         slice.revision = revision;
         if let Some(number) = slice.deployed

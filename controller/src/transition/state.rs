@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use trunkline_proto::Name;
 
-use super::{Change, Context, Intent, NewEvent, Outcome, Rejection, settle::settle};
+use super::{
+    Change, Context, Intent, NewEvent, Outcome, Rejection,
+    settle::{is_astray, settle},
+};
 use crate::{
     check::{CheckError, check},
     compile::{Desired, NodeDesired},
@@ -19,6 +22,9 @@ pub struct State {
     pub cluster: Cluster,
     /// What follows from it for the nodes.
     pub desired: Desired,
+    /// Nodes whose desired state is not what their record says, because the settings or the controller changed since it was stored: found
+    /// when the state is loaded, and gone with the first step.
+    pub(super) astray: Arc<BTreeSet<Name>>,
 }
 
 /// A step that was made, to be stored, then shown.
@@ -64,6 +70,7 @@ impl State {
         Self {
             cluster: Cluster::new(id),
             desired: Desired::default(),
+            astray: Arc::default(),
         }
     }
 
@@ -73,7 +80,13 @@ impl State {
         let desired = Desired::compile(&cluster, settings);
         let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
         check(&cluster, &desired, &Desired::default(), &all, settings)?;
-        Ok(Self { cluster, desired })
+        let astray = cluster.nodes.keys().filter(|name| is_astray(&cluster, &desired, name));
+        let astray = Arc::new(astray.cloned().collect());
+        Ok(Self {
+            cluster,
+            desired,
+            astray,
+        })
     }
 
     /// What a node should have, with its position also when that is nothing.

@@ -143,6 +143,7 @@ pub(crate) async fn controller(shared: Shared, disk: Disk) -> turmoil::Result {
     }
     life.spawn(core.clone().run_timer());
     life.spawn(core.clone().run_converged());
+    life.spawn(core.clone().run_notes());
     life.spawn(record(shared.clone(), core.clone()));
     life.spawn(operate(shared.clone(), core.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
@@ -272,7 +273,7 @@ pub(crate) async fn node(shared: Shared, name: Name, dir: PathBuf) -> turmoil::R
         config,
         instance: format!("{instance:016x}"),
         validate: Arc::new(|_| Ok(())),
-        dial,
+        dial: Arc::new(dial),
         host: FakeHost {
             shared: shared.clone(),
             name: name.clone(),

@@ -92,7 +92,15 @@ impl Client {
     /// The endpoint or bundle is not right.
     pub fn lazy(config: ClientConfig) -> Result<Self, ConnectError> {
         let tls = Arc::new(Reloader::client(&config.bundle)?);
-        let channel = connect::lazy_channel(&config, tls.clone())?;
+        Self::lazy_with(&config, tls)
+    }
+
+    /// The same with a bundle that was loaded already, for whoever connects often. The configuration's own is not looked at.
+    ///
+    /// # Errors
+    /// The endpoint is not right.
+    pub fn lazy_with(config: &ClientConfig, tls: Arc<Reloader<TlsConfig>>) -> Result<Self, ConnectError> {
+        let channel = connect::lazy_channel(config, tls.clone())?;
         Ok(Self::over(channel, tls))
     }
 

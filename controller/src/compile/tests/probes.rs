@@ -211,12 +211,12 @@ fn a_database_from_before_there_were_probes_gets_its_secret_at_the_first_tick() 
     let mut old = world.state.cluster.clone();
     (old.meta.probe_secret, old.meta.probe_epoch) = (None, 0);
     let names: Vec<Name> = old.nodes.keys().cloned().collect();
-    world.state = State::load(old, &world.settings).unwrap();
+    let told = State::load(old.clone(), &world.settings).unwrap();
     // Their records say what they have been told: nothing of probes.
     for node in &names {
-        let digest = hex::encode(world.state.node_desired(node).digest.to_vec());
-        world.state.cluster.nodes.get_mut(node).unwrap().digest = digest;
+        old.nodes.get_mut(node).unwrap().digest = hex::encode(told.node_desired(node).digest.to_vec());
     }
+    world.state = State::load(old, &world.settings).unwrap();
     assert!(names.iter().all(|node| !has_probes(&world, node.as_str())));
     let step = world.must(Intent::Tick);
     assert_eq!(step.touched, names.iter().cloned().collect::<BTreeSet<_>>());

@@ -82,6 +82,11 @@ impl Live {
                 tell("removals.held", text);
                 told.held = held.at;
             }
+            if held.is_some() {
+                self.held_by.insert(node.clone());
+            } else {
+                self.held_by.remove(node);
+            }
             view.held = held.map(Arc::new);
         }
         events
@@ -89,15 +94,15 @@ impl Live {
 
     /// How many connected nodes hold something back.
     pub fn holding(&self) -> usize {
-        let held = |node: &&Name| self.views.get(*node).is_some_and(|view| view.held.is_some());
-        self.sessions.keys().filter(held).count()
+        let here = |node: &&Name| self.sessions.contains_key(*node);
+        self.held_by.iter().filter(here).count()
     }
 
     /// What connected nodes hold back, as far as it belongs to what they have.
     pub fn held(&self) -> BTreeMap<Name, Arc<HeldBack>> {
-        let views = self.views.iter().filter(|(node, _)| self.sessions.contains_key(*node));
-        views
-            .filter_map(|(node, view)| Some((node.clone(), view.held.clone()?)))
+        let connected = self.held_by.iter().filter(|node| self.sessions.contains_key(*node));
+        connected
+            .filter_map(|node| Some((node.clone(), self.views.get(node)?.held.clone()?)))
             .collect()
     }
 

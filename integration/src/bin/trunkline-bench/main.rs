@@ -11,11 +11,14 @@
 mod discover;
 mod figure;
 mod figures;
+mod fleet;
 mod floor;
 mod held;
+mod part;
 mod report;
 mod series;
 mod settle;
+mod simulator;
 mod stage;
 
 use std::fs::File;
@@ -48,8 +51,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = floor::program::if_asked() {
-        return code;
+    if let Some(ended) = part::run().or_else(floor::program::if_asked) {
+        return ended;
     }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,

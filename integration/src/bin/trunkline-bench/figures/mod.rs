@@ -1,10 +1,14 @@
 //! The figures, one file each, in the order in which they are measured.
 
+mod broadcast;
 mod bulk;
 mod dhcp;
 mod drift;
+mod fleet;
+mod fleet_memory;
 mod one;
 mod resync;
+mod storm;
 
 use crate::figure::Figure;
 
@@ -18,4 +22,8 @@ pub(crate) const ALL: &[Figure] = &[
     dhcp::FIGURE,
     drift::FIGURE,
     resync::FIGURE,
+    fleet::FIGURE,
+    fleet_memory::FIGURE,
+    broadcast::FIGURE,
+    storm::FIGURE,
 ];

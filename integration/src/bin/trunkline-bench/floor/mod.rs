@@ -2,6 +2,7 @@
 //! note of what was done, no second look. What is asked of a floor is what our own daemons have left on a host just before ([`held`]),
 //! so that both sides do the same.
 
+pub(crate) mod bare;
 pub(crate) mod bridge;
 pub(crate) mod database;
 pub(crate) mod dhcp;

@@ -1,0 +1,168 @@
+//! Mutual TLS handshakes and nothing else: what a storm of nodes costs at least. The same keys and settings as the controller's, without
+//! resumption; each connection stays open.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use trunkline_certs::Reloader;
+use trunkline_integration::LabError;
+
+use crate::part;
+use crate::simulator::{self, Reached, failed, nanos};
+
+/// As long as the system lets the queue be.
+const BACKLOG: u32 = 4096;
+/// A caller's pause before it tries again.
+const PAUSE: Duration = Duration::from_millis(100);
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The server.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Its bundle.
+    #[arg(long)]
+    bundle: PathBuf,
+    /// Where it listens.
+    #[arg(long)]
+    address: SocketAddr,
+}
+
+/// Its callers: as many as there are bundles.
+#[derive(Debug, Args)]
+pub(crate) struct Callers {
+    /// Where the server listens.
+    #[arg(long)]
+    address: SocketAddr,
+    /// Folder of the callers' bundles.
+    #[arg(long)]
+    bundles: PathBuf,
+    /// How many.
+    #[arg(long)]
+    nodes: usize,
+}
+
+/// What the bench asks the server, or the callers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Wait until so many handshakes were completed.
+    Done(usize),
+    /// To the callers: call now.
+    Call,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    done: AtomicUsize,
+    last: AtomicU64,
+}
+
+impl Count {
+    fn one(&self) {
+        self.last.store(nanos(), Ordering::Release);
+        self.done.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn reach(&self, count: usize) -> Result<serde_json::Value, LabError> {
+        let deadline = SystemTime::now() + LIMIT;
+        while self.done.load(Ordering::Acquire) < count {
+            if SystemTime::now() > deadline {
+                return Err(LabError::Other(format!(
+                    "waited too long for {count} handshakes: {self:?}"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let at = self.last.load(Ordering::Acquire);
+        Ok(json!(Reached { at }))
+    }
+}
+
+/// Serves until nothing more is asked.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
+    let runtime = simulator::runtime()?;
+    let tls = Reloader::server(&arguments.bundle).map_err(|error| failed(&arguments.bundle, &error))?;
+    let count = Arc::new(Count::default());
+    let listener = runtime.block_on(async { listen(arguments.address) })?;
+    runtime.spawn(accept(listener, tls.current().config.clone(), count.clone()));
+    part::answer(|question| match question {
+        Question::Done(handshakes) => count.reach(handshakes),
+        Question::Call => Err(LabError::Other("this is the server".to_owned())),
+    })
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, LabError> {
+    let open = || {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(LabError::io(format!("cannot listen on {address}")))
+}
+
+async fn accept(listener: TcpListener, tls: Arc<ServerConfig>, count: Arc<Count>) {
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let (acceptor, count) = (acceptor.clone(), count.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                count.one();
+                // It stays open until the caller, or the bench, ends it.
+                let _ = stream.read(&mut [0; 1]).await;
+            }
+        });
+    }
+}
+
+/// Calls when it is told to, until nothing more is asked.
+pub(crate) fn call(arguments: &Callers) -> Result<(), LabError> {
+    let runtime = simulator::runtime()?;
+    let count = Arc::new(Count::default());
+    let load = |index| {
+        let bundle = arguments.bundles.join(simulator::name(index));
+        let loaded = Reloader::client(&bundle).map_err(|error| failed(&bundle, &error))?;
+        Ok(loaded.current().config.clone())
+    };
+    let all: Vec<Arc<ClientConfig>> = (0..arguments.nodes).map(load).collect::<Result<_, LabError>>()?;
+    part::answer(|question| match question {
+        Question::Done(handshakes) => count.reach(handshakes),
+        Question::Call => {
+            for tls in &all {
+                runtime.spawn(keep_calling(arguments.address, tls.clone(), count.clone()));
+            }
+            Ok(json!(null))
+        }
+    })
+}
+
+async fn keep_calling(address: SocketAddr, tls: Arc<ClientConfig>, count: Arc<Count>) {
+    let connector = TlsConnector::from(tls);
+    while call_once(address, &connector, &count).await.is_err() {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Connects, and stays until the server ends it.
+async fn call_once(address: SocketAddr, connector: &TlsConnector, count: &Count) -> std::io::Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut stream = connector.connect(ServerName::from(address.ip()), stream).await?;
+    count.one();
+    let _ = stream.read(&mut [0; 1]).await;
+    Ok(())
+}
