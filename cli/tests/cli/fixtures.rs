@@ -350,6 +350,8 @@ pub(crate) fn shop_status(good: bool) -> wire::SliceStatus {
         generation: 43,
         resources: 6,
         resources_ready: if good { 6 } else { 5 },
+        probes: 2,
+        probes_ready: 2,
         links: vec![link],
         vms: vec![wire::VmStatus {
             name: "web".to_owned(),

@@ -103,6 +103,13 @@ impl Views {
         self.0.remove(node);
     }
 
+    /// Those of some nodes only.
+    #[must_use]
+    pub fn of(&self, nodes: &BTreeSet<&Name>) -> Self {
+        let view = |node: &&Name| Some(((*node).clone(), self.0.get(*node)?.clone()));
+        Self(nodes.iter().filter_map(view).collect())
+    }
+
     /// Forgets all nodes that are not to be kept.
     pub fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
         self.0.retain(|node, _| keep(node));

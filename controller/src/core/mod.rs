@@ -258,9 +258,7 @@ impl Core {
 
     /// The same of some nodes only.
     fn views_of(&self, nodes: &BTreeSet<&Name>) -> Views {
-        let live = self.live();
-        let view = |node: &&Name| Some(((*node).clone(), live.views().get(*node)?.clone()));
-        nodes.iter().filter_map(view).collect()
+        self.live().views().of(nodes)
     }
 
     /// Says that what is known of a node has changed.
