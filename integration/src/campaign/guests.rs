@@ -53,7 +53,7 @@ pub(super) fn ask(lab: &Lab, slices: &[Slice], sample: usize) -> Result<(Vec<Str
     });
     wrong.extend(answers?.into_iter().flatten());
     // Who is only switched off keeps an address from others until the lease ends, which takes its time.
-    if sample % SWITCHED_OFF != 0 {
+    if !sample.is_multiple_of(SWITCHED_OFF) {
         release(lab, &all, &guests)?;
     }
     Ok((wrong, asked))
