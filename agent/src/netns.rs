@@ -183,7 +183,23 @@ impl Namespaces {
     fn in_dir(dir: impl Into<PathBuf>, marks: impl Into<PathBuf>) -> Result<Self, Error> {
         let (dir, marks) = (dir.into(), marks.into());
         fs::create_dir_all(&marks).map_err(io_error(format!("make {}", marks.display())))?;
-        Ok(Self { dir, marks })
+        let namespaces = Self { dir, marks };
+        namespaces.tidy()?;
+        Ok(namespaces)
+    }
+
+    /// Removes the empty files of namespaces of ours that are not mounted: this program died while it made one, or took it away. The
+    /// marks stay, because something may still run in such a namespace.
+    fn tidy(&self) -> Result<(), Error> {
+        let what = || format!("read {}", self.marks.display());
+        for entry in fs::read_dir(&self.marks).map_err(io_error(what()))? {
+            let path = self.dir.join(entry.map_err(io_error(what()))?.file_name());
+            let left = fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.len() == 0);
+            if left && inode(&path).is_none() {
+                files::remove_if_there(&path).map_err(io_error(format!("remove {}", path.display())))?;
+            }
+        }
+        Ok(())
     }
 
     /// The namespace's file, for [`on_thread_in`], [`crate::netlink::Handle::in_namespace`] and [`crate::process::Run::namespace`].
@@ -390,6 +406,27 @@ fn share_mounts(dir: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_a_cut_off_deletion_left_is_removed_and_nobody_elses_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (netns, marks) = (dir.path().join("netns"), dir.path().join("marks"));
+        fs::create_dir_all(&netns).unwrap();
+        fs::create_dir_all(&marks).unwrap();
+        for (name, content) in [("ns-dhcp-vlan104", ""), ("theirs", ""), ("ns-dhcp-vlan105", "words")] {
+            fs::write(netns.join(name), content).unwrap();
+        }
+        for marked in ["ns-dhcp-vlan104", "ns-dhcp-vlan105", "ns-dhcp-vlan106"] {
+            fs::write(marks.join(marked), "1 of a boot").unwrap();
+        }
+        Namespaces::in_dir(&netns, &marks).unwrap();
+        let exists = |name: &str| netns.join(name).exists();
+        assert!(!exists("ns-dhcp-vlan104"));
+        assert!(exists("theirs") && exists("ns-dhcp-vlan105"));
+        assert!(marks.join("ns-dhcp-vlan104").exists());
+    }
 
     const UNITS: [(&str, &str); 2] = [
         ("trunkline-agent.service", include_str!("../trunkline-agent.service")),

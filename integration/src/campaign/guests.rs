@@ -10,10 +10,14 @@ use super::oracle::{INTERNET_VLAN, Policy, Port, ports};
 use crate::LabError;
 use crate::demo::joined;
 use crate::guest::{Guest, Kind, Spec};
-use crate::lab::layout::INTERNET_ADDRESS;
+use crate::lab::layout::{INTERNET_ADDRESS, NETNODE};
 use crate::lab::{Host, Lab};
+use crate::wait::until;
 
 const LEASE_LIMIT: Duration = Duration::from_secs(60);
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+/// In every so manieth quiet period guests are switched off without a word.
+const SWITCHED_OFF: usize = 4;
 
 /// One question and the answer that the slices give.
 struct Question {
@@ -48,7 +52,40 @@ pub(super) fn ask(lab: &Lab, slices: &[Slice], sample: usize) -> Result<(Vec<Str
         asking.into_iter().map(joined).collect()
     });
     wrong.extend(answers?.into_iter().flatten());
+    // Who is only switched off keeps an address from others until the lease ends, which takes its time.
+    if !sample.is_multiple_of(SWITCHED_OFF) {
+        release(lab, &all, &guests)?;
+    }
     Ok((wrong, asked))
+}
+
+/// Guests give their leases back, as those do that are shut down in order.
+fn release(lab: &Lab, all: &[Port], guests: &BTreeMap<String, Guest>) -> Result<(), LabError> {
+    for guest in guests.values() {
+        let worker = lab.host(&guest.spec().worker)?;
+        for pid in clients(worker, guest, "udhcpc")? {
+            worker.exec(&["kill", "-USR2", &pid])?;
+        }
+    }
+    let held = || -> Result<String, LabError> {
+        let files = "cat /var/lib/trunkline-netnode/dhcp/*/leases 2>/dev/null";
+        Ok(lab.host(NETNODE)?.exec(&["sh", "-c", files])?.stdout)
+    };
+    let of_guests = |port: &&Port| guests.contains_key(&port.vm);
+    // One that is not heard is as good as one that is switched off.
+    let _ = until("leases to be given back", RELEASE_LIMIT, || {
+        let held = held().map_err(|error| error.chain())?;
+        if all
+            .iter()
+            .filter(of_guests)
+            .any(|port| held.contains(&port.interface.mac))
+        {
+            Err(held)
+        } else {
+            Ok(())
+        }
+    });
+    Ok(())
 }
 
 fn start(lab: &Lab, slice: &Slice) -> Result<BTreeMap<String, Guest>, LabError> {
@@ -99,15 +136,22 @@ fn addresses(
 
 /// A DHCP client that hears no server takes the address away that was given by hand.
 fn end_client(worker: &Host, guest: &Guest, interface: &str) -> Result<(), LabError> {
-    let listed = worker.must(&["ps", "-eo", "pid,args"])?;
-    let (on, of) = (format!("-i {interface} "), format!("/guest-{}/", guest.spec().vm_id));
-    let is_it = |line: &&str| line.contains("udhcpc") && line.contains(&on) && line.contains(&of);
-    for line in listed.lines().filter(is_it) {
-        if let Some(pid) = line.split_whitespace().next() {
-            worker.exec(&["kill", "-KILL", pid])?;
-        }
+    for pid in clients(worker, guest, &format!("-i {interface} "))? {
+        worker.exec(&["kill", "-KILL", &pid])?;
     }
     Ok(())
+}
+
+/// DHCP clients of a guest, those with these words in their arguments.
+fn clients(worker: &Host, guest: &Guest, words: &str) -> Result<Vec<String>, LabError> {
+    let listed = worker.must(&["ps", "-eo", "pid,args"])?;
+    let of = format!("/guest-{}/", guest.spec().vm_id);
+    let is_it = |line: &&str| line.contains("udhcpc") && line.contains(words) && line.contains(&of);
+    let pids = listed
+        .lines()
+        .filter(is_it)
+        .filter_map(|line| line.split_whitespace().next());
+    Ok(pids.map(str::to_owned).collect())
 }
 
 fn questions(slice: &Slice, all: &[Port]) -> Vec<Question> {
