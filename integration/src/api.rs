@@ -79,7 +79,7 @@ impl Api {
 
     /// Status of everything.
     pub fn status(&self) -> Result<GetStatusResponse, LabError> {
-        let request = GetStatusRequest { slices: Vec::new() };
+        let request = GetStatusRequest::default();
         Ok(self
             .block_on(self.client.slices().get_status(request))
             .map_err(refused)?

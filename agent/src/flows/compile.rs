@@ -1,6 +1,6 @@
 //! The compiler. One function for each table, in the order in which a frame goes through them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::{Mac, VlanId};
 
@@ -106,7 +106,9 @@ pub fn compile(network: &Network) -> FlowSet {
             Policy::Protected => protected(&mut out, network, *vlan, segment),
         }
     }
-    out.set
+    let mut set: FlowSet = out.flows.into_iter().collect();
+    set.meters = out.meters;
+    set
 }
 
 /// VLAN 400 is shared by tenants: nobody can make it less than protected.
@@ -125,20 +127,21 @@ fn is_protected(network: &Network, vlan: VlanId) -> bool {
 
 #[derive(Default)]
 struct Out {
-    set: FlowSet,
+    flows: Vec<Flow>,
+    meters: BTreeMap<u32, Meter>,
 }
 
 impl Out {
     fn flow(&mut self, table: u8, priority: u16, purpose: Purpose, of: u32, matches: Match, actions: Actions) {
         let cookie: Cookie = purpose.cookie(of);
-        self.set.insert(Flow::new(table, priority, cookie, matches, actions));
+        self.flows.push(Flow::new(table, priority, cookie, matches, actions));
     }
 
     /// None without a limit: a rate of 0 would mean no frame at all to some switches.
     fn meter(&mut self, storm: Storm, number: u32, rate: u32) -> Option<u32> {
         let id = storm.meter(number);
         (rate > 0).then(|| {
-            self.set.meters.insert(id, Meter { rate, burst: rate });
+            self.meters.insert(id, Meter { rate, burst: rate });
             id
         })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use trunkline_proto::VlanId;
 
 use super::{Network, Storm};
-use crate::openflow::{Field, FlowSet, MeterCounters, Rule, Table, VLAN_PRESENT};
+use crate::openflow::{Field, FlowSet, MeterCounters, Rule, Table, VLAN_PRESENT, beside};
 
 /// What a port's own flows have seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,8 +109,11 @@ pub fn standings(network: &Network, desired: &FlowSet, observed: &FlowSet) -> BT
         .map(|vlan| (*vlan, Standing::default()))
         .collect();
     let mut shared = 0;
-    for (rule, held) in &desired.flows {
-        let right = observed.flows.get(rule) == Some(held);
+    for (rule, wanted, held) in beside(&desired.flows, &observed.flows) {
+        if wanted.is_none() {
+            continue;
+        }
+        let right = held == wanted;
         match (belongs_to(rule, network), right) {
             (Some(vlan), true) => standings.entry(vlan).or_default().there += 1,
             (Some(vlan), false) => standings.entry(vlan).or_default().missing += 1,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
 use super::error::reason;
+use super::mirror::Mirror;
 use super::session::{Answer, Event, Exchange, Planned, Session};
 use super::wire::{Framer, Message};
 use super::{Cookie, Counters, Error, Flow, FlowSet, Fragments, Meter, MeterCounters, Rule};
@@ -46,6 +47,7 @@ pub struct Client {
     exchanges: mpsc::Sender<Exchange>,
     ticks: watch::Receiver<u64>,
     link: watch::Receiver<Link>,
+    mirror: Mirror,
     /// One change at a time; holds the number of the last bundle, which no later one has again.
     turn: Arc<tokio::sync::Mutex<u32>>,
     limit: Duration,
@@ -78,8 +80,10 @@ impl Client {
         let (exchange_sender, exchanges) = mpsc::channel(16);
         let (tick_sender, ticks) = watch::channel(0);
         let (link_sender, link) = watch::channel(Link::Down);
+        let mirror = Mirror::default();
         let task = Task {
             path,
+            mirror: mirror.clone(),
             name: socket.clone(),
             exchanges,
             ticks: tick_sender,
@@ -96,6 +100,7 @@ impl Client {
             exchanges: exchange_sender,
             ticks,
             link,
+            mirror,
             turn: Arc::default(),
             limit: REQUEST_TIMEOUT,
             socket,
@@ -142,18 +147,37 @@ impl Client {
             fragments: self.fragments().await?,
             ..Table::default()
         };
-        for (flow, counters) in self.flows(0, 0).await? {
-            table.counters.insert(flow.rule.clone(), counters);
-            table.set.insert(flow);
-        }
-        let request = codec::meters_request(part::METER_CONFIG);
-        for body in self.ask(request, "the list of meters").await? {
-            table
-                .set
-                .meters
-                .extend(codec::get_meter_config(codec::get_part(&body)?.body)?);
-        }
+        let flows = self.flows(0, 0).await?;
+        table.counters = flows.iter().map(|(flow, seen)| (flow.rule.clone(), *seen)).collect();
+        table.set = flows.into_iter().map(|(flow, _)| flow).collect();
+        table.set.meters = self.meter_settings().await?;
         Ok(table)
+    }
+
+    /// The same as the bridge itself has told it, change by change: without their counters, and quick however many there are.
+    ///
+    /// # Errors
+    /// As [`Self::table`].
+    pub async fn told(&self) -> Result<Table, Error> {
+        // The bridge tells of what came before a question before it answers that one.
+        let fragments = self.fragments().await?;
+        let meters = self.meter_settings().await?;
+        let flows = timeout(self.limit, self.mirror.flows()).await;
+        let flows = flows.unwrap_or(Err(Error::Timeout(self.limit)))?;
+        Ok(Table {
+            set: FlowSet { flows, meters },
+            fragments,
+            ..Table::default()
+        })
+    }
+
+    async fn meter_settings(&self) -> Result<BTreeMap<u32, Meter>, Error> {
+        let request = codec::meters_request(part::METER_CONFIG);
+        let mut meters = BTreeMap::new();
+        for body in self.ask(request, "the list of meters").await? {
+            meters.extend(codec::get_meter_config(codec::get_part(&body)?.body)?);
+        }
+        Ok(meters)
     }
 
     /// The flows whose cookie agrees with `cookie` in the bits of `mask`.
@@ -320,6 +344,7 @@ fn refusal(answer: &Answer, name: impl Fn(usize) -> String) -> Option<Error> {
 struct Task {
     path: PathBuf,
     name: Arc<str>,
+    mirror: Mirror,
     exchanges: mpsc::Receiver<Exchange>,
     ticks: watch::Sender<u64>,
     link: watch::Sender<Link>,
@@ -338,6 +363,7 @@ impl Task {
             };
             let was_connected = self.link.send_replace(link) == Link::Up;
             drop(session);
+            self.mirror.clear();
             if was_connected {
                 tracing::warn!(socket = %self.name, error = &error as &dyn std::error::Error, "the bridge's flows are unknown");
                 self.tick();
@@ -376,7 +402,7 @@ impl Task {
         let (outgoing, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write(writer, queue));
         let _writer = AbortOnDrop(writer.abort_handle());
-        let session = session.insert(Session::new(outgoing));
+        let session = session.insert(Session::new(outgoing, self.mirror.clone()));
         session.send(&codec::hello(), 0)?;
         let mut framer = Framer::default();
         let mut chunk = vec![0_u8; 64 << 10];

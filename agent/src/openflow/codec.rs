@@ -199,14 +199,16 @@ pub(super) fn meters_request(kind_of_part: u16) -> Message {
     multipart(kind_of_part, &body)
 }
 
-/// Asks to be told of each flow that is added, removed or changed from now on.
+/// Asks to be told of each flow that is there, and that is added, removed or changed from now on, by us too, with its instructions.
 pub(super) fn monitor_request() -> Result<Message, Error> {
-    const ADDED_REMOVED_MODIFIED: u16 = 2 | 4 | 8;
+    const INITIAL_ADDED_REMOVED_MODIFIED: u16 = 1 | 2 | 4 | 8;
+    const INSTRUCTIONS: u16 = 16;
+    const IN_FULL: u16 = 32;
     let mut body = Writer::default();
     body.u32(1)
         .u32(ANY)
         .u32(ANY)
-        .u16(ADDED_REMOVED_MODIFIED)
+        .u16(INITIAL_ADDED_REMOVED_MODIFIED | INSTRUCTIONS | IN_FULL)
         .u8(ALL_TABLES)
         .u8(0);
     put_match(&mut body, &Match::any())?;
@@ -477,16 +479,51 @@ pub(super) fn get_meter_counters(mut from: Reader<'_>) -> Result<Vec<(u32, Meter
     Ok(meters)
 }
 
-/// True when an update of the flow monitor tells of a change that was not made over this connection.
-pub(super) fn is_foreign_change(mut from: Reader<'_>) -> Result<bool, Error> {
-    // Events: initial 0, added 1, removed 2, modified 3, our own in short 4, paused 5, resumed 6. After a pause some were lost.
-    let mut foreign = false;
+/// What the flow monitor tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Update {
+    /// A flow is there, or is now so.
+    There(Flow),
+    /// There is none of this rule any more.
+    Gone(Rule),
+    /// It will tell no changes for a while.
+    Paused,
+    /// It has told what it did not tell in the meantime.
+    Resumed,
+}
+
+pub(super) fn get_updates(mut from: Reader<'_>) -> Result<Vec<Update>, Error> {
+    // Events: initial 0, added 1, removed 2, modified 3, a change of our own in short 4, paused 5, resumed 6.
+    let mut updates = Vec::new();
     while !from.is_empty() {
         let mut update = from.sized(0, 4)?;
         update.u16()?;
-        foreign |= matches!(update.u16()?, 1..=3 | 5 | 6);
+        match update.u16()? {
+            event @ 0..=3 => {
+                let table = update.u8()?;
+                // Reason and timeouts.
+                update.take(5)?;
+                let priority = update.u16()?;
+                update.take(4)?;
+                let cookie = Cookie(update.u64()?);
+                let matches = get_match(&mut update)?;
+                updates.push(if event == 2 {
+                    Update::Gone(Rule {
+                        table,
+                        priority,
+                        matches,
+                    })
+                } else {
+                    let actions = get_actions(&mut update)?;
+                    Update::There(Flow::new(table, priority, cookie, matches, actions))
+                });
+            }
+            5 => updates.push(Update::Paused),
+            6 => updates.push(Update::Resumed),
+            _ => {}
+        }
     }
-    Ok(foreign)
+    Ok(updates)
 }
 
 /// An error message's type, code and the beginning of what it answers.

@@ -23,6 +23,7 @@ mod error;
 mod field;
 mod flow;
 mod fragments;
+mod mirror;
 mod plan;
 mod session;
 mod wire;
@@ -31,7 +32,9 @@ pub use client::{Client, Table};
 pub use error::Error;
 pub(crate) use field::mac_value;
 pub use field::{Field, Match, VLAN_PRESENT};
-pub use flow::{Action, Actions, Cookie, Counters, Flow, FlowSet, Meter, MeterCounters, Rule, port};
+pub use flow::{
+    Action, Actions, Cookie, Counters, Flow, FlowSet, Held, Meter, MeterCounters, Rule, Rules, beside, port,
+};
 pub use fragments::Fragments;
 pub use plan::{Plan, execute, plan};
 

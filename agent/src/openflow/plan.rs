@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Client, Error, Flow, FlowSet, Meter};
+use super::{Client, Error, Flow, FlowSet, Held, Meter, beside};
 
 /// What makes a bridge's flows right. Only flows with our cookie and meters of our range are in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,22 +48,22 @@ impl Plan {
 #[must_use]
 pub fn plan(desired: &FlowSet, observed: &FlowSet) -> Plan {
     let mut plan = Plan::default();
-    for flow in observed.iter() {
-        if !flow.cookie.is_ours() {
-            if desired.flows.contains_key(&flow.rule) {
-                plan.conflicts.push(flow.clone());
+    for (rule, wanted, held) in beside(&desired.flows, &observed.flows) {
+        let flow = |(cookie, actions): &Held| Flow {
+            rule: rule.clone(),
+            cookie: *cookie,
+            actions: actions.clone(),
+        };
+        match (wanted, held) {
+            (_, Some(held)) if !held.0.is_ours() => {
+                if wanted.is_some() {
+                    plan.conflicts.push(flow(held));
+                }
+                plan.strangers.push(flow(held));
             }
-            plan.strangers.push(flow);
-        } else if !desired.flows.contains_key(&flow.rule) {
-            plan.remove.push(flow);
-        }
-    }
-    for flow in desired.iter() {
-        let held = observed.flows.get(&flow.rule);
-        let right = held.is_some_and(|held| *held == (flow.cookie, flow.actions.clone()));
-        let strange = held.is_some_and(|(cookie, _)| !cookie.is_ours());
-        if !right && !strange {
-            plan.add.push(flow);
+            (Some(wanted), held) if held != Some(wanted) => plan.add.push(flow(wanted)),
+            (None, Some(held)) => plan.remove.push(flow(held)),
+            _ => {}
         }
     }
     for (id, meter) in &desired.meters {

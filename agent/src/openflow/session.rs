@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Error;
 use super::codec::{self, part};
 use super::error::reason;
+use super::mirror::Mirror;
 use super::wire::{Incoming, Message, VERSION, kind};
 
 /// Messages that are sent in one go. The exchange ends with the answer to the last one, or with an error about it.
@@ -24,6 +25,15 @@ pub(super) struct Exchange {
 pub(super) enum Planned {
     Plain(Message),
     InBundle(u32, Message),
+}
+
+impl Planned {
+    fn changes(&self) -> bool {
+        match self {
+            Self::InBundle(..) => true,
+            Self::Plain(message) => [kind::BUNDLE_CONTROL, kind::FLOW_MOD, kind::METER_MOD].contains(&message.kind),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -49,6 +59,8 @@ pub(super) struct Pending {
     /// Errors about messages from this transaction id on are its.
     pub(super) since: u32,
     answer: Answer,
+    /// It may change flows.
+    changes: bool,
     deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
@@ -62,13 +74,16 @@ pub(super) struct Session {
     /// By the last message's transaction id.
     pending: HashMap<u32, Pending>,
     next_xid: u32,
+    mirror: Mirror,
     pub(super) watching: bool,
 }
 
 impl Session {
-    pub(super) fn new(outgoing: mpsc::UnboundedSender<Vec<u8>>) -> Self {
+    pub(super) fn new(outgoing: mpsc::UnboundedSender<Vec<u8>>, mirror: Mirror) -> Self {
+        mirror.clear();
         Self {
             outgoing,
+            mirror,
             pending: HashMap::new(),
             next_xid: MONITOR + 1,
             watching: false,
@@ -102,6 +117,7 @@ impl Session {
             self.next_xid = MONITOR + 1;
         }
         let first = self.next_xid;
+        let changes = messages.iter().any(Planned::changes);
         for message in &messages {
             let xid = self.next_xid;
             self.next_xid += 1;
@@ -118,6 +134,7 @@ impl Session {
         let pending = Pending {
             since,
             answer,
+            changes,
             deadline,
             reply,
         };
@@ -184,12 +201,21 @@ impl Session {
     fn multipart(&mut self, xid: u32, body: Vec<u8>) -> Result<Event, Error> {
         let found = codec::get_part(&body)?;
         if found.kind == part::FLOW_MONITOR {
+            let changed = self.mirror.take(codec::get_updates(found.body)?);
             if xid == MONITOR && !self.watching {
                 self.watching = !found.more;
+                if self.watching {
+                    self.mirror.whole();
+                }
                 return Ok(if self.watching { Event::Watching } else { Event::Nothing });
             }
-            let foreign = codec::is_foreign_change(found.body)?;
-            return Ok(if foreign { Event::Changed } else { Event::Nothing });
+            // What comes while we change something ourselves is looked at by whoever does that, when it is done.
+            let ours = self.pending.values().any(|pending| pending.changes);
+            return Ok(if changed && !ours {
+                Event::Changed
+            } else {
+                Event::Nothing
+            });
         }
         let more = found.more;
         if let Some(pending) = self.pending.get_mut(&xid) {

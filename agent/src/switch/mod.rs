@@ -27,6 +27,7 @@ pub use execute::{Error, execute, prove_alive, transaction};
 pub use judge::{Judgement, judge_port, judge_trunk, port_problem};
 pub use observe::{
     Device, InterfaceColumns, Observed, ObservedBridge, ObservedInterface, ObservedPort, PortColumns, observe,
+    observe_again, observe_beside,
 };
 pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
 

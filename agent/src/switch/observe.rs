@@ -9,6 +9,9 @@ use super::{KEY_PREFIX, KIND_KEY, Mark, UPLINK, execute::Error};
 use crate::netlink::{self, Address, Link, Route};
 use crate::ovsdb::{self, Snapshot};
 
+/// Most devices that are looked at one by one.
+const MOST_ALONE: usize = 48;
+
 /// The columns of an interface that we set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceColumns {
@@ -159,11 +162,61 @@ pub struct Observed {
 /// When either cannot be read: then nothing is known, and nothing may be planned.
 pub async fn observe(ovs: &ovsdb::Client, netlink: &netlink::Handle) -> Result<Observed, Error> {
     let (links, addresses, routes) = tokio::try_join!(netlink.links(), netlink.addresses(), netlink.routes())?;
+    observe_beside(ovs, &links, &addresses, &routes)
+}
+
+/// Looks at the rows only, beside devices that were read already.
+///
+/// # Errors
+/// As [`observe`].
+pub fn observe_beside(
+    ovs: &ovsdb::Client,
+    links: &[Link],
+    addresses: &[Address],
+    routes: &[Route],
+) -> Result<Observed, Error> {
     let snapshot = ovs.snapshot().ok_or(Error::Unknown)?;
-    let mut observed = Observed::new(&snapshot, &links, &addresses, &routes);
+    let mut observed = Observed::new(&snapshot, links, addresses, routes);
     for name in observed.uplinks() {
         if let Some(device) = observed.devices.get_mut(&name) {
             device.shielded = netlink::is_shielded(&name);
+        }
+    }
+    Ok(observed)
+}
+
+/// Looks again after a change of our own: at all rows, and of the devices at those that were touched. What others have changed meanwhile
+/// is seen by the pass that the kernel's notice wakes.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn observe_again(
+    ovs: &ovsdb::Client,
+    netlink: &netlink::Handle,
+    before: &Observed,
+    touched: &BTreeSet<String>,
+) -> Result<Observed, Error> {
+    // Reading all is quicker then. An uplink has more to it than the device itself.
+    let uplink = |name: &String| before.ports.get(name).is_some_and(ObservedPort::is_uplink);
+    if touched.len() > MOST_ALONE || touched.iter().any(uplink) {
+        return observe(ovs, netlink).await;
+    }
+    let look = touched.iter().map(async |name| Ok((name, netlink.link(name).await?)));
+    let found: Vec<_> = futures::future::try_join_all(look)
+        .await
+        .map_err(|error: netlink::Error| error)?;
+    let snapshot = ovs.snapshot().ok_or(Error::Unknown)?;
+    let mut observed = Observed {
+        devices: before.devices.clone(),
+        ..Observed::new(&snapshot, &[], &[], &[])
+    };
+    for (name, link) in found {
+        match link {
+            None => drop(observed.devices.remove(name)),
+            Some(link) if link.master.is_some() => return observe(ovs, netlink).await,
+            Some(link) => {
+                observed.devices.entry(name.clone()).or_default().link = link;
+            }
         }
     }
     Ok(observed)

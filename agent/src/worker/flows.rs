@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tracing::Instrument;
@@ -93,21 +94,25 @@ pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet
         };
         return gone.map(lost).collect();
     };
-    let ours = |(_, (cookie, _)): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| cookie.is_ours();
-    let with = |flows: BTreeMap<_, _>| FlowSet {
-        flows,
-        meters: BTreeMap::new(),
-    };
-    // One that a stranger's stands in the place of is not put right.
-    let replaced = |rule: &openflow::Rule| found.flows.get(rule).is_some_and(|(cookie, _)| !cookie.is_ours());
-    let before = there.flows.iter().filter(ours).filter(|(rule, _)| !replaced(rule));
-    let before = with(before.map(|(rule, held)| (rule.clone(), held.clone())).collect());
-    let new = found
-        .flows
-        .iter()
-        .filter(ours)
-        .filter(|(rule, _)| !there.flows.contains_key(*rule));
-    let new = with(new.map(|(rule, held)| (rule.clone(), held.clone())).collect());
+    if Arc::ptr_eq(&there.flows, &found.flows) {
+        return BTreeMap::new();
+    }
+    let ours = |held: Option<&openflow::Held>| held.is_some_and(|(cookie, _)| cookie.is_ours());
+    let (mut before, mut new) = (FlowSet::default(), FlowSet::default());
+    for (rule, was, is) in openflow::beside(&there.flows, &found.flows) {
+        let flow = |(cookie, actions): &openflow::Held| openflow::Flow {
+            rule: rule.clone(),
+            cookie: *cookie,
+            actions: actions.clone(),
+        };
+        // One that a stranger's stands in the place of is not put right.
+        if was != is && ours(was) && (is.is_none() || ours(is)) {
+            before.extend(was.map(flow));
+        }
+        if was.is_none() && ours(is) {
+            new.extend(is.map(flow));
+        }
+    }
     let mut lost: BTreeMap<VlanId, Lost> = BTreeMap::new();
     for (vlan, standing) in flows::standings(network, &before, found) {
         lost.entry(vlan).or_default().missing = standing.missing;
@@ -121,6 +126,28 @@ pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet
 }
 
 impl Worker {
+    /// As [`compile`]; what was compiled last is kept, because all looks of a pass mostly are at the same network.
+    fn compiled(&mut self, network: &Network) -> FlowSet {
+        if let Some((of, set)) = &self.compiled
+            && of == network
+        {
+            return set.clone();
+        }
+        let set = compile(network);
+        self.compiled = Some((network.clone(), set.clone()));
+        set
+    }
+
+    /// All that is on the bridge, as it has told it; now and then as it shows it, in case that something was lost on the way.
+    async fn table(&mut self) -> Result<Table, openflow::Error> {
+        if self.read.is_some_and(|at| at.elapsed() < self.alive_every) {
+            return self.openflow.told().await;
+        }
+        let table = self.openflow.table().await?;
+        self.read = Some(Instant::now());
+        Ok(table)
+    }
+
     /// Brings the flows where they are to be. A switch that cannot have a limit has the flows without it.
     pub(super) async fn set_flows(&mut self, network: &Network) -> Result<Set, openflow::Error> {
         tokio::select! {
@@ -128,10 +155,10 @@ impl Worker {
             // Without the database nobody makes the bridge that would answer, and what follows needs the database as well.
             () = self.ovs.lost() => self.openflow.ready(Duration::ZERO).await?,
         }
-        let mut wanted = compile(network);
+        let mut wanted = self.compiled(network);
         match self.set(&wanted).await {
             Err(openflow::Error::Unmetered { refused }) => {
-                let before = self.openflow.table().await?.set;
+                let before = self.table().await?.set;
                 wanted.do_without(refused.keys(), &before);
                 self.set(&wanted).await?;
                 let unmetered = refused;
@@ -146,7 +173,7 @@ impl Worker {
 
     /// Answers the flows that were there before.
     async fn set(&mut self, wanted: &FlowSet) -> Result<FlowSet, openflow::Error> {
-        let table = self.openflow.table().await?;
+        let table = self.table().await?;
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
         if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
@@ -219,8 +246,11 @@ impl Worker {
             }
             self.unmetered.clone_from(&unmetered);
         }
-        match self.openflow.table().await {
-            Ok(table) => Ok(guarded(desired, observed, network, table, &unmetered)),
+        match self.table().await {
+            Ok(table) => {
+                let wanted = self.compiled(&network);
+                Ok(guarded(desired, observed, network, wanted, table, &unmetered))
+            }
             Err(error) => {
                 self.alive = None;
                 Err(crate::chain(&error))
@@ -229,9 +259,15 @@ impl Worker {
     }
 }
 
-fn guarded(desired: &Desired, observed: &Observed, network: Network, table: Table, unmetered: &Unmetered) -> Guarded {
+fn guarded(
+    desired: &Desired,
+    observed: &Observed,
+    network: Network,
+    mut wanted: FlowSet,
+    table: Table,
+    unmetered: &Unmetered,
+) -> Guarded {
     let (there, fragments) = (table.set, table.fragments);
-    let mut wanted = compile(&network);
     wanted.do_without(unmetered.keys(), &there);
     let rest = openflow::plan(&wanted, &there);
     let standings = flows::standings(&network, &wanted, &there);
@@ -241,14 +277,13 @@ fn guarded(desired: &Desired, observed: &Observed, network: Network, table: Tabl
         Some((name, number))
     });
     // Only what is wrong is looked at again for each port.
-    let wrong = |(rule, held): &(&openflow::Rule, &(openflow::Cookie, openflow::Actions))| {
-        there.flows.get(*rule) != Some(*held)
+    let wrong = openflow::beside(&wanted.flows, &there.flows).filter(|(_, wanted, held)| wanted != held);
+    let flow = |(rule, wanted, _): (&openflow::Rule, Option<&openflow::Held>, _)| {
+        let (cookie, actions) = wanted?.clone();
+        let rule = rule.clone();
+        Some(openflow::Flow { rule, cookie, actions })
     };
-    let wrong = wanted.flows.iter().filter(wrong);
-    let wanted = FlowSet {
-        flows: wrong.map(|(rule, held)| (rule.clone(), held.clone())).collect(),
-        meters: BTreeMap::new(),
-    };
+    let wanted: FlowSet = wrong.filter_map(flow).collect();
     Guarded {
         numbers: numbers.collect(),
         unlimited: unlimited(&network, unmetered),

@@ -33,13 +33,15 @@ use flows::{Guarded, Settled, Storms, Unmetered};
 
 use crate::{
     config::NodeConfig,
+    flows::Network,
     ingress::Ingress,
     netlink,
     node::{BoxError, Desired, Host, HostFacts, NodeContext, Pass, Program, Repair, Validate},
-    openflow,
+    openflow::{self, FlowSet},
     orphans::{Orphan, Orphans, Thing},
     ovsdb,
     probe::{self, Prober},
+    report::COUNTERS_EVERY,
     switch::{self, Access, BridgeStep, FailMode, Observed, SwitchState},
     tap,
 };
@@ -79,6 +81,12 @@ pub struct Worker {
     left: Vec<Orphan>,
     /// The flows as the last pass has left them.
     settled: Option<Arc<Settled>>,
+    /// The flows that follow from a network.
+    compiled: Option<(Network, FlowSet)>,
+    /// When the bridge has shown all its flows.
+    read: Option<Instant>,
+    /// When frames were counted last, and how many each device had received.
+    received: Option<(Instant, Arc<BTreeMap<String, u64>>)>,
     /// The ports as the last pass judged them.
     ports: Vec<Observation>,
     alive: Option<Instant>,
@@ -120,6 +128,9 @@ impl Worker {
             orphans: Orphans::default(),
             left: Vec::new(),
             settled: None,
+            compiled: None,
+            read: None,
+            received: None,
             ports: Vec::new(),
             alive: None,
             alive_every: ALIVE_EVERY,
@@ -180,7 +191,10 @@ impl Worker {
                     acts.troubles.insert(name, text);
                 }
             }
-            observed = switch::observe(&self.ovs, &self.netlink).await?;
+            let made = taps.create.iter().map(|tap| &tap.name);
+            let touched = made.chain(taps.correct.iter().map(|correction| &correction.tap.name));
+            acts.touched = touched.cloned().collect();
+            observed = switch::observe_again(&self.ovs, &self.netlink, &observed, &acts.touched).await?;
         }
         acts.troubles.extend(missing.clone());
         // Before any port joins.
@@ -190,14 +204,19 @@ impl Worker {
         let mut state = desired::without(whole, &missing);
         let taken = probe::port::taken(&observed, &state.mark);
         Prober::without(&mut state, &mut acts.troubles, taken);
-        self.guard_and_switch(desired, &state, observed, &mut acts).await?;
+        let observed = self.guard_and_switch(desired, &state, observed, &mut acts).await?;
         if acts.switched && !taps.remove.is_empty() {
             // Their ports have left the switch.
             if let Err(error) = tap::remove(&taps, &self.netlink).await {
                 tracing::warn!(error = crate::chain(&error), "TAPs could not be removed");
             }
         }
-        let observed = switch::observe(&self.ovs, &self.netlink).await?;
+        acts.touched.extend(taps.remove.iter().map(|(name, _)| name.clone()));
+        let observed = if acts.uplink {
+            switch::observe(&self.ovs, &self.netlink).await?
+        } else {
+            switch::observe_again(&self.ovs, &self.netlink, &observed, &acts.touched).await?
+        };
         // The bridge may be another now, and TAPs have gone.
         self.shut_ingress(&observed);
         let guarded = self.look_at_flows(desired, &state, &observed, &mut acts).await;
@@ -211,7 +230,7 @@ impl Worker {
             .attend(desired, &state, &observed, trouble, &self.netlink)
             .await;
         let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy) && self.ingress.is_tidy();
-        let received = self.netlink.received().await?;
+        let received = self.received().await?;
         self.left = self.orphans.list(&left(&state, desired, &observed));
         let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
         let heard = self.heard(&observed);
@@ -226,16 +245,28 @@ impl Worker {
         })
     }
 
-    /// Bridge, then flows, then ports.
+    /// Frames that each device has received, as they were counted at most some seconds ago.
+    async fn received(&mut self) -> Result<Arc<BTreeMap<String, u64>>, netlink::Error> {
+        if let Some((at, received)) = &self.received
+            && at.elapsed() < COUNTERS_EVERY
+        {
+            return Ok(received.clone());
+        }
+        let received = Arc::new(self.netlink.received().await?);
+        self.received = Some((Instant::now(), received.clone()));
+        Ok(received)
+    }
+
+    /// Bridge, then flows, then ports. Answers the look that the ports were planned by.
     async fn guard_and_switch(
         &mut self,
         desired: &Desired,
         state: &SwitchState,
         mut observed: Observed,
         acts: &mut Acts,
-    ) -> Result<(), switch::Error> {
+    ) -> Result<Observed, switch::Error> {
         let Some(mut plan) = planned(state, &observed, acts) else {
-            return Ok(());
+            return Ok(observed);
         };
         if !matches!(plan.bridge, BridgeStep::Keep(_)) {
             // Flows need a bridge, and a change of its failure mode loses all that it had.
@@ -243,10 +274,12 @@ impl Worker {
             observed = switch::observe(&self.ovs, &self.netlink).await?;
             match planned(state, &observed, acts) {
                 Some(next) if acts.switched => plan = next,
-                _ => return Ok(()),
+                _ => return Ok(observed),
             }
         }
         acts.switched = false;
+        acts.touched.extend(touched(&plan));
+        acts.uplink |= plan.raise_uplink.is_some();
         acts.troubles.extend(flows::uplink_problem(state, &observed));
         let network = flows::network(desired, state, &observed, Some(&plan), &self.moving);
         self.moving = flows::moving(desired, &network, &observed);
@@ -273,10 +306,10 @@ impl Worker {
             if !error.is_answer() {
                 acts.blind = Some(text);
             }
-            return Ok(());
+            return Ok(observed);
         }
         self.switch(&plan, SWITCH_LIMIT, acts).await;
-        Ok(())
+        Ok(observed)
     }
 
     /// Brings the switch where a plan says, in one transaction.
@@ -342,6 +375,10 @@ struct Acts {
     switched: bool,
     /// ovs-vswitchd gives no sign of life.
     silent: bool,
+    /// Devices that were changed, or whose port was.
+    touched: BTreeSet<String>,
+    /// The uplink is one of them: there is more to it than the device itself.
+    uplink: bool,
     /// Leftovers that may not go yet.
     kept: BTreeSet<Thing>,
     /// What the first look found other than it should be.
@@ -375,7 +412,7 @@ struct Seen {
     state: SwitchState,
     observed: Observed,
     /// Frames that each device has received.
-    received: BTreeMap<String, u64>,
+    received: Arc<BTreeMap<String, u64>>,
     /// An error: nothing is known of the flows.
     guarded: Result<Guarded, String>,
     /// TAPs whose frames the host's own stack hears, and why.
@@ -432,7 +469,8 @@ impl Host for Worker {
             Err(_) => Vec::new(),
         };
         // The next pass says why it cannot be read.
-        let received = self.netlink.received().await.unwrap_or_default();
+        self.received = None;
+        let received = self.received().await.unwrap_or_default();
         for seen in &mut self.ports {
             let is_current = desired.items.get(&seen.key).is_some_and(|item| item.hash == seen.hash);
             if let (Some(Facts::Port(facts)), Some(frames)) = (&mut seen.facts, received.get(seen.key.name.as_str()))
@@ -461,6 +499,12 @@ fn planned(state: &SwitchState, observed: &Observed, acts: &mut Acts) -> Option<
             None
         }
     }
+}
+
+/// Devices that a plan touches. That a port has other columns changes nothing of its device.
+fn touched(plan: &switch::Plan) -> impl Iterator<Item = String> {
+    let names = plan.add.iter().map(|addition| &addition.name);
+    names.chain(plan.remove.iter().map(|removal| &removal.name)).cloned()
 }
 
 /// The bridge and its uplink: nothing passes there before there are flows.

@@ -24,7 +24,8 @@ pub(super) async fn run(session: &Session, args: &Status) -> Result<(), Failure>
     let status = call!(
         session,
         slices.get_status(wire::GetStatusRequest {
-            slices: args.slices.clone()
+            slices: args.slices.clone(),
+            brief: false,
         })
     )?;
     let view = StatusView::from(&status);
@@ -72,7 +73,7 @@ async fn watch(session: &Session, args: &Status) -> Result<(), Failure> {
     let goal = goal(args);
     let mut said = std::collections::BTreeMap::new();
     let mut lost = false;
-    follow(session, &args.slices, |next| {
+    follow(session, &args.slices, false, |next| {
         let shown = match next {
             Next::Missing => return None,
             Next::Lost(why) => {

@@ -25,15 +25,16 @@ pub(crate) enum Next {
 }
 
 /// Follows the status of these slices (all, when none is named) until `step` says that it has seen enough. A slice that does not
-/// exist is told to `step`, and is an error when that does not end it.
+/// exist is told to `step`, and is an error when that does not end it. `brief`: without what links and VMs stand on.
 pub(crate) async fn follow<T>(
     session: &Session,
     slices: &[String],
+    brief: bool,
     mut step: impl FnMut(Next) -> Option<T>,
 ) -> Result<T, Failure> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let ended = match watch(session, slices, &mut step, &mut pause).await {
+        let ended = match watch(session, (slices, brief), &mut step, &mut pause).await {
             Ok(done) => return Ok(done),
             Err(ended) => ended,
         };
@@ -56,12 +57,13 @@ pub(crate) async fn follow<T>(
 /// One stream, from its beginning to its end.
 async fn watch<T>(
     session: &Session,
-    slices: &[String],
+    (slices, brief): (&[String], bool),
     step: &mut impl FnMut(Next) -> Option<T>,
     pause: &mut Duration,
 ) -> Result<T, Status> {
     let request = session.request(WatchStatusRequest {
         slices: slices.to_vec(),
+        brief,
     });
     let mut stream = session.client.watch().watch_status(request).await?.into_inner();
     while let Some(message) = stream.message().await? {

@@ -19,7 +19,7 @@ pub(crate) async fn wait(session: &Session, goal: &Goal, timeout: Duration) -> R
     let mut display = Display::new(&session.console);
     let mut last: Option<GetStatusResponse> = None;
     let mut lost = false;
-    let watched = follow(session, &goal.slices, |next| match next {
+    let watched = follow(session, &goal.slices, true, |next| match next {
         Next::Lost(why) => {
             if !std::mem::replace(&mut lost, true) {
                 display.note(&format!("lost the controller, trying again: {why}"));

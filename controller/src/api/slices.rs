@@ -289,9 +289,10 @@ impl SliceService for Slices {
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Answer<wire::GetStatusResponse> {
         let call = Call::new("GetStatus", &request)?;
         call.run(&self.core, async {
-            let names = status::parse_names(&request.get_ref().slices)?;
+            let wire::GetStatusRequest { slices, brief } = request.get_ref();
+            let names = status::parse_names(slices)?;
             status::require(&self.core.state(), &names)?;
-            status::compute(&self.core, names).await
+            status::compute(&self.core, names, status::detail(*brief)).await
         })
         .await
     }

@@ -6,10 +6,19 @@ use tonic::Status;
 use trunkline_proto::{Name, wire};
 
 use super::errors;
-use crate::{converge, core::Core, transition::State};
+use crate::{
+    converge::{self, Detail},
+    core::Core,
+    transition::State,
+};
 
 /// Most slices that one call may name.
 const NAMES: usize = 1000;
+
+/// What a request asks for.
+pub(super) fn detail(brief: bool) -> Detail {
+    if brief { Detail::Brief } else { Detail::Whole }
+}
 
 /// The names of a request.
 pub(super) fn parse_names(names: &[String]) -> Result<Vec<Name>, Status> {
@@ -39,7 +48,11 @@ pub(super) fn require(state: &State, names: &[Name]) -> Result<(), Status> {
 }
 
 /// Status of these slices, or of all that have one, and of the nodes. Computed off the runtime's threads: a large fleet takes a while.
-pub(super) async fn compute(core: &Arc<Core>, names: Vec<Name>) -> Result<wire::GetStatusResponse, Status> {
+pub(super) async fn compute(
+    core: &Arc<Core>,
+    names: Vec<Name>,
+    detail: Detail,
+) -> Result<wire::GetStatusResponse, Status> {
     let core = core.clone();
     let work = move || {
         let (state, views) = (core.state(), core.views());
@@ -52,7 +65,7 @@ pub(super) async fn compute(core: &Arc<Core>, names: Vec<Name>) -> Result<wire::
         wire::GetStatusResponse {
             slices: names
                 .iter()
-                .map(|name| converge::slice_status(&state, &views, name))
+                .map(|name| converge::slice_status_in(&state, &views, name, detail))
                 .collect(),
             nodes: state
                 .cluster

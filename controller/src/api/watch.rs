@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use tonic::{Request, Response, Status};
@@ -14,6 +14,7 @@ use trunkline_proto::{
 
 use super::{call::Call, errors, status};
 use crate::{
+    converge::Detail,
     core::{Core, CoreError},
     view,
 };
@@ -24,8 +25,14 @@ const OUTBOUND: usize = 16;
 /// Commits read at a time.
 const BATCH: usize = 64;
 
-/// Shortest time between two status messages.
+/// Shortest time between two status messages, once the first ones after a silence have gone out.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many messages may go out at once after a silence, so that a single change is seen when it happens.
+const BURST: u32 = 10;
+
+/// Of what a watch costs so much time is left to others, however often things change.
+const SHARE: u32 = 3;
 
 /// The service.
 pub(super) struct Watches {
@@ -72,10 +79,12 @@ impl WatchService for Watches {
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let call = Call::new("WatchStatus", &request)?;
         call.run(&self.core, async {
-            let names = status::parse_names(&request.get_ref().slices)?;
+            let wire::WatchStatusRequest { slices, brief } = request.get_ref();
+            let names = status::parse_names(slices)?;
             status::require(&self.core.state(), &names)?;
             let (out, stream) = mpsc::channel(1);
-            self.life.spawn(follow_status(self.core.clone(), names, out));
+            let detail = status::detail(*brief);
+            self.life.spawn(follow_status(self.core.clone(), names, detail, out));
             Ok(Box::pin(ReceiverStream::new(stream)) as Self::WatchStatusStream)
         })
         .await
@@ -165,10 +174,12 @@ impl SliceWatch {
 async fn follow_status(
     core: Arc<Core>,
     names: Vec<Name>,
+    detail: Detail,
     out: mpsc::Sender<Result<wire::WatchStatusResponse, Status>>,
 ) {
     let mut changed = core.watch_status();
     let mut last = None;
+    let mut pace = Pace::default();
     loop {
         changed.mark_unchanged();
         // Room first, so that what is sent is the newest when the reader takes it.
@@ -178,16 +189,20 @@ async fn follow_status(
             () = core.stopping().cancelled() => return,
         };
         let Ok(permit) = permit else { return };
-        let Ok(status) = status::compute(&core, names.clone()).await else {
+        let began = Instant::now();
+        let Ok(status) = status::compute(&core, names.clone(), detail).await else {
             return;
         };
+        let cost = began.elapsed();
+        let mut pause = cost * SHARE;
         if last.as_ref() == Some(&status) {
             drop(permit);
         } else {
             last = Some(status.clone());
             permit.send(Ok(wire::WatchStatusResponse { status: Some(status) }));
+            pause = pause.max(pace.sent(began));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
         // Every arm may be cancelled: a change that comes meanwhile is still unseen.
         tokio::select! {
             () = core.stopping().cancelled() => {
@@ -197,5 +212,39 @@ async fn follow_status(
             () = out.closed() => return,
             Ok(()) = changed.changed() => {}
         }
+    }
+}
+
+/// Spaces out the messages of one watch.
+#[derive(Debug)]
+struct Pace {
+    left: u32,
+    refilled: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            left: BURST,
+            refilled: Instant::now(),
+        }
+    }
+}
+
+impl Pace {
+    /// A message goes out: how long to wait before the next one.
+    fn sent(&mut self, now: Instant) -> Duration {
+        while self.left < BURST && now.duration_since(self.refilled) >= PAUSE {
+            self.left += 1;
+            self.refilled += PAUSE;
+        }
+        if self.left == BURST {
+            self.refilled = now;
+        }
+        if self.left == 0 {
+            return PAUSE;
+        }
+        self.left -= 1;
+        Duration::ZERO
     }
 }

@@ -72,8 +72,51 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// By name of node.
-pub type Views = BTreeMap<Name, NodeView>;
+/// By name of node. A copy costs nothing until one of the two changes, and then what is copied is one node.
+#[derive(Debug, Clone, Default)]
+pub struct Views(BTreeMap<Name, Arc<NodeView>>);
+
+impl Views {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Of a node.
+    pub fn get(&self, node: &Name) -> Option<&NodeView> {
+        self.0.get(node).map(AsRef::as_ref)
+    }
+
+    /// The same, to change.
+    pub fn get_mut(&mut self, node: &Name) -> Option<&mut NodeView> {
+        self.0.get_mut(node).map(Arc::make_mut)
+    }
+
+    /// In the place of an earlier one.
+    pub fn insert(&mut self, node: Name, view: NodeView) {
+        self.0.insert(node, Arc::new(view));
+    }
+
+    /// Forgets a node.
+    pub fn remove(&mut self, node: &Name) {
+        self.0.remove(node);
+    }
+
+    /// Forgets all nodes that are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
+        self.0.retain(|node, _| keep(node));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &NodeView)> {
+        self.0.iter().map(|(node, view)| (node, &**view))
+    }
+
+    /// All of them, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&Name, &mut NodeView)> {
+        self.0.iter_mut().map(|(node, view)| (node, Arc::make_mut(view)))
+    }
+}
 
 /// Slices that have a status: deployed, or with something still on its way out.
 pub fn slices_with_status(state: &State) -> Vec<Name> {
@@ -83,8 +126,22 @@ pub fn slices_with_status(state: &State) -> Vec<Name> {
     names.into_iter().collect()
 }
 
+/// How much of a status is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Each link and VM with every resource that it stands on, and with what was proved of it.
+    Whole,
+    /// Only how each link and VM is, and why.
+    Brief,
+}
+
 /// Status of a slice. One that is not deployed has no state of its own; while hosts still hold something of it, it is pending.
 pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceStatus {
+    slice_status_in(state, views, name, Detail::Whole)
+}
+
+/// The same in as much detail as is asked for.
+pub fn slice_status_in(state: &State, views: &Views, name: &Name, detail: Detail) -> wire::SliceStatus {
     let holding = holding(state, name);
     let mut status = wire::SliceStatus {
         name: name.to_string(),
@@ -93,7 +150,7 @@ pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceSta
     };
     let slice = state.cluster.slices.get(name);
     match slice.and_then(|s| Some((s, s.deployed()?))) {
-        Some((slice, frozen)) => deployed_status(state, views, slice, frozen, &mut status),
+        Some((slice, frozen)) => deployed_status(Reader { state, views }, detail, slice, frozen, &mut status),
         None if status.removing => {
             status.set_state(wire::State::Pending);
             status.reason = removing_reason(views, &holding);
@@ -105,15 +162,22 @@ pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceSta
 
 /// Status of a node, as far as its desired state goes.
 pub fn node_status(state: &State, views: &Views, name: &Name) -> wire::NodeStatus {
-    let resources = node_resources(state, views, name);
+    let reader = Reader { state, views };
+    let node = state.desired.node(name);
+    let keys = node.into_iter().flat_map(|n| n.resources.keys());
+    let (mut resources, mut ready) = (0, 0);
+    for key in keys {
+        resources += 1;
+        ready += usize::from(reader.health(Some(name), key, None).0 == Health::Ready);
+    }
     let view = views.get(name);
     wire::NodeStatus {
         name: name.to_string(),
         connected: view.is_some_and(|v| v.connected),
         generation: view.map_or(0, |v| v.acked.generation),
         in_step: view.is_some_and(|v| v.connected && v.in_step),
-        resources: count(resources.len()),
-        resources_ready: count(resources.iter().filter(|r| r.state() == wire::State::Ready).count()),
+        resources: count(resources),
+        resources_ready: count(ready),
     }
 }
 
@@ -122,24 +186,30 @@ pub fn node_resources(state: &State, views: &Views, name: &Name) -> Vec<wire::Re
     let reader = Reader { state, views };
     let node = state.desired.node(name);
     let keys = node.into_iter().flat_map(|n| n.resources.keys());
-    keys.map(|key| reader.status(Some(name), key, None).0).collect()
+    keys.map(|key| reader.status(Some(name), key, None)).collect()
 }
 
-fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen, status: &mut wire::SliceStatus) {
-    let reader = Reader { state, views };
+fn deployed_status(reader: Reader<'_>, detail: Detail, slice: &Slice, frozen: &Frozen, status: &mut wire::SliceStatus) {
+    let state = reader.state;
     let mut whole = Whole::default();
     let mut counted = BTreeMap::new();
     for link in frozen.links.values() {
-        let parts = reader.parts(link_parts(state, frozen, link), None);
+        let parts = reader.parts(link_parts(state, frozen, link), None, detail);
         parts.count(&mut counted);
-        let probes = probes(state, link.vlan, &nodes(state, frozen, link));
+        // In brief they are looked at when they may be the reason.
+        let needed = detail == Detail::Whole || parts.health != Health::Ready;
+        let probes = needed.then(|| probes(state, link.vlan, &nodes(state, frozen, link)));
+        let probes = probes.unwrap_or_default();
         let probes: Vec<(&Name, &Key, Probe)> = probes
             .iter()
             .filter_map(|(node, key)| Some((node, key, reader.probe(node, key)?)))
             .collect();
-        let paths = paths(&reader, &probes);
+        let mut paths = paths(&reader, &probes);
         let reason = tell(parts.reason, &paths, state.cluster.meta.netnode.as_ref());
         whole.take(&parts.health, || format!("link {}: {reason}", link.name));
+        if detail == Detail::Brief {
+            paths.clear();
+        }
         status.links.push(wire::LinkStatus {
             name: link.name.to_string(),
             vlan: link.vlan.into(),
@@ -150,7 +220,7 @@ fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen,
         });
     }
     for vm in frozen.vms.values() {
-        let parts = reader.parts(vm_parts(state, vm), Some(&vm.worker));
+        let parts = reader.parts(vm_parts(state, vm), Some(&vm.worker), detail);
         parts.count(&mut counted);
         whole.take(&parts.health, || format!("vm {}: {}", vm.name, parts.reason));
         status.vms.push(wire::VmStatus {
@@ -166,7 +236,11 @@ fn deployed_status(state: &State, views: &Views, slice: &Slice, frozen: &Frozen,
     status.deployed_number = frozen.number;
     status.generation = frozen.position.generation;
     status.resources = count(counted.len());
-    status.resources_ready = count(counted.values().filter(|h| **h == Health::Ready).count());
+    let is_ready = |(_, health): &(&Place, &Health)| **health == Health::Ready;
+    let is_probe = |((_, key), _): &(&Place, &Health)| key.kind == Kind::Probe;
+    status.resources_ready = count(counted.iter().filter(is_ready).count());
+    status.probes = count(counted.iter().filter(is_probe).count());
+    status.probes_ready = count(counted.iter().filter(is_probe).filter(is_ready).count());
     debug_assert_eq!(slice.deployed, Some(frozen.number));
 }
 

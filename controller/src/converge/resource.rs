@@ -9,12 +9,13 @@ use trunkline_proto::{
 };
 
 use super::{
-    NodeView, Place, Views,
+    Detail, NodeView, Place, Views,
     path::{Told, narrowed},
 };
 use crate::transition::State;
 
 /// What status is read from.
+#[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) state: &'a State,
     pub(super) views: &'a Views,
@@ -38,9 +39,31 @@ impl Parts {
     }
 }
 
+/// How a resource is, why, and what its node read back.
+type Found<'a> = (Health, String, Option<&'a Observation>);
+
+fn told(
+    node: Option<&Name>,
+    key: &Key,
+    toward: Option<&Name>,
+    (health, reason, seen): Found<'_>,
+) -> wire::ResourceStatus {
+    let observation = seen.map(|seen| match toward.filter(|_| key.kind == Kind::Probe) {
+        Some(peer) => (&narrowed(seen, peer)).into(),
+        None => seen.into(),
+    });
+    wire::ResourceStatus {
+        node: node.map(ToString::to_string).unwrap_or_default(),
+        key: Some(key.into()),
+        state: wire::State::from(health).into(),
+        reason,
+        observation,
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Of a link, or of a VM on this worker: then of what nodes prove to others only what concerns that one.
-    pub(super) fn parts(&self, places: Vec<Place>, worker: Option<&Name>) -> Parts {
+    pub(super) fn parts(&self, places: Vec<Place>, worker: Option<&Name>, detail: Detail) -> Parts {
         let mut parts = Parts {
             health: Health::Ready,
             reason: String::new(),
@@ -49,60 +72,52 @@ impl<'a> Reader<'a> {
         };
         for (node, key) in places {
             let toward = worker.filter(|worker| node.as_ref() != Some(worker));
-            let (status, health) = self.status(node.as_ref(), &key, toward);
+            let (health, reason, observation) = self.health(node.as_ref(), &key, toward);
             if health.badness() > parts.health.badness() {
                 parts.health = health;
-                parts.reason.clone_from(&status.reason);
+                parts.reason.clone_from(&reason);
             }
-            parts.list.push(status);
+            if detail == Detail::Whole {
+                parts
+                    .list
+                    .push(told(node.as_ref(), &key, toward, (health, reason, observation)));
+            }
             parts.places.push(((node, key), health));
         }
         parts
     }
 
     /// `toward`: of a probe only the direction from there.
-    pub(super) fn status(
-        &self,
-        node: Option<&Name>,
-        key: &Key,
-        toward: Option<&Name>,
-    ) -> (wire::ResourceStatus, Health) {
-        let (health, reason, observation) = match node {
-            None => (Health::Pending, "no network node has joined yet".to_owned(), None),
-            Some(node) => self.on_node(node, key, toward),
-        };
-        let status = wire::ResourceStatus {
-            node: node.map(ToString::to_string).unwrap_or_default(),
-            key: Some(key.into()),
-            state: wire::State::from(health).into(),
-            reason,
-            observation,
-        };
-        (status, health)
+    pub(super) fn status(&self, node: Option<&Name>, key: &Key, toward: Option<&Name>) -> wire::ResourceStatus {
+        told(node, key, toward, self.health(node, key, toward))
     }
 
-    fn on_node(&self, node: &Name, key: &Key, toward: Option<&Name>) -> (Health, String, Option<wire::Observation>) {
+    /// How it is, why, and what the node read back.
+    pub(super) fn health(&self, node: Option<&Name>, key: &Key, toward: Option<&Name>) -> Found<'a> {
+        match node {
+            None => (Health::Pending, "no network node has joined yet".to_owned(), None),
+            Some(node) => self.on_node(node, key, toward),
+        }
+    }
+
+    fn on_node(&self, node: &Name, key: &Key, toward: Option<&Name>) -> Found<'a> {
         let seen = match self.observed(node, key) {
             Ok(seen) => seen,
             Err((health, reason)) => return (health, reason, None),
-        };
-        let observation = match toward.filter(|_| key.kind == Kind::Probe) {
-            Some(peer) => (&narrowed(seen, peer)).into(),
-            None => seen.into(),
         };
         // Who is to blame for a frame that does not come is not known to the node that misses it.
         if key.kind == Kind::Probe
             && matches!(seen.state, Health::Pending | Health::Degraded)
             && let Some((health, reason)) = self.worst_path(node, key, seen, toward)
         {
-            return (health, reason, Some(observation));
+            return (health, reason, Some(seen));
         }
         let reason = match (seen.state, seen.reason.as_str()) {
             (Health::Ready, _) => String::new(),
             (state, "") => format!("{node} says that {key} is {state}"),
             (_, reason) => format!("{node}, {key}: {reason}"),
         };
-        (seen.state, reason, Some(observation))
+        (seen.state, reason, Some(seen))
     }
 
     /// What a node said of the version that it should have, or why there is nothing that counts.

@@ -161,7 +161,7 @@ impl Core {
         known.states.retain(|name, _| names.contains(name));
         let mut events = self.live().left_out();
         for name in names {
-            let status = converge::slice_status(&state, &views, &name);
+            let status = converge::slice_status_in(&state, &views, &name, converge::Detail::Brief);
             if known.is_news(&status, &name, self.converging.has(&name)) {
                 self.changed(&name, &status, state.cluster.meta.revision, &mut events);
             }

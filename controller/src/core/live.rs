@@ -302,7 +302,7 @@ impl Live {
             settle(view, session.held, &state.node_desired(node));
         }
         let known = |node: &Name| state.cluster.nodes.contains_key(node) || self.sessions.contains_key(node);
-        self.views.retain(|node, _| known(node));
+        self.views.retain(known);
         self.infos.retain(|node, _| known(node));
         self.told.retain(|node, _| known(node));
     }

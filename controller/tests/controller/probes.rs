@@ -38,6 +38,7 @@ async fn link_when(operator: &Client, what: &str, good: impl Fn(&wire::LinkStatu
     let look = || async {
         let request = wire::GetStatusRequest {
             slices: vec!["shop".into()],
+            brief: false,
         };
         let mut status = operator.slices().get_status(request).await.unwrap().into_inner();
         status.slices.remove(0).links.remove(0)

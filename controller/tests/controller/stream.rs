@@ -66,6 +66,7 @@ async fn a_deployed_slice_reaches_just_its_nodes_and_becomes_ready() {
     let status = || async {
         let request = wire::GetStatusRequest {
             slices: vec!["shop".into()],
+            brief: false,
         };
         operator.slices().get_status(request).await.unwrap().into_inner()
     };

@@ -122,6 +122,7 @@ async fn a_watch_of_the_status_begins_with_what_is_and_follows() {
     operator.slices().apply_slices(apply(vec![solo], true)).await.unwrap();
     let request = wire::WatchStatusRequest {
         slices: vec!["solo".into()],
+        brief: false,
     };
     let mut stream = operator.watch().watch_status(request).await.unwrap().into_inner();
     w1.take().await;
@@ -217,7 +218,7 @@ async fn a_reader_that_stopped_reading_does_not_hold_up_the_end() {
         ..wire::SliceSpec::default()
     };
     operator.slices().apply_slices(apply(vec![big], true)).await.unwrap();
-    let request = wire::WatchStatusRequest { slices: Vec::new() };
+    let request = wire::WatchStatusRequest::default();
     let stuck = operator.watch().watch_status(request).await.unwrap().into_inner();
     // Status messages of some hundred kilobytes each, which nobody takes: the transport's window is soon used up.
     let other = controller.operator().await;
@@ -267,7 +268,7 @@ async fn a_restart_alone_is_no_news_of_a_slice() {
     let mut w1 = Node::connect(&controller, disk).await.unwrap();
     w1.report_ready().await;
     let known = || async {
-        let request = wire::GetStatusRequest { slices: Vec::new() };
+        let request = wire::GetStatusRequest::default();
         operator.slices().get_status(request).await.unwrap().into_inner()
     };
     eventually("ready again", known, |s| s.slices[0].state() == wire::State::Ready).await;

@@ -16,6 +16,7 @@ mod held;
 mod report;
 mod series;
 mod settle;
+mod stage;
 
 use std::fs::File;
 use std::io::Write;
