@@ -14,6 +14,9 @@
 //!
 //! One setting of the bridge is ours, too: matches see the ports of first [`Fragments`]. It is read with the flows, and set before them.
 //!
+//! The flow monitor tells all flows when a connection begins, and each change from then on, our own too: that is what [`Client::told`]
+//! answers, while [`Client::table`] asks for all of them anew.
+//!
 //! The socket is there while ovs-vswitchd has the bridge. A restart loses all flows and breaks the connection, so it shows as a tick
 //! of [`Client::changes`], like a flow that was deleted by hand.
 

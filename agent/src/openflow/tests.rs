@@ -160,28 +160,76 @@ fn a_message_shorter_than_its_header_is_an_error() {
     assert!(matches!(framer.drain(), Err(Error::Protocol(_))));
 }
 
+fn told(event: u16, flow: &Flow) -> Vec<u8> {
+    let modification = codec::flow_mod(codec::FlowCommand::Add, flow).unwrap().body;
+    // Match and instructions are written alike, behind the 40 bytes that come before them there.
+    let mut update = Writer::default();
+    update.u16(u16::try_from(24 + modification.len() - 40).unwrap());
+    update
+        .u16(event)
+        .u8(flow.rule.table)
+        .zeros(5)
+        .u16(flow.rule.priority)
+        .zeros(4);
+    update.u64(flow.cookie.0).raw(&modification[40..]);
+    update.0
+}
+
 #[test]
-fn only_changes_by_others_count_as_such() {
-    let update = |event: u16| {
+fn what_the_bridge_tells_of_a_flow_is_that_flow() {
+    let matches = Match::any().in_port(7).tagged();
+    let flow = Flow::new(1, 500, Cookie::ours(9), matches, Actions::normal().metered(Some(3)));
+    for event in [0, 1, 3] {
+        let updates = codec::get_updates(Reader(&told(event, &flow))).unwrap();
+        assert_eq!(updates, [codec::Update::There(flow.clone())]);
+    }
+    let updates = codec::get_updates(Reader(&told(2, &flow))).unwrap();
+    assert_eq!(updates, [codec::Update::Gone(flow.rule.clone())]);
+    let short = |event: u16| {
         let mut update = Writer::default();
         update.u16(8).u16(event).u32(0);
-        update.0
+        codec::get_updates(Reader(&update.0)).unwrap()
     };
-    for (event, foreign) in [
-        (0, false),
-        (1, true),
-        (2, true),
-        (3, true),
-        (4, false),
-        (5, true),
-        (6, true),
-    ] {
-        assert_eq!(
-            codec::is_foreign_change(Reader(&update(event))).unwrap(),
-            foreign,
-            "{event}"
-        );
-    }
+    assert_eq!(short(4), []);
+    assert_eq!(
+        (short(5), short(6)),
+        (vec![codec::Update::Paused], vec![codec::Update::Resumed])
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_shows_nothing_before_it_is_whole_and_waits_while_the_bridge_is_behind() {
+    let flow = |priority| Flow::new(1, priority, Cookie::ours(9), Match::any(), Actions::drop());
+    let mirror = super::mirror::Mirror::default();
+    mirror.take(vec![codec::Update::There(flow(1)), codec::Update::There(flow(2))]);
+    assert!(mirror.flows().await.is_err());
+    mirror.whole();
+    assert_eq!(mirror.flows().await.unwrap().len(), 2);
+
+    assert!(mirror.take(vec![codec::Update::Paused]));
+    let waiting = tokio::spawn({
+        let mirror = mirror.clone();
+        async move { mirror.flows().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    mirror.take(vec![codec::Update::Gone(flow(1).rule), codec::Update::Resumed]);
+    let flows = waiting.await.unwrap().unwrap();
+    assert_eq!(flows.keys().collect::<Vec<_>>(), [&flow(2).rule]);
+
+    mirror.clear();
+    assert!(mirror.flows().await.is_err());
+}
+
+#[test]
+fn sets_side_by_side_show_every_rule_once() {
+    let flow = |priority, cookie| Flow::new(1, priority, Cookie::ours(cookie), Match::any(), Actions::drop());
+    let left: FlowSet = [flow(1, 1), flow(2, 1)].into_iter().collect();
+    let right: FlowSet = [flow(2, 2), flow(3, 2)].into_iter().collect();
+    let seen: Vec<_> = super::beside(&left.flows, &right.flows)
+        .map(|(rule, here, there)| (rule.priority, here.map(|h| h.0.purpose()), there.map(|t| t.0.purpose())))
+        .collect();
+    assert_eq!(seen, [(1, Some(1), None), (2, Some(1), Some(2)), (3, None, Some(2))]);
 }
 
 fn matches() -> impl Strategy<Value = Match> {
@@ -220,7 +268,9 @@ fn flows(cookies: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value = F
 /// What a plan would make of a bridge. Panics where the plan touches what is not ours.
 fn apply(plan: &Plan, world: &mut FlowSet) {
     for flow in &plan.remove {
-        let (cookie, _) = world.flows.remove(&flow.rule).expect("a removed flow exists");
+        let (cookie, _) = std::sync::Arc::make_mut(&mut world.flows)
+            .remove(&flow.rule)
+            .expect("a removed flow exists");
         assert!(cookie.is_ours());
     }
     for flow in &plan.add {
@@ -270,7 +320,7 @@ proptest! {
         let _ = codec::get_flows(Reader(&bytes));
         let _ = codec::get_meter_config(Reader(&bytes));
         let _ = codec::get_meter_counters(Reader(&bytes));
-        let _ = codec::is_foreign_change(Reader(&bytes));
+        let _ = codec::get_updates(Reader(&bytes));
         let _ = codec::get_part(&bytes).map(|_| ());
         let mut framer = Framer::default();
         framer.push(&bytes);

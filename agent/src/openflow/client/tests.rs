@@ -172,6 +172,7 @@ async fn a_request_that_cannot_even_be_handed_over_has_the_same_time_limit() {
         exchanges,
         ticks,
         link,
+        mirror: Mirror::default(),
         turn: Arc::default(),
         limit: LIMIT,
         socket: "none".into(),
@@ -187,7 +188,7 @@ async fn a_request_that_cannot_even_be_handed_over_has_the_same_time_limit() {
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_is_not_sent() {
     let (outgoing, mut sent) = mpsc::unbounded_channel();
-    let mut session = Session::new(outgoing);
+    let mut session = Session::new(outgoing, Mirror::default());
     let mut ask = |gone: bool| {
         let (reply, answer) = oneshot::channel();
         let kept = (!gone).then_some(answer);
