@@ -34,6 +34,8 @@ pub(super) struct Wanted {
 
 /// One look at everything.
 pub(super) struct Look {
+    /// Devices, addresses and routes.
+    host: HostNetwork,
     pub(super) switch: switch::Observed,
     pub(super) gateways: gateway::Observed,
     pub(super) servers: dhcp::Observed,
@@ -107,9 +109,9 @@ impl NetworkNode {
     }
 
     async fn look(&self, wanted: &Wanted) -> Result<Look, Blind> {
-        let switch = switch::observe(&self.ovs, &self.netlink).await?;
         let (links, addresses, routes) =
             tokio::try_join!(self.netlink.links(), self.netlink.addresses(), self.netlink.routes())?;
+        let switch = switch::observe_beside(&self.ovs, &links, &addresses, &routes)?;
         let host = HostNetwork {
             links,
             addresses,
@@ -145,6 +147,7 @@ impl NetworkNode {
             gateways,
             taken,
             switch,
+            host,
         })
     }
 
@@ -206,9 +209,8 @@ impl NetworkNode {
         }
         // Its flow is new with it.
         let is_new = !look.switch.bridges.contains_key(&wanted.switch.bridge.name);
-        self.set_filter(wanted, &look, &mut acts).await;
-        self.remove(wanted, &look, &mut acts).await;
-        if acts.acted {
+        self.set_filter(wanted, &mut look, &mut acts).await;
+        if self.remove(wanted, &look, &mut acts).await {
             look = self.look(wanted).await?;
         }
         let (lost, lost_probe) = (&look.lost, look.lost_probe);
@@ -231,12 +233,8 @@ impl NetworkNode {
         self.prove_alive(&mut acts).await;
         if acts.acted || before {
             look = self.look(wanted).await?;
-            acts.acted = false;
             // Without the gateways that are gone by now.
-            self.set_filter(wanted, &look, &mut acts).await;
-            if acts.acted {
-                look = self.look(wanted).await?;
-            }
+            self.set_filter(wanted, &mut look, &mut acts).await;
         }
         self.left = self.orphans.list(&drift::unwanted(wanted, &look));
         Ok((look, acts))
@@ -253,8 +251,13 @@ impl NetworkNode {
             .await;
     }
 
-    async fn set_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+    async fn set_filter(&self, wanted: &Wanted, look: &mut Look, acts: &mut Acts) {
+        let before = std::mem::take(&mut acts.acted);
         acts.filter = self.try_filter(wanted, look, acts).await.err();
+        if acts.acted {
+            look.nat = self.nats.observe(&look.host).await.map_err(|error| chain(&error));
+        }
+        acts.acted |= before;
     }
 
     async fn try_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> Result<(), String> {
@@ -276,8 +279,9 @@ impl NetworkNode {
         })
     }
 
-    /// What goes before its switch port does; and devices without a port, because they would be in a new port's way.
-    async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) {
+    /// What goes before its switch port does; and devices without a port, because they would be in a new port's way. True when something
+    /// went.
+    async fn remove(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> bool {
         self.doing.step("removing what is not wanted");
         let mut plan = dhcp::plan(&wanted.servers, &look.servers);
         plan.remove
@@ -293,7 +297,9 @@ impl NetworkNode {
         if let Some(error) = gateway::execute(&orphans, &self.netlink).await.orphans {
             tracing::warn!(error = chain(&error), "left gateway devices could not be removed");
         }
-        acts.acted |= !plan.remove.is_empty() || !orphans.is_empty();
+        let acted = !plan.remove.is_empty() || !orphans.is_empty();
+        acts.acted |= acted;
+        acted
     }
 
     /// ovs-vswitchd takes its time for new ports: what DHCP servers have besides is made meanwhile. True when anything was changed.

@@ -15,9 +15,9 @@ use trunkline_proto::client::ApiError;
 use trunkline_proto::wire::{GetNodeRequest, Kind, State};
 
 use crate::figure::{Bench, Figure, Goal, Row};
+use crate::floor::bridge::Bridge;
 use crate::floor::database::Database;
 use crate::floor::kernel::Kernel;
-use crate::floor::bridge::Bridge;
 use crate::floor::program::{Floor, Process};
 use crate::floor::sync::Places;
 use crate::held::{Fleet, Size};

@@ -1,6 +1,6 @@
-//! Floors: the least work that any program would have to do for the same visible result, written as straight as possible: no check, no
-//! note of what was done, no second look. What is asked of a floor is what our own daemons have left on a host just before ([`held`]),
-//! so that both sides do the same.
+//! Floors: the least work that any program would have to do for the same visible result, written as straight as possible.
+//! No check, no note of what was done, no second look. What is asked of a floor is, where it can be, what our own daemons have
+//! left on a host just before ([`held`]), so that both sides do the same.
 
 pub(crate) mod bare;
 pub(crate) mod bridge;

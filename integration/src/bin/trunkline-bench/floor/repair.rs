@@ -9,9 +9,9 @@ use std::sync::Arc;
 use trunkline_integration::LabError;
 use trunkline_integration::lab::Host;
 
+use super::bridge::Bridge;
 use super::database::Database;
 use super::kernel::Kernel;
-use super::bridge::Bridge;
 
 pub(crate) use host::{Address, Edited, Forwarding, Namespace, Rules, Server, TapDeleted, TapDown};
 pub(crate) use switch::{Flows, PortChanged, PortRemoved, Trunk, Wiped};

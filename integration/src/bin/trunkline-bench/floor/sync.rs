@@ -14,9 +14,9 @@ use trunkline_certs::{Bundle, client_config};
 use trunkline_integration::LabError;
 use trunkline_integration::program::console::say_line;
 
+use super::bridge::Bridge;
 use super::database::Database;
 use super::kernel::Kernel;
-use super::bridge::Bridge;
 
 /// Where everything is, as the host sees it.
 #[derive(Debug, Serialize, Deserialize)]

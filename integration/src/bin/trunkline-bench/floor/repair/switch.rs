@@ -8,8 +8,8 @@ use trunkline_agent::openflow::{self, FlowSet};
 use trunkline_integration::LabError;
 
 use super::{Case, Node, management};
-use crate::floor::database::reference;
 use crate::floor::bridge::Bridge;
+use crate::floor::database::reference;
 
 /// The columns of a configuration.
 const OF_BRIDGE: &[&str] = &["name", "datapath_type", "fail_mode", "external_ids", "ports"];
