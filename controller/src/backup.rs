@@ -311,7 +311,11 @@ impl<'a> Reader<'a> {
                     return Err("its checksum is wrong: it was changed or damaged".into());
                 }
                 if changes.len() != footer.rows {
-                    return Err(format!("it has {} rows, its last line says {}", changes.len(), footer.rows));
+                    return Err(format!(
+                        "it has {} rows, its last line says {}",
+                        changes.len(),
+                        footer.rows
+                    ));
                 }
                 self.sum.update(line);
                 return Ok(Some((header, changes)));

@@ -113,7 +113,11 @@ fn addition(sum: &mut Sha256, core: &Core, changed: &Unexported, at: Timestamp) 
     text.push(b'\n');
     let mut count = 0;
     for (key, value) in changed.iter().filter(|(key, _)| is_exported(key)) {
-        let value = value.as_ref().map(|value| serde_json::from_slice(value)).transpose().map_err(unusable)?;
+        let value = value
+            .as_ref()
+            .map(|value| serde_json::from_slice(value))
+            .transpose()
+            .map_err(unusable)?;
         serde_json::to_writer(&mut text, &Line::new(key, value)).map_err(unusable)?;
         text.push(b'\n');
         count += 1;

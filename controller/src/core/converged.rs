@@ -59,7 +59,9 @@ impl Stale {
         let records = records.filter(|(_, was, is)| was != is).map(|(name, _, _)| name);
         self.nodes.extend(records.chain(touched).cloned());
         if old.cluster.departures != new.cluster.departures {
-            let departing = [old, new].into_iter().flat_map(|state| state.cluster.departures.values());
+            let departing = [old, new]
+                .into_iter()
+                .flat_map(|state| state.cluster.departures.values());
             self.slices.extend(departing.map(|departure| departure.slice.clone()));
         }
         self.all |= old.cluster.meta.netnode != new.cluster.meta.netnode;

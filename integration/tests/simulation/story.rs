@@ -504,7 +504,7 @@ impl Story<'_> {
         let (state, views, now) = (core.state(), core.views(), self.sim.elapsed());
         let fresh = |lost: Option<Duration>| lost.is_some_and(|lost| now < lost + PATIENCE);
         let mut wrong = Vec::new();
-        for (node, view) in &views {
+        for (node, view) in views.iter() {
             let Some(host) = world.hosts.get(node) else { continue };
             let Some(held) = host.held.as_ref().map(|held| held.borrow().position) else {
                 continue;
