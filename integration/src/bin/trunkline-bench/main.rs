@@ -10,8 +10,11 @@
 
 mod figure;
 mod figures;
+mod floor;
+mod node;
 mod report;
 mod series;
+mod site;
 
 use std::fs::File;
 use std::io::Write;
@@ -43,6 +46,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = floor::as_process() {
+        return status;
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
