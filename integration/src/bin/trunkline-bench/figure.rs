@@ -97,6 +97,19 @@ impl Row {
         Self::at(name, unit, ours, ours.median(), None, goal)
     }
 
+    /// The same measurement held against another goal, without the floor.
+    pub(crate) fn within(&self, name: impl Into<String>, goal: Goal) -> Self {
+        Self {
+            name: name.into(),
+            floor: None,
+            ratio: None,
+            goal,
+            met: met(goal, self.value, None),
+            floor_spread: None,
+            ..self.clone()
+        }
+    }
+
     /// Any value of two series, such as the same percentile of both.
     pub(crate) fn at(
         name: impl Into<String>,

@@ -31,6 +31,8 @@ const WORKERS: [&str; 2] = ["w1", "w2"];
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let site = Site::new("")?;
     let runtime = runtime()?;
+    // Clients are made outside of a task.
+    let _within = runtime.enter();
     let bytes = prepare(&site, &runtime)?;
     let _controller = site.start()?;
     let ours = Callers::new(&site, &site.endpoint())?;

@@ -2,8 +2,9 @@
 
 mod cold;
 mod intents;
+mod plan;
 
 use crate::figure::Figure;
 
 /// All of them.
-pub(crate) const ALL: &[Figure] = &[cold::FIGURE, intents::FIGURE];
+pub(crate) const ALL: &[Figure] = &[cold::FIGURE, intents::FIGURE, plan::FIGURE];
