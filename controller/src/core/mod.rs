@@ -1,9 +1,9 @@
 //! The one owner of the state.
 //!
 //! ```text
-//!   mutate --> writer (one at a time, off the runtime's threads)
-//!                 step -> batch + journal + answer -> commit, flushed -> publish
-//!                                                                          |
+//!   mutate --> queue --> who finds it idle works it off, off the runtime's threads
+//!                 step, step, ... -> batch + journal + answers -> commit, flushed once -> publish -> answer
+//!                                                                                  |
 //!      state (a pointer swap)  history (watches)  per node: desired (sessions)  status counter (converge, watches)
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod converged;
 mod history;
 mod live;
+mod queue;
 mod quota;
 mod timer;
 mod writer;
@@ -65,7 +66,8 @@ pub struct Bounds {
 /// The state and everything that follows it.
 pub struct Core {
     settings: Settings,
-    writer: Arc<tokio::sync::Mutex<writer::Writer>>,
+    queue: Arc<queue::Queue<writer::Job>>,
+    writer: Mutex<writer::Writer>,
     state: ArcSwap<State>,
     history: RwLock<history::History>,
     journal: Journal,
@@ -130,11 +132,8 @@ impl Core {
         let revision = state.cluster.meta.revision;
         let core = Arc::new(Self {
             settings,
-            writer: Arc::new(tokio::sync::Mutex::new(writer::Writer::new(
-                store,
-                loaded.revision,
-                requests,
-            ))),
+            queue: Arc::default(),
+            writer: Mutex::new(writer::Writer::new(store, loaded.revision, requests)),
             state: ArcSwap::new(state),
             history: RwLock::new(history::History::new(revision, bounds.history)),
             journal,
