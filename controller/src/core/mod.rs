@@ -43,6 +43,7 @@ use crate::{
     journal::{self, Journal},
     metrics::CoreMetrics,
     model::{Cluster, Timestamp, rows},
+    parallel,
     requests::Requests,
     settings::Settings,
     store::{Store, StoreError},
@@ -119,16 +120,16 @@ impl Core {
     ) -> Result<Arc<Self>, OpenError> {
         let (loaded, threads) = (store.load()?, store.waits());
         let of_cluster = |key: &str| !OTHER_ROWS.iter().any(|prefix| key.starts_with(prefix));
-        let cluster = rows::load(
-            loaded
-                .rows
-                .iter()
-                .filter(|(k, _)| of_cluster(k))
-                .map(|(k, v)| (k.clone(), v.clone())),
-        )?;
-        let journal = Journal::load(&loaded.rows, bounds.events).map_err(OpenError::Journal)?;
-        let requests = Requests::load(&loaded.rows, bounds.requests);
-        let state = Arc::new(State::load(cluster, &settings)?);
+        let state = || {
+            let cluster = rows::load(loaded.rows.iter().filter(|(key, _)| of_cluster(key)))?;
+            State::load(cluster, &settings).map_err(OpenError::from)
+        };
+        let others = || {
+            let journal = Journal::load(&loaded.rows, bounds.events).map_err(OpenError::Journal)?;
+            Ok::<_, OpenError>((journal, Requests::load(&loaded.rows, bounds.requests)))
+        };
+        let (state, others) = parallel::both(loaded.rows.len(), state, others);
+        let (state, (journal, requests)) = (Arc::new(state?), others?);
         let revision = state.cluster.meta.revision;
         let core = Arc::new(Self {
             settings,
