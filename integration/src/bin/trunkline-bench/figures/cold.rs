@@ -34,6 +34,8 @@ const ENDS: usize = 20;
 /// Links of a slice, and its VMs.
 const LINKS: usize = 100;
 const VMS: usize = LINKS * ENDS / DATA;
+/// Workers that a slice is on, and each of its links.
+const SPREAD: usize = 4;
 
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let (slices, workers) = bench.size((40, 50), (1, 4));
@@ -123,7 +125,7 @@ fn slice(number: usize, workers: usize) -> SliceSpec {
         vms: (0..VMS)
             .map(|i| VmSpec {
                 name: vm(i),
-                worker: worker((number * VMS + i) % workers),
+                worker: worker((number * SPREAD + i / (LINKS / DATA) % SPREAD) % workers),
                 data_interfaces_count: u32::try_from(DATA).unwrap_or_default(),
                 ..VmSpec::default()
             })
