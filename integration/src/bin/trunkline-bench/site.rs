@@ -41,7 +41,7 @@ impl Site {
         };
         let bundle = site.bundle(Role::Controller, "controller")?;
         let text = format!(
-            "listen = \"{address}\"\nbundle = \"{}\"\n[state]\ndir = \"{}\"\n[nodes]\nheartbeat = \"500ms\"\n[network]\n{network}\n",
+            "listen = \"{address}\"\nbundle = \"{}\"\n[state]\ndir = \"{}\"\n[nodes]\nheartbeat = \"2s\"\n[network]\n{network}\n",
             bundle.display(),
             site.state().display()
         );
