@@ -357,5 +357,5 @@ fn load_cluster(rows: &Rows) -> Result<Cluster, rows::RowError> {
     let of_cluster = rows
         .iter()
         .filter(|(key, _)| is_exported(key) && !key.starts_with(journal::PREFIX));
-    rows::load(of_cluster.map(|(key, value)| (key.clone(), value.clone())))
+    rows::load(of_cluster)
 }

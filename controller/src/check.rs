@@ -16,6 +16,7 @@ use trunkline_proto::{
 use crate::{
     compile::{Desired, NodeDesired},
     model::{Cluster, Link, Vm},
+    parallel,
     settings::Settings,
 };
 
@@ -128,23 +129,39 @@ pub fn check<'a>(
             seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
         }
     }
-    for name in touched.clone() {
-        if let Some(node) = desired.node(name) {
-            let before = before.node(name).map(AsRef::as_ref);
-            let carried = readable(name, node, before, &seen.protection)?;
-            let needed = needed(cluster, name);
-            if carried != needed {
-                return Err(CheckError::Trunk { node: name.clone() });
-            }
-            // Guests are on workers only.
-            let guests = cluster.meta.netnode.as_ref() != Some(name);
-            let wanted = needed.iter().filter(|_| guests).map(|vlan| Flows::name_of(*vlan));
-            if flows(node) != wanted.collect() {
-                return Err(CheckError::Flows { node: name.clone() });
-            }
+    let names: Vec<&Name> = touched.clone().into_iter().collect();
+    let needed = needed(cluster, &names);
+    let one = |name: &&Name| {
+        let (Some(node), before) = (desired.node(name), before.node(name)) else {
+            return Ok(());
+        };
+        let carried = readable(name, node, before.map(AsRef::as_ref), &seen.protection)?;
+        let none = BTreeSet::new();
+        let needed = needed.get(name).unwrap_or(&none);
+        if carried != *needed {
+            return Err(CheckError::Trunk { node: (*name).clone() });
         }
-    }
-    probes::check(cluster, desired, before, touched)?;
+        // Guests are on workers only.
+        let guests = cluster.meta.netnode.as_ref() != Some(*name);
+        let wanted = needed.iter().filter(|_| guests).map(|vlan| Flows::name_of(*vlan));
+        if flows(node) != wanted.collect() {
+            return Err(CheckError::Flows { node: (*name).clone() });
+        }
+        Ok(())
+    };
+    // Those that are there already are only passed over.
+    let new = |name: &&Name| {
+        let count = |of: &Desired| of.node(name).map_or(0, |node| node.resources.len());
+        count(desired).abs_diff(count(before))
+    };
+    let weight = names.iter().map(new).sum();
+    let (probes, nodes) = parallel::both(
+        weight,
+        || probes::check(cluster, desired, before, touched),
+        || parallel::map(&names, weight, one),
+    );
+    nodes.into_iter().collect::<Result<(), _>>()?;
+    probes?;
     seen.subnets()
 }
 
@@ -272,11 +289,21 @@ fn flows(node: &NodeDesired) -> BTreeSet<String> {
     keys.map(|key| key.name.to_string()).collect()
 }
 
-/// The VLANs of a node, from the deployed revisions alone.
-fn needed(cluster: &Cluster, node: &Name) -> BTreeSet<VlanId> {
-    let all = cluster.meta.netnode.as_ref() == Some(node);
-    let vms = cluster.deployed().flat_map(|(_, frozen)| frozen.vms.values());
-    let here = vms.filter(|vm| all || vm.worker == *node);
-    here.flat_map(|vm| vm.interfaces.iter().filter_map(|i| i.vlan))
-        .collect()
+/// The VLANs of these nodes, from the deployed revisions alone.
+fn needed<'a>(cluster: &Cluster, nodes: &[&'a Name]) -> BTreeMap<&'a Name, BTreeSet<VlanId>> {
+    let mut needed: BTreeMap<&Name, BTreeSet<VlanId>> = nodes.iter().map(|node| (*node, BTreeSet::new())).collect();
+    let netnode = cluster.meta.netnode.as_ref();
+    let mut all = netnode.and_then(|netnode| needed.remove(netnode));
+    for vm in cluster.deployed().flat_map(|(_, frozen)| frozen.vms.values()) {
+        let vlans = || vm.interfaces.iter().filter_map(|interface| interface.vlan);
+        if let Some(all) = &mut all {
+            all.extend(vlans());
+        }
+        if let Some(here) = needed.get_mut(&vm.worker) {
+            here.extend(vlans());
+        }
+    }
+    let netnode = nodes.iter().find(|node| Some(**node) == netnode);
+    needed.extend(netnode.copied().zip(all));
+    needed
 }

@@ -29,6 +29,7 @@ pub mod leftovers;
 pub mod listener;
 pub mod metrics;
 pub mod model;
+mod parallel;
 pub mod requests;
 pub mod settings;
 #[cfg(feature = "simulation")]

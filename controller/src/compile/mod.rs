@@ -26,6 +26,7 @@ use trunkline_proto::{
 
 use crate::{
     model::{Cluster, Position, SharedMap},
+    parallel,
     settings::Settings,
 };
 use probe::Keys;
@@ -104,7 +105,7 @@ impl Desired {
         let all = moved.then(|| self.slices.keys().chain(cluster.slices.keys()));
         let some = before.slices.differences(&cluster.slices).map(|(name, _, _)| name);
         let names: BTreeSet<&Name> = all.into_iter().flatten().chain(some).collect();
-        let mut guests = moved;
+        let (mut guests, mut new) = (moved, Vec::new());
         for name in names {
             let deployed = cluster
                 .slices
@@ -120,12 +121,16 @@ impl Desired {
                 edits.drop_part(part);
                 next.slices.remove(name);
             }
-            if let Some((slice, frozen)) = deployed {
-                let part = Arc::new(Part::of_slice(slice, frozen, around));
-                guests |= !part.guests.is_empty();
-                edits.add_part(&part);
-                next.slices.insert(name.clone(), part);
-            }
+            new.extend(deployed);
+        }
+        let weight = new.iter().map(|(_, frozen)| frozen.vms.len()).sum();
+        let parts = parallel::map(&new, weight, |(slice, frozen)| {
+            Arc::new(Part::of_slice(slice, frozen, around))
+        });
+        for ((slice, _), part) in new.into_iter().zip(parts) {
+            guests |= !part.guests.is_empty();
+            edits.add_part(&part);
+            next.slices.insert(slice.name.clone(), part);
         }
         if guests {
             let internet = Arc::new(Part::of_internet(&next.guests(), around));
@@ -215,7 +220,8 @@ impl Desired {
 #[derive(Default)]
 struct Edits<'a> {
     dropped: BTreeMap<Name, Vec<&'a Share>>,
-    added: BTreeMap<Name, Vec<Share>>,
+    /// Parts that have a share for the node.
+    added: BTreeMap<Name, Vec<Arc<Part>>>,
 }
 
 impl<'a> Edits<'a> {
@@ -225,14 +231,14 @@ impl<'a> Edits<'a> {
         }
     }
 
-    fn add_part(&mut self, part: &Part) {
-        for (node, share) in &part.nodes {
-            self.added.entry(node.clone()).or_default().push(share.clone());
+    fn add_part(&mut self, part: &Arc<Part>) {
+        for node in part.nodes.keys() {
+            self.added.entry(node.clone()).or_default().push(part.clone());
         }
     }
 
     /// Nodes for which both are the same are left alone: there may be a thousand, and one guest more concerns two of them.
-    fn replace_part(&mut self, old: &'a Part, new: &Part) {
+    fn replace_part(&mut self, old: &'a Part, new: &Arc<Part>) {
         for (node, share) in &old.nodes {
             if !new.nodes.get(node).is_some_and(|n| n.is_same(share)) {
                 self.dropped.entry(node.clone()).or_default().push(share);
@@ -240,21 +246,32 @@ impl<'a> Edits<'a> {
         }
         for (node, share) in &new.nodes {
             if !old.nodes.get(node).is_some_and(|o| o.is_same(share)) {
-                self.added.entry(node.clone()).or_default().push(share.clone());
+                self.added.entry(node.clone()).or_default().push(new.clone());
             }
         }
     }
 
-    fn apply(mut self, nodes: &mut SharedMap<Name, Arc<NodeDesired>>, traceparent: &str) -> BTreeSet<Name> {
-        let names: BTreeSet<Name> = self.dropped.keys().chain(self.added.keys()).cloned().collect();
-        let mut touched = BTreeSet::new();
-        for name in names {
-            let old = nodes.get(&name).cloned().unwrap_or_default();
+    fn apply(self, nodes: &mut SharedMap<Name, Arc<NodeDesired>>, traceparent: &str) -> BTreeSet<Name> {
+        let names: BTreeSet<&Name> = self.dropped.keys().chain(self.added.keys()).collect();
+        let names: Vec<&Name> = names.into_iter().collect();
+        let edit = |name: &&Name| {
+            let old = nodes.get(*name).cloned().unwrap_or_default();
             let mut new = NodeDesired::clone(&old);
-            let dropped = self.dropped.remove(&name).unwrap_or_default();
-            let added = self.added.remove(&name).unwrap_or_default();
-            new.edit(&old, &dropped, &added, traceparent);
-            if new.digest != old.digest {
+            let dropped = self.dropped.get(*name).map_or(&[][..], Vec::as_slice);
+            let added = self.added.get(*name).into_iter().flatten();
+            let added: Vec<&Share> = added.filter_map(|part| part.nodes.get(*name)).collect();
+            new.edit(&old, dropped, &added, traceparent);
+            (new.digest != old.digest, new)
+        };
+        let of = |(name, parts): (&Name, &Vec<Arc<Part>>)| {
+            let shares = parts.iter().filter_map(|part| part.nodes.get(name));
+            shares.map(|share| share.resources.len()).sum::<usize>()
+        };
+        let edited = parallel::map(&names, self.added.iter().map(of).sum(), edit);
+        let names: Vec<Name> = names.into_iter().cloned().collect();
+        let mut touched = BTreeSet::new();
+        for (name, (other, new)) in names.into_iter().zip(edited) {
+            if other {
                 touched.insert(name.clone());
             }
             if new.resources.is_empty() {
@@ -288,7 +305,7 @@ impl NodeDesired {
     }
 
     /// All that leaves goes before anything joins, so that a key may pass from one part to another.
-    fn edit(&mut self, old: &Self, dropped: &[&Share], added: &[Share], traceparent: &str) {
+    fn edit(&mut self, old: &Self, dropped: &[&Share], added: &[&Share], traceparent: &str) {
         for share in dropped {
             share.resources.keys().for_each(|key| self.remove(key));
             for vlan in &share.vlans {

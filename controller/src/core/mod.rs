@@ -1,9 +1,9 @@
 //! The one owner of the state.
 //!
 //! ```text
-//!   mutate --> writer (one at a time, off the runtime's threads)
-//!                 step -> batch + journal + answer -> commit, flushed -> publish
-//!                                                                          |
+//!   mutate --> queue --> who finds it idle works it off, off the runtime's threads
+//!                 step, step, ... -> batch + journal + answers -> commit, flushed once -> publish -> answer
+//!                                                                                  |
 //!      state (a pointer swap)  history (watches)  per node: desired (sessions)  status counter (converge, watches)
 //! ```
 //!
@@ -15,6 +15,7 @@ mod export;
 mod history;
 mod live;
 mod notes;
+mod queue;
 mod quota;
 mod timer;
 mod writer;
@@ -45,6 +46,7 @@ use crate::{
     journal::{self, Journal},
     metrics::CoreMetrics,
     model::{Cluster, Timestamp, rows},
+    parallel,
     requests::Requests,
     settings::Settings,
     store::{Store, StoreError},
@@ -68,7 +70,8 @@ pub struct Bounds {
 /// The state and everything that follows it.
 pub struct Core {
     settings: Settings,
-    writer: Arc<tokio::sync::Mutex<writer::Writer>>,
+    queue: Arc<queue::Queue<writer::Job>>,
+    writer: Mutex<writer::Writer>,
     state: ArcSwap<State>,
     history: RwLock<history::History>,
     journal: Journal,
@@ -125,24 +128,21 @@ impl Core {
     ) -> Result<Arc<Self>, OpenError> {
         let (loaded, threads) = (store.load()?, store.waits());
         let of_cluster = |key: &str| !OTHER_ROWS.iter().any(|prefix| key.starts_with(prefix));
-        let cluster = rows::load(
-            loaded
-                .rows
-                .iter()
-                .filter(|(k, _)| of_cluster(k))
-                .map(|(k, v)| (k.clone(), v.clone())),
-        )?;
-        let journal = Journal::load(&loaded.rows, bounds.events).map_err(OpenError::Journal)?;
-        let requests = Requests::load(&loaded.rows, bounds.requests);
-        let state = Arc::new(State::load(cluster, &settings)?);
+        let state = || {
+            let cluster = rows::load(loaded.rows.iter().filter(|(key, _)| of_cluster(key)))?;
+            State::load(cluster, &settings).map_err(OpenError::from)
+        };
+        let others = || {
+            let journal = Journal::load(&loaded.rows, bounds.events).map_err(OpenError::Journal)?;
+            Ok::<_, OpenError>((journal, Requests::load(&loaded.rows, bounds.requests)))
+        };
+        let (state, others) = parallel::both(loaded.rows.len(), state, others);
+        let (state, (journal, requests)) = (Arc::new(state?), others?);
         let revision = state.cluster.meta.revision;
         let core = Arc::new(Self {
             settings,
-            writer: Arc::new(tokio::sync::Mutex::new(writer::Writer::new(
-                store,
-                loaded.revision,
-                requests,
-            ))),
+            queue: Arc::default(),
+            writer: Mutex::new(writer::Writer::new(store, loaded.revision, requests)),
             state: ArcSwap::new(state),
             history: RwLock::new(history::History::new(revision, bounds.history)),
             journal,

@@ -1,19 +1,21 @@
-//! One change after another: step, commit, publish.
+//! Changes: step, commit, publish. What comes together is committed together, by one flush, and answered after it.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, Weak},
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::oneshot;
 use tracing::{Span, info_span};
 use trunkline_proto::{
     Name,
     daemon::{failpoint, telemetry},
 };
 
-use super::{Core, history, now};
+use super::{Core, history, now, queue::Queue};
 use crate::{
+    leftovers::HeldBack,
     model::ProbeSecret,
     requests::{Fingerprint, RequestKey, Requests, Seen},
     settings::Settings,
@@ -21,7 +23,7 @@ use crate::{
     transition::{Context, Intent, NewEvent, Rejection, State, Step},
 };
 
-/// What only the writer touches.
+/// What only who works off the queue touches.
 pub(super) struct Writer {
     store: Arc<dyn Store>,
     /// The store's own count of commits.
@@ -53,13 +55,30 @@ pub enum CoreError {
     /// The request id belongs to another call.
     #[error("request_id {0:?} was used for another request; use a new one")]
     RequestReused(String),
-    /// It could not be stored. It may or may not be durable; the controller stops.
+    /// It could not be stored, nor what came with it. It may or may not be durable; the controller stops.
     #[error("the change could not be stored")]
-    Store(#[from] StoreError),
+    Store(#[source] Arc<StoreError>),
     /// An earlier commit failed.
     #[error("the controller is stopping")]
     Stopping,
 }
+
+/// One entry of the queue.
+pub(super) struct Job {
+    work: Work,
+    /// Of who asks.
+    span: Span,
+    reply: Reply,
+}
+
+enum Work {
+    Change(Box<Mutation>),
+    /// Entries of the journal that belong to no change.
+    Record(Vec<NewEvent>),
+}
+
+type Done = Result<Vec<u8>, CoreError>;
+type Reply = oneshot::Sender<Done>;
 
 impl Writer {
     pub(super) fn new(store: Arc<dyn Store>, revision: u64, requests: Requests) -> Self {
@@ -77,14 +96,49 @@ impl Writer {
     }
 }
 
+/// Changes that are committed together. Each is made on the state that the one before it left.
+struct Group {
+    state: Arc<State>,
+    /// Steps that were made, each with the span of who asked.
+    steps: Vec<(Span, Arc<State>, BTreeSet<Name>)>,
+    /// Rows to write, and to delete. A later change of a row takes the place of an earlier one.
+    rows: BTreeMap<String, Option<Vec<u8>>>,
+    events: Vec<NewEvent>,
+    connected: Arc<BTreeSet<Name>>,
+    held: BTreeMap<Name, Arc<HeldBack>>,
+}
+
+impl Group {
+    fn add(&mut self, batch: Batch) {
+        let Batch { puts, deletes } = batch;
+        self.rows
+            .extend(puts.into_iter().map(|(key, value)| (key, Some(value))));
+        self.rows.extend(deletes.into_iter().map(|key| (key, None)));
+    }
+
+    fn batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in std::mem::take(&mut self.rows) {
+            match value {
+                Some(value) => batch.puts.push((key, value)),
+                None => batch.deletes.push(key),
+            }
+        }
+        batch
+    }
+}
+
 impl Core {
     /// Makes a change, or answers what was answered before when the request id is known. The answer comes when the change is durable. A
-    /// caller that goes away does not stop a change that has begun.
+    /// caller that goes away does not stop a change that it has asked for.
     ///
     /// # Errors
     /// Nothing has changed, except for [`CoreError::Store`].
     pub async fn mutate(self: &Arc<Self>, mutation: Mutation) -> Result<Vec<u8>, CoreError> {
-        self.with_writer(move |core, writer| core.write(writer, mutation)).await
+        if self.fatal.is_cancelled() {
+            return Err(CoreError::Stopping);
+        }
+        self.ask(Work::Change(Box::new(mutation))).await
     }
 
     /// A change that the controller makes itself.
@@ -111,15 +165,7 @@ impl Core {
         if events.is_empty() {
             return Ok(());
         }
-        let store = move |core: &Core, writer: &mut Writer| {
-            let mut batch = Batch::default();
-            let planned = core.journal.plan(events, now(), &mut batch);
-            core.commit(writer, &batch)?;
-            core.journal.accept(planned);
-            core.to_export(batch);
-            Ok(())
-        };
-        self.with_writer_to_the_end(store).await
+        self.ask(Work::Record(events)).await.map(drop)
     }
 
     /// What a change would do. Nothing is stored.
@@ -129,41 +175,75 @@ impl Core {
     pub async fn try_step(self: &Arc<Self>, intent: Intent, actor: String) -> Result<Step, CoreError> {
         let core = self.clone();
         let span = Span::current();
-        let step = move || span.in_scope(|| core.step(&core.state(), intent, &actor));
+        let step = move || {
+            let group = core.begin();
+            span.in_scope(|| core.step(&group, intent, &actor))
+        };
         self.aside(step).await.map_err(|_| CoreError::Stopping)?
     }
 
-    async fn with_writer<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self, &mut Writer) -> Result<T, CoreError> + Send + 'static,
-    ) -> Result<T, CoreError> {
-        if self.fatal.is_cancelled() {
-            return Err(CoreError::Stopping);
-        }
-        self.with_writer_to_the_end(work).await
-    }
-
-    /// The same while the controller stops, as long as no commit has failed.
-    async fn with_writer_to_the_end<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self, &mut Writer) -> Result<T, CoreError> + Send + 'static,
-    ) -> Result<T, CoreError> {
-        let mut writer = self.writer.clone().lock_owned().await;
-        if self.failed() {
-            return Err(CoreError::Stopping);
-        }
-        let core = self.clone();
+    /// Also while the controller stops, as long as no commit has failed.
+    async fn ask(self: &Arc<Self>, work: Work) -> Done {
+        let (reply, answer) = oneshot::channel();
         let span = Span::current();
-        let task = self.aside(move || span.in_scope(|| work(&core, &mut writer)));
-        task.await.unwrap_or_else(|error| {
-            // A panic may have come between commit and publication: only a fresh start is sure to be right.
-            tracing::error!(%error, "a change failed in the middle, stopping");
-            self.fail();
-            Err(CoreError::Stopping)
-        })
+        if self.queue.join(Job { work, span, reply }) {
+            let (queue, core) = (self.queue.clone(), Arc::downgrade(self));
+            let work_off = move || work_off(&queue, &core);
+            if self.threads {
+                drop(tokio::task::spawn_blocking(work_off));
+            } else {
+                work_off();
+            }
+        }
+        answer.await.unwrap_or(Err(CoreError::Stopping))
     }
 
-    fn write(&self, writer: &mut Writer, mutation: Mutation) -> Result<Vec<u8>, CoreError> {
+    fn begin(&self) -> Group {
+        let mut live = self.live();
+        Group {
+            state: self.state(),
+            steps: Vec::new(),
+            rows: BTreeMap::new(),
+            events: Vec::new(),
+            connected: live.connected(),
+            held: live.held(),
+        }
+    }
+
+    fn work(&self, jobs: Vec<Job>) -> Vec<(Reply, Done)> {
+        if self.failed() {
+            return jobs
+                .into_iter()
+                .map(|job| (job.reply, Err(CoreError::Stopping)))
+                .collect();
+        }
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = self.begin();
+        let (mut done, mut spans) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        for Job { work, span, reply } in jobs {
+            let result = span.in_scope(|| match work {
+                Work::Change(mutation) => self.change(&mut writer, &mut group, *mutation),
+                Work::Record(events) => {
+                    group.events.extend(events);
+                    Ok(Vec::new())
+                }
+            });
+            if result.is_ok() {
+                spans.push(span);
+            }
+            done.push((reply, result));
+        }
+        if let Err(error) = self.finish(&mut writer, group, &spans) {
+            let error = Arc::new(error);
+            for (_, result) in done.iter_mut().filter(|(_, result)| result.is_ok()) {
+                *result = Err(CoreError::Store(error.clone()));
+            }
+        }
+        done
+    }
+
+    /// Makes a change in memory.
+    fn change(&self, writer: &mut Writer, group: &mut Group, mutation: Mutation) -> Done {
         let Mutation {
             intent,
             actor,
@@ -173,84 +253,99 @@ impl Core {
         if let Some((key, fingerprint)) = &request {
             match writer.requests.look(key, *fingerprint) {
                 Seen::New => {}
+                // It may be of this very group: then it is answered with the group.
                 Seen::Done(answer) => return Ok(answer),
                 Seen::OtherContent => return Err(CoreError::RequestReused(key.id.clone())),
             }
         }
-        let old = self.state();
-        let mut step = self.step(&old, intent, &actor)?;
+        let mut step = self.step(group, intent, &actor)?;
         let answer = answer(&step, &self.settings);
         let mut batch = std::mem::take(&mut step.batch);
-        let entries = self.journal.plan(std::mem::take(&mut step.events), now(), &mut batch);
-        let planned = request.map(|(key, print)| writer.requests.plan(key, print, answer.clone(), &mut batch));
-        if batch.is_empty() {
-            return Ok(answer);
-        }
-        self.commit(writer, &batch)?;
-        if let Some(planned) = planned {
+        if let Some((key, print)) = request {
+            let planned = writer.requests.plan(key, print, answer.clone(), &mut batch);
+            // Nobody but the next change looks, and the controller stops when the group cannot be stored.
             writer.requests.accept(planned);
         }
-        self.journal.accept(entries);
-        self.publish(&old, step);
-        failpoint::reach("core.after-publish");
-        self.to_export(batch);
+        group.add(batch);
+        group.events.append(&mut step.events);
+        group.state = Arc::new(step.state);
+        group.steps.push((Span::current(), group.state.clone(), step.touched));
         Ok(answer)
     }
 
-    fn step(&self, state: &State, intent: Intent, actor: &str) -> Result<Step, CoreError> {
+    /// Makes a group durable, then lets everybody see it.
+    fn finish(&self, writer: &mut Writer, mut group: Group, spans: &[Span]) -> Result<(), StoreError> {
+        let mut batch = group.batch();
+        let entries = self.journal.plan(std::mem::take(&mut group.events), now(), &mut batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.commit(writer, &batch, spans)?;
+        self.journal.accept(entries);
+        self.publish(group.steps);
+        failpoint::reach("core.after-publish");
+        self.to_export(batch);
+        Ok(())
+    }
+
+    fn step(&self, group: &Group, intent: Intent, actor: &str) -> Result<Step, CoreError> {
         let span = info_span!("transition", actor);
         // Resources carry the context of the call that changed them, not of this span: the push is its sibling.
         let traceparent = telemetry::current_traceparent();
-        let (connected, held) = {
-            let mut live = self.live();
-            (live.connected(), live.held())
-        };
-        let missing = state.cluster.meta.probe_secret.is_none();
+        let missing = group.state.cluster.meta.probe_secret.is_none();
         let fresh_secret = missing.then(draw_secret).flatten();
         let cx = Context {
             now: now(),
             actor,
             settings: &self.settings,
-            connected: &connected,
-            held: &held,
+            connected: &group.connected,
+            held: &group.held,
             traceparent: &traceparent,
             fresh_secret: fresh_secret.as_ref(),
         };
-        span.in_scope(|| Ok(state.step(intent, &cx)?))
+        span.in_scope(|| Ok(group.state.step(intent, &cx)?))
     }
 
-    fn commit(&self, writer: &mut Writer, batch: &Batch) -> Result<(), CoreError> {
-        let span = info_span!("commit", puts = batch.puts.len(), deletes = batch.deletes.len());
-        let done = span.in_scope(|| writer.commit(batch));
+    /// `spans` are those of everybody who waits for it.
+    fn commit(&self, writer: &mut Writer, batch: &Batch, spans: &[Span]) -> Result<(), StoreError> {
+        let (puts, deletes) = (batch.puts.len(), batch.deletes.len());
+        let each = |parent: &Span| info_span!(parent: parent, "commit", puts, deletes);
+        let open: Vec<Span> = spans.iter().map(each).collect();
+        let done = writer.commit(batch);
+        drop(open);
         self.metrics.commits.inc();
-        done.map_err(|error| {
+        done.inspect_err(|error| {
             tracing::error!(%error, source = ?error, "the state could not be stored, stopping");
             self.fail();
-            error.into()
         })
     }
 
-    /// The step is durable: now everybody may see it.
-    fn publish(&self, old: &State, step: Step) {
-        let state = Arc::new(step.state);
-        let revision = state.cluster.meta.revision;
-        if revision != old.cluster.meta.revision {
-            let changes = history::changes(&old.cluster.slices, &state.cluster.slices);
-            // Before the state: who lists and then watches must find what came between.
-            self.history
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(revision, changes);
+    /// The steps are durable: now everybody may see them.
+    fn publish(&self, steps: Vec<(Span, Arc<State>, BTreeSet<Name>)>) {
+        let old = self.state();
+        let (mut state, mut touched) = (old.clone(), BTreeSet::new());
+        for (span, next, nodes) in steps {
+            let revision = next.cluster.meta.revision;
+            if revision != state.cluster.meta.revision {
+                let changes = history::changes(&state.cluster.slices, &next.cluster.slices);
+                // Before the state: who lists and then watches must find what came between.
+                self.history
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(revision, changes);
+            }
+            span.in_scope(|| self.converging.deployed(&state, &next));
+            touched.extend(nodes);
+            state = next;
         }
-        self.converging.deployed(old, &state);
         self.state.store(state.clone());
-        self.live().follow(old, &state, &step.touched);
-        self.send_desired(old, &state, &step.touched);
+        self.live().follow(&old, &state, &touched);
+        self.send_desired(&old, &state, &touched);
         self.metrics.of_state(&state);
         self.stale
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .commit(old, &state, &step.touched);
+            .commit(&old, &state, &touched);
         self.status.send_modify(|count| *count += 1);
     }
 
@@ -270,6 +365,42 @@ impl Core {
             if desired.get(node).is_some_and(|sender| sender.receiver_count() == 0) {
                 desired.remove(node);
             }
+        }
+    }
+}
+
+/// Works off the queue until it is empty.
+fn work_off(queue: &Queue<Job>, core: &Weak<Core>) {
+    let _fuse = Fuse { queue, core };
+    while let Some(jobs) = queue.next() {
+        // Whoever waits for an answer holds it.
+        let Some(core) = core.upgrade() else {
+            return queue.close();
+        };
+        let done = core.work(jobs);
+        // Who ends with its answer must not find us holding the state.
+        drop(core);
+        for (reply, result) in done {
+            // Who went away needs no answer.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// A panic may have come between commit and publication: only a fresh start is sure to be right.
+struct Fuse<'a> {
+    queue: &'a Queue<Job>,
+    core: &'a Weak<Core>,
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a change failed in the middle, stopping");
+            if let Some(core) = self.core.upgrade() {
+                core.fail();
+            }
+            self.queue.close();
         }
     }
 }

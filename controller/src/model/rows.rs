@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use trunkline_proto::Name;
 
 use super::{Cluster, Departure, Frozen, Link, Meta, NodeRecord, Pool, Position, SharedMap, Slice, Timestamp, Vm};
+use crate::parallel;
 pub use crate::store::Batch;
 
 /// VMs or links in one row of a revision. A link of 241 ends is about 10 KB.
@@ -121,10 +122,11 @@ pub fn all(cluster: &Cluster) -> Vec<(String, Vec<u8>)> {
 }
 
 /// A cluster from all its rows.
-pub fn load(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Cluster, RowError> {
+pub fn load<'a>(rows: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>) -> Result<Cluster, RowError> {
+    let rows: Vec<_> = rows.into_iter().collect();
     let mut loader = Loader::default();
-    for (key, value) in rows {
-        loader.row(&key, &value)?;
+    for object in parallel::map(&rows, rows.len(), |(key, value)| Object::decode(key, value)) {
+        loader.take(object?);
     }
     loader.finish()
 }
@@ -280,43 +282,53 @@ struct Loader {
     departures: BTreeMap<(u64, Name), Departure>,
 }
 
-impl Loader {
-    fn row(&mut self, key: &str, bytes: &[u8]) -> Result<(), RowError> {
+/// One row, decoded.
+enum Object {
+    Meta(Box<Meta>),
+    Slice(Name, SliceRow),
+    Vm(Name, Name, Arc<Vm>),
+    Link(Name, Name, Arc<Link>),
+    Frozen(Name, u32, FrozenRow),
+    Part(Name, u32, Part),
+    Node(Name, Box<NodeRecord>),
+    Departure((u64, Name), Departure),
+}
+
+impl Object {
+    fn decode(key: &str, bytes: &[u8]) -> Result<Self, RowError> {
         let unknown = || RowError::Key(key.to_owned());
         let name = |text: &str| text.parse::<Name>().map_err(|_| unknown());
         let number = |text: &str| text.parse::<u32>().map_err(|_| unknown());
         let path: Vec<&str> = key.split('/').collect();
-        match path[..] {
-            ["meta"] => self.meta = Some(value(key, bytes)?),
-            ["slice", slice] => {
-                self.slices.insert(name(slice)?, value(key, bytes)?);
-            }
-            ["vm", slice, vm] => {
-                let vms = self.vms.entry(name(slice)?).or_default();
-                vms.insert(name(vm)?, Arc::new(value(key, bytes)?));
-            }
-            ["link", slice, link] => {
-                let links = self.links.entry(name(slice)?).or_default();
-                links.insert(name(link)?, Arc::new(value(key, bytes)?));
-            }
-            ["frozen", slice, n] => {
-                let frozen = self.frozen.entry(name(slice)?).or_default();
-                frozen.insert(number(n)?, value(key, bytes)?);
-            }
-            ["frozen", slice, n, _part] => {
-                let parts = self.parts.entry((name(slice)?, number(n)?)).or_default();
-                parts.push(value(key, bytes)?);
-            }
-            ["node", node] => {
-                self.nodes.insert(name(node)?, value(key, bytes)?);
-            }
+        Ok(match path[..] {
+            ["meta"] => Self::Meta(Box::new(value(key, bytes)?)),
+            ["slice", slice] => Self::Slice(name(slice)?, value(key, bytes)?),
+            ["vm", slice, vm] => Self::Vm(name(slice)?, name(vm)?, Arc::new(value(key, bytes)?)),
+            ["link", slice, link] => Self::Link(name(slice)?, name(link)?, Arc::new(value(key, bytes)?)),
+            ["frozen", slice, n] => Self::Frozen(name(slice)?, number(n)?, value(key, bytes)?),
+            ["frozen", slice, n, _part] => Self::Part(name(slice)?, number(n)?, value(key, bytes)?),
+            ["node", node] => Self::Node(name(node)?, Box::new(value(key, bytes)?)),
             ["departure", revision, slice] => {
                 let revision = revision.parse().map_err(|_| unknown())?;
-                self.departures.insert((revision, name(slice)?), value(key, bytes)?);
+                Self::Departure((revision, name(slice)?), value(key, bytes)?)
             }
             _ => return Err(unknown()),
+        })
+    }
+}
+
+impl Loader {
+    fn take(&mut self, object: Object) {
+        match object {
+            Object::Meta(meta) => self.meta = Some(*meta),
+            Object::Slice(name, slice) => drop(self.slices.insert(name, slice)),
+            Object::Vm(slice, name, vm) => drop(self.vms.entry(slice).or_default().insert(name, vm)),
+            Object::Link(slice, name, link) => drop(self.links.entry(slice).or_default().insert(name, link)),
+            Object::Frozen(slice, number, head) => drop(self.frozen.entry(slice).or_default().insert(number, head)),
+            Object::Part(slice, number, part) => self.parts.entry((slice, number)).or_default().push(part),
+            Object::Node(name, record) => drop(self.nodes.insert(name, *record)),
+            Object::Departure(key, departure) => drop(self.departures.insert(key, departure)),
         }
-        Ok(())
     }
 
     fn finish(mut self) -> Result<Cluster, RowError> {

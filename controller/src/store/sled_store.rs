@@ -7,6 +7,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use super::{
     Batch, Loaded, Rows, Store, StoreError,
     directory::{Directory, FORMAT, Found, HighWater, Marker},
 };
+use crate::parallel;
 
 const HEAD: &str = "store/head";
 
@@ -34,6 +36,8 @@ pub struct SledStore {
     high_water: HighWater,
     cluster_id: String,
     revision: watch::Sender<u64>,
+    /// What was read when it was opened, for who asks first.
+    read: Mutex<Option<Loaded>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,7 +113,8 @@ impl SledStore {
             return Err(dir.damaged(format!("it is at revision {} but had reached {least}", head.revision)));
         }
         let store = Self::assemble(dir, db, head.cluster_id, head.revision)?;
-        store.load()?;
+        let loaded = store.load()?;
+        *store.kept() = Some(loaded);
         Ok(store)
     }
 
@@ -124,7 +129,12 @@ impl SledStore {
             high_water,
             cluster_id,
             revision: watch::Sender::new(revision),
+            read: Mutex::new(None),
         })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Loaded>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make_durable(&self) -> Result<(), StoreError> {
@@ -174,11 +184,15 @@ impl SledStore {
 
 impl Store for SledStore {
     fn load(&self) -> Result<Loaded, StoreError> {
+        if let Some(loaded) = self.kept().take() {
+            return Ok(loaded);
+        }
         let head = read_head(&self.dir, &self.db)?;
         let rows = guarded(&self.dir, || read_rows(&self.dir, &self.db))?;
-        let digest = rows
-            .iter()
-            .fold(0_u128, |sum, (key, value)| sum.wrapping_add(row_hash(key, value)));
+        let all: Vec<_> = rows.iter().collect();
+        let digest = parallel::map(&all, all.len(), |(key, value)| row_hash(key, value))
+            .into_iter()
+            .fold(0_u128, u128::wrapping_add);
         let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         if count != head.rows || hex128(digest) != head.digest {
             let why = format!(
@@ -194,6 +208,7 @@ impl Store for SledStore {
     }
 
     fn commit(&self, expected: u64, batch: &Batch) -> Result<u64, StoreError> {
+        self.kept().take();
         let done = self.db.transaction(|tree| self.apply(tree, expected, batch));
         let revision = done.map_err(|error| match error {
             TransactionError::Abort(error) => error,
@@ -244,15 +259,16 @@ fn read_head(dir: &Directory, db: &sled::Db) -> Result<Head, StoreError> {
 }
 
 fn read_rows(dir: &Directory, db: &sled::Db) -> Result<Rows, StoreError> {
-    let mut rows = Rows::new();
+    let mut rows = Vec::new();
     for row in db.iter() {
         let (key, value) = row.map_err(|error| dir.damaged(error))?;
         let key = String::from_utf8(key.to_vec()).map_err(|_| dir.damaged("a key is no text"))?;
         if key != HEAD {
-            rows.insert(key, value.to_vec());
+            rows.push((key, value.to_vec()));
         }
     }
-    Ok(rows)
+    // In order, so that the map is made at once.
+    Ok(rows.into_iter().collect())
 }
 
 fn encode(dir: &Directory, head: &Head) -> Result<Vec<u8>, StoreError> {

@@ -6,6 +6,7 @@ mod api;
 mod backup;
 mod common;
 mod explain;
+mod groups;
 mod guards;
 mod life;
 mod probes;

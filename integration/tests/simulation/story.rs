@@ -642,5 +642,5 @@ fn split(rows: Rows) -> (Rows, Cluster) {
             cluster.insert(key, value);
         }
     }
-    (journal, rows::load(cluster).unwrap())
+    (journal, rows::load(&cluster).unwrap())
 }

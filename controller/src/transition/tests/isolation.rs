@@ -72,7 +72,7 @@ fn rows_from_before_links_could_be_protected_load_as_neither() {
         }
         (key, text.into_bytes())
     });
-    let loaded = rows::load(old.collect::<Vec<_>>()).unwrap();
+    let loaded = rows::load(&old.collect::<crate::store::Rows>()).unwrap();
     assert_eq!(stripped, 4, "in the draft and in the revision");
     assert_eq!(loaded, world.state.cluster);
 }

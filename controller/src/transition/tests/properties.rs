@@ -271,7 +271,7 @@ fn stored_is_what_is_known(before: &Cluster, step: &Step, stored: &mut BTreeMap<
         assert!(stored.remove(key).is_some(), "{key} was not stored");
     }
     stored.extend(step.batch.puts.iter().cloned());
-    assert_eq!(&rows::load(stored.clone()).unwrap(), &step.state.cluster);
+    assert_eq!(&rows::load(&*stored).unwrap(), &step.state.cluster);
     assert_eq!(*stored, rows::all(&step.state.cluster).into_iter().collect());
     assert_eq!(step.is_noop(), before == &step.state.cluster);
 }

@@ -97,6 +97,37 @@ impl Row {
         Self::at(name, unit, ours, ours.median(), None, goal)
     }
 
+    /// The same measurement held against another goal, without the floor.
+    pub(crate) fn within(&self, name: impl Into<String>, goal: Goal) -> Self {
+        Self {
+            name: name.into(),
+            floor: None,
+            ratio: None,
+            goal,
+            met: met(goal, self.value, None),
+            floor_spread: None,
+            ..self.clone()
+        }
+    }
+
+    /// The figure that it is of.
+    pub(crate) fn figure(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// How much of what the goal allows is used: 1 is just met, more is missed.
+    pub(crate) fn used(&self) -> Option<f64> {
+        let floor = self.floor.unwrap_or(f64::NAN);
+        let used = match self.goal {
+            Goal::AtMostTimes(times) => self.value / (times * floor),
+            Goal::AtLeastTimes(times) => times * floor / self.value,
+            Goal::AtMostMore(more) => self.value / (floor + more),
+            Goal::AtMost(most) => self.value / most,
+            Goal::None => return None,
+        };
+        Some(used)
+    }
+
     /// Any value of two series, such as the same percentile of both.
     pub(crate) fn at(
         name: impl Into<String>,

@@ -14,11 +14,16 @@ mod figures;
 mod fleet;
 mod floor;
 mod held;
+mod machine;
+mod node;
 mod part;
+mod plot;
+mod publish;
 mod report;
 mod series;
 mod settle;
 mod simulator;
+mod site;
 mod stage;
 
 use std::fs::File;
@@ -28,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use figure::{Bench, Figure, Row};
+use publish::Publication;
 use trunkline_integration::LabError;
 use trunkline_integration::program::console::{say_line, tell};
 use trunkline_integration::program::supervise::{end_on_signal, leave_it_to_the_signal};
@@ -42,6 +48,9 @@ struct Arguments {
     /// Write each row as a line of JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Put the results into this repository: BENCHMARKS.md and its pictures. Of all figures at full size only.
+    #[arg(long, value_name = "REPOSITORY", conflicts_with_all = ["names", "short", "list"])]
+    publish: Option<PathBuf>,
     /// Small sizes and few repetitions: shows that every figure can be measured, and says nothing about speed.
     #[arg(long)]
     short: bool,
@@ -51,7 +60,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(ended) = part::run().or_else(floor::program::if_asked) {
+    let part = part::run().or_else(floor::program::if_asked);
+    if let Some(ended) = part.or_else(floor::as_process) {
         return ended;
     }
     match run(&Arguments::parse()) {
@@ -75,10 +85,11 @@ fn run(arguments: &Arguments) -> Result<(), LabError> {
         .map(File::create)
         .transpose()
         .map_err(LabError::io("cannot write JSON"))?;
+    let publication = arguments.publish.as_deref().map(Publication::new).transpose()?;
     end_on_signal()?;
     let bench = Bench::new(arguments.short);
     let mut rows: Vec<Row> = Vec::new();
-    for figure in chosen {
+    for figure in &chosen {
         bench.say(&format!("{}: {}", figure.name, figure.what));
         for row in (figure.run)(&bench)? {
             bench.say(&report::line(&row));
@@ -89,7 +100,8 @@ fn run(arguments: &Arguments) -> Result<(), LabError> {
         }
     }
     leave_it_to_the_signal();
-    say_line(&report::table(&rows))
+    say_line(&report::table(&rows))?;
+    publication.map_or(Ok(()), |publication| publication.write(&chosen, &rows))
 }
 
 /// The figures of these names in the order of the list; all when none is named.

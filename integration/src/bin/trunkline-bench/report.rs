@@ -61,7 +61,8 @@ fn lines(header: &[&str]) -> Table {
     table
 }
 
-fn met(row: &Row) -> &'static str {
+/// `yes`, `MISSED`, or nothing without a goal.
+pub(crate) fn met(row: &Row) -> &'static str {
     match row.met {
         Some(true) => "yes",
         Some(false) => "MISSED",
@@ -69,7 +70,8 @@ fn met(row: &Row) -> &'static str {
     }
 }
 
-fn goal(goal: Goal) -> String {
+/// In words.
+pub(crate) fn goal(goal: Goal) -> String {
     match goal {
         Goal::AtMostTimes(times) => format!("<= {times} x"),
         Goal::AtLeastTimes(times) => format!(">= {times} x"),
@@ -84,7 +86,7 @@ fn with_spread(value: f64, [lowest, highest]: [f64; 2]) -> String {
 }
 
 /// Three significant digits or more; no more than a person reads.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

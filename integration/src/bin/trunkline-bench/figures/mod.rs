@@ -2,11 +2,14 @@
 
 mod broadcast;
 mod bulk;
+mod cold;
 mod dhcp;
 mod drift;
 mod fleet;
 mod fleet_memory;
+mod intents;
 mod one;
+mod plan;
 mod resync;
 mod storm;
 
@@ -26,4 +29,7 @@ pub(crate) const ALL: &[Figure] = &[
     fleet_memory::FIGURE,
     broadcast::FIGURE,
     storm::FIGURE,
+    cold::FIGURE,
+    intents::FIGURE,
+    plan::FIGURE,
 ];
