@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
+use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, Update, part};
 use super::error::reason;
 use super::mirror::Mirror;
 use super::session::{Answer, Event, Exchange, Planned, Session};
@@ -224,7 +224,11 @@ impl Client {
             .collect();
         let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, id))];
         for (command, flow) in &changes {
-            messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?));
+            let change = match command {
+                FlowCommand::DeleteStrict => Update::Gone(flow.rule.clone()),
+                _ => Update::There((*flow).clone()),
+            };
+            messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?, change));
         }
         messages.push(Planned::Plain(codec::barrier()));
         // A message that is refused here is left out of the bundle, and a commit would carry out the rest. So it waits.
