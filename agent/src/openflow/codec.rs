@@ -200,7 +200,7 @@ pub(super) fn meters_request(kind_of_part: u16) -> Message {
 }
 
 /// Asks to be told of each flow that is there, and that is added, removed or changed from now on, with its instructions. Of changes of our
-/// own it tells only the number that we gave them: Open vSwitch refuses to tell more.
+/// own it tells only the number of one for each bundle: Open vSwitch refuses to tell more.
 pub(super) fn monitor_request() -> Result<Message, Error> {
     const INITIAL_ADDED_REMOVED_MODIFIED: u16 = 1 | 2 | 4 | 8;
     const INSTRUCTIONS: u16 = 16;
@@ -486,7 +486,7 @@ pub(super) enum Update {
     There(Flow),
     /// There is none of this rule any more.
     Gone(Rule),
-    /// The change of ours with this transaction id was made.
+    /// A change of ours was made; of a bundle the transaction id of one of its messages.
     Ours(u32),
     /// It will tell no changes for a while.
     Paused,

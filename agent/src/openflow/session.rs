@@ -1,6 +1,6 @@
 //! State of one connection: which answer belongs to which request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -65,7 +65,7 @@ pub(super) struct Session {
     next_xid: u32,
     mirror: Mirror,
     /// What the messages of a bundle do, by transaction id.
-    changes: HashMap<u32, Update>,
+    changes: BTreeMap<u32, Update>,
     pub(super) watching: bool,
 }
 
@@ -75,7 +75,7 @@ impl Session {
         Self {
             outgoing,
             mirror,
-            changes: HashMap::new(),
+            changes: BTreeMap::new(),
             pending: HashMap::new(),
             next_xid: MONITOR + 1,
             watching: false,
@@ -201,7 +201,11 @@ impl Session {
             let (mut updates, mut foreign) = (Vec::new(), false);
             for update in codec::get_updates(found.body)? {
                 match update {
-                    Update::Ours(of) => updates.extend(self.changes.remove(&of)),
+                    // One stands for all: a bundle is carried out as a whole, in order.
+                    Update::Ours(one) if self.changes.contains_key(&one) => {
+                        updates.extend(std::mem::take(&mut self.changes).into_values());
+                    }
+                    Update::Ours(_) => {}
                     update => {
                         foreign = true;
                         updates.push(update);
