@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::daemon::failpoint;
 
-use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, part};
+use super::codec::{self, BundleCommand, FlowCommand, MeterCommand, Update, part};
 use super::error::reason;
 use super::mirror::Mirror;
 use super::session::{Answer, Event, Exchange, Planned, Session};
@@ -237,7 +237,11 @@ impl Client {
         failpoint::reach("openflow.before-bundle");
         let mut messages = vec![Planned::Plain(codec::bundle(BundleCommand::Open, id))];
         for (command, flow) in &changes {
-            messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?));
+            let change = match command {
+                FlowCommand::DeleteStrict => Update::Gone(flow.rule.clone()),
+                _ => Update::There((*flow).clone()),
+            };
+            messages.push(Planned::InBundle(id, codec::flow_mod(*command, flow)?, change));
         }
         messages.push(Planned::Plain(codec::barrier()));
         // A message that is refused here is left out of the bundle, and a commit would carry out the rest. So it waits.

@@ -1,5 +1,5 @@
-//! The bridge's flows as it tells of them itself: all of them when the connection begins, then each change, our own too. Reading them
-//! costs nothing, however many there are.
+//! The bridge's flows as it tells of them itself: all of them when the connection begins, then each change, our own too (by the
+//! number that we gave it). Reading them costs nothing, however many there are.
 
 use std::sync::Arc;
 
@@ -35,12 +35,10 @@ impl Mirror {
         self.0.send_replace(Told::default());
     }
 
-    /// Takes a part of the beginning, or changes. True when flows changed, or may have.
-    pub(super) fn take(&self, updates: Vec<Update>) -> bool {
-        let mut changed = false;
+    /// Takes a part of the beginning, or changes.
+    pub(super) fn take(&self, updates: Vec<Update>) {
         self.0.send_modify(|told| {
             for update in updates {
-                changed = true;
                 match update {
                     Update::There(flow) => {
                         Arc::make_mut(&mut told.flows).insert(flow.rule, (flow.cookie, flow.actions));
@@ -48,12 +46,13 @@ impl Mirror {
                     Update::Gone(rule) => {
                         Arc::make_mut(&mut told.flows).remove(&rule);
                     }
+                    // Whoever hands it on says which change that was.
+                    Update::Ours(_) => {}
                     Update::Paused => told.paused = true,
                     Update::Resumed => told.paused = false,
                 }
             }
         });
-        changed
     }
 
     /// The beginning is over.

@@ -14,7 +14,7 @@
 //!
 //! One setting of the bridge is ours, too: matches see the ports of first [`Fragments`]. It is read with the flows, and set before them.
 //!
-//! The flow monitor tells all flows when a connection begins, and each change from then on, our own too: that is what [`Client::told`]
+//! The flow monitor tells all flows when a connection begins, and each change from then on, our own by its number: that is what [`Client::told`]
 //! answers, while [`Client::table`] asks for all of them anew.
 //!
 //! The socket is there while ovs-vswitchd has the bridge. A restart loses all flows and breaks the connection, so it shows as a tick

@@ -1,12 +1,12 @@
 //! State of one connection: which answer belongs to which request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Error;
-use super::codec::{self, part};
+use super::codec::{self, Update, part};
 use super::error::reason;
 use super::mirror::Mirror;
 use super::wire::{Incoming, Message, VERSION, kind};
@@ -21,19 +21,10 @@ pub(super) struct Exchange {
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
-/// A message, by itself or in the bundle of this number.
+/// A message, by itself or in the bundle of this number; then also what it does.
 pub(super) enum Planned {
     Plain(Message),
-    InBundle(u32, Message),
-}
-
-impl Planned {
-    fn changes(&self) -> bool {
-        match self {
-            Self::InBundle(..) => true,
-            Self::Plain(message) => [kind::BUNDLE_CONTROL, kind::FLOW_MOD, kind::METER_MOD].contains(&message.kind),
-        }
-    }
+    InBundle(u32, Message, Update),
 }
 
 #[derive(Default)]
@@ -59,8 +50,6 @@ pub(super) struct Pending {
     /// Errors about messages from this transaction id on are its.
     pub(super) since: u32,
     answer: Answer,
-    /// It may change flows.
-    changes: bool,
     deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
@@ -75,6 +64,8 @@ pub(super) struct Session {
     pending: HashMap<u32, Pending>,
     next_xid: u32,
     mirror: Mirror,
+    /// What the messages of a bundle do, by transaction id.
+    changes: BTreeMap<u32, Update>,
     pub(super) watching: bool,
 }
 
@@ -84,6 +75,7 @@ impl Session {
         Self {
             outgoing,
             mirror,
+            changes: BTreeMap::new(),
             pending: HashMap::new(),
             next_xid: MONITOR + 1,
             watching: false,
@@ -117,13 +109,19 @@ impl Session {
             self.next_xid = MONITOR + 1;
         }
         let first = self.next_xid;
-        let changes = messages.iter().any(Planned::changes);
-        for message in &messages {
+        if messages.iter().any(|message| matches!(message, Planned::InBundle(..))) {
+            // One bundle at a time: what an earlier one has not done by now it never will.
+            self.changes.clear();
+        }
+        for message in messages {
             let xid = self.next_xid;
             self.next_xid += 1;
             match message {
-                Planned::Plain(message) => self.send(message, xid)?,
-                Planned::InBundle(bundle, message) => self.send(&codec::bundle_add(*bundle, message, xid)?, xid)?,
+                Planned::Plain(message) => self.send(&message, xid)?,
+                Planned::InBundle(bundle, message, change) => {
+                    self.changes.insert(xid, change);
+                    self.send(&codec::bundle_add(bundle, &message, xid)?, xid)?;
+                }
             }
         }
         let answer = Answer {
@@ -134,7 +132,6 @@ impl Session {
         let pending = Pending {
             since,
             answer,
-            changes,
             deadline,
             reply,
         };
@@ -201,7 +198,21 @@ impl Session {
     fn multipart(&mut self, xid: u32, body: Vec<u8>) -> Result<Event, Error> {
         let found = codec::get_part(&body)?;
         if found.kind == part::FLOW_MONITOR {
-            let changed = self.mirror.take(codec::get_updates(found.body)?);
+            let (mut updates, mut foreign) = (Vec::new(), false);
+            for update in codec::get_updates(found.body)? {
+                match update {
+                    // One stands for all: a bundle is carried out as a whole, in order.
+                    Update::Ours(one) if self.changes.contains_key(&one) => {
+                        updates.extend(std::mem::take(&mut self.changes).into_values());
+                    }
+                    Update::Ours(_) => {}
+                    update => {
+                        foreign = true;
+                        updates.push(update);
+                    }
+                }
+            }
+            self.mirror.take(updates);
             if xid == MONITOR && !self.watching {
                 self.watching = !found.more;
                 if self.watching {
@@ -209,13 +220,7 @@ impl Session {
                 }
                 return Ok(if self.watching { Event::Watching } else { Event::Nothing });
             }
-            // What comes while we change something ourselves is looked at by whoever does that, when it is done.
-            let ours = self.pending.values().any(|pending| pending.changes);
-            return Ok(if changed && !ours {
-                Event::Changed
-            } else {
-                Event::Nothing
-            });
+            return Ok(if foreign { Event::Changed } else { Event::Nothing });
         }
         let more = found.more;
         if let Some(pending) = self.pending.get_mut(&xid) {

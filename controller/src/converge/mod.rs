@@ -64,6 +64,12 @@ pub struct NodeView {
     pub held: Option<Arc<HeldBack>>,
 }
 
+impl FromIterator<(Name, NodeView)> for Views {
+    fn from_iter<T: IntoIterator<Item = (Name, NodeView)>>(views: T) -> Self {
+        Self(views.into_iter().map(|(node, view)| (node, Arc::new(view))).collect())
+    }
+}
+
 /// A version that a node did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -189,8 +189,7 @@ fn an_observation_from_before_the_resource_was_another_does_not_count() {
     let (state, reason) = status(&world, &views);
     assert_eq!(state, wire::State::Pending, "{reason}");
     // Nodes that never took the version in between have nothing new to say, but that they have looked.
-    for node in world.state.desired.nodes().map(|(node, _)| node) {
-        let view = views.get_mut(node).unwrap();
+    for (node, view) in views.iter_mut() {
         view.acked = world.state.node_desired(node).changed;
         view.seen = view.acked;
     }
