@@ -265,8 +265,10 @@ impl Session {
                     actor: &self.actor,
                     held,
                 };
-                report::take(from, report).await;
-                self.receipt(receipt);
+                // What could not be written is told again: the node keeps it until it has a receipt.
+                if report::take(from, report).await {
+                    self.receipt(receipt);
+                }
                 // What was stored for it takes time that is ours, not the node's.
                 self.silence = Instant::now() + self.timing.patience();
             }
