@@ -159,9 +159,13 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.
-    pub fn unknown(&self, observations: Vec<Observation>) {
+    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was. `still` is asked
+    /// where nothing else can be told between its answer and ours: who has looked by then knows better.
+    pub fn unknown(&self, observations: Vec<Observation>, still: impl FnOnce() -> bool) {
         let mut state = self.lock();
+        if !still() {
+            return;
+        }
         for observation in observations {
             state.put(observation);
         }
@@ -225,8 +229,11 @@ impl Board {
         if position != state.position {
             return 0;
         }
-        state.let_go = std::mem::take(&mut state.strays_told);
-        state.let_go.len()
+        // A second word before the next pass takes nothing back of the first: what was told stays told.
+        let told = state.strays_told.clone();
+        let count = told.len();
+        state.let_go.extend(told);
+        count
     }
 
     /// Leftovers that an operator has let go, once.

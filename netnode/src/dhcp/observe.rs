@@ -175,6 +175,7 @@ impl Servers {
                     site.lost = made && (in_place || site.namespace == NamespaceState::Absent);
                     site
                 });
+                self.doing().progress();
                 (vlan, site)
             }
         };
