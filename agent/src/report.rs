@@ -20,7 +20,7 @@ use crate::{
     inbox::Position,
     metrics::NodeMetrics,
     node::Repair,
-    orphans::{Orphan, Thing},
+    orphans::{Orphan, Thing, fingerprint},
 };
 
 /// How often counters alone may be told.
@@ -223,10 +223,11 @@ impl Board {
         self.hold(state)
     }
 
-    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go.
-    pub fn confirm(&self, position: Position) -> usize {
+    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go: none, when
+    /// `leftovers` is the fingerprint of others.
+    pub fn confirm(&self, position: Position, leftovers: &str) -> usize {
         let mut state = self.lock();
-        if position != state.position {
+        if position != state.position || leftovers != fingerprint(&state.strays_told) {
             return 0;
         }
         // A second word before the next pass takes nothing back of the first: what was told stays told.
@@ -260,6 +261,7 @@ impl Board {
             keys,
             total,
             reservations: state.waiting.reservations,
+            leftovers: fingerprint(&state.strays),
         };
         if state.held != held {
             (state.held, state.held_due) = (held, true);

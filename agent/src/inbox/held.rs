@@ -197,6 +197,8 @@ impl Held {
             keys,
             total: count(self.held_back()),
             reservations: count(self.reserved.len()),
+            // Theirs is not the inbox's matter.
+            leftovers: String::new(),
         }
     }
 

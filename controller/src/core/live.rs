@@ -25,6 +25,7 @@ use super::quota::{Quotas, Story};
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Refusal, Views},
+    leftovers::Word,
     model::{Position, Timestamp},
     transition::{NewEvent, State},
 };
@@ -61,7 +62,7 @@ pub struct NewSession {
     /// Cancelled when a newer session takes over.
     pub cancel: CancellationToken,
     /// Takes an operator's word for removals that the node holds back.
-    pub confirm: mpsc::Sender<Position>,
+    pub confirm: mpsc::Sender<Word>,
 }
 
 /// What people see of a session, also after it ended.
@@ -85,7 +86,7 @@ struct Session {
     id: SessionId,
     instance: String,
     cancel: CancellationToken,
-    confirm: mpsc::Sender<Position>,
+    confirm: mpsc::Sender<Word>,
     heard: Instant,
     held: Digest,
     /// When another process was turned away last.
