@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use trunkline_proto::{
     resource::{Key, Kind},
@@ -53,6 +54,21 @@ impl Thing {
         let name = name.parse().ok()?;
         Some(Key { kind, name })
     }
+}
+
+/// Tells one set of leftovers from another; empty for none.
+#[must_use]
+pub fn fingerprint(things: &BTreeSet<Thing>) -> String {
+    if things.is_empty() {
+        return String::new();
+    }
+    let mut sum = Sha256::new();
+    for Thing { kind, name } in things {
+        // Neither has a zero byte.
+        sum.update(format!("{kind}\0{name}\0"));
+    }
+    let sum: [u8; 32] = sum.finalize().into();
+    sum.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A leftover, as the controller is told of it.

@@ -20,7 +20,7 @@ use crate::{
     inbox::Position,
     metrics::NodeMetrics,
     node::Repair,
-    orphans::{Orphan, Thing},
+    orphans::{Orphan, Thing, fingerprint},
 };
 
 /// How often counters alone may be told.
@@ -159,9 +159,13 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was.
-    pub fn unknown(&self, observations: Vec<Observation>) {
+    /// Nothing is known: nobody has looked for a long time. What was looked for, and what is clean, stays as it was. `still` is asked
+    /// where nothing else can be told between its answer and ours: who has looked by then knows better.
+    pub fn unknown(&self, observations: Vec<Observation>, still: impl FnOnce() -> bool) {
         let mut state = self.lock();
+        if !still() {
+            return;
+        }
         for observation in observations {
             state.put(observation);
         }
@@ -219,14 +223,18 @@ impl Board {
         self.hold(state)
     }
 
-    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go.
-    pub fn confirm(&self, position: Position) -> usize {
+    /// An operator's word for what this session was told of leftovers at just this position. Answers how many it lets go: none, when
+    /// `leftovers` is the fingerprint of others.
+    pub fn confirm(&self, position: Position, leftovers: &str) -> usize {
         let mut state = self.lock();
-        if position != state.position {
+        if position != state.position || leftovers != fingerprint(&state.strays_told) {
             return 0;
         }
-        state.let_go = std::mem::take(&mut state.strays_told);
-        state.let_go.len()
+        // A second word before the next pass takes nothing back of the first: what was told stays told.
+        let told = state.strays_told.clone();
+        let count = told.len();
+        state.let_go.extend(told);
+        count
     }
 
     /// Leftovers that an operator has let go, once.
@@ -253,6 +261,7 @@ impl Board {
             keys,
             total,
             reservations: state.waiting.reservations,
+            leftovers: fingerprint(&state.strays),
         };
         if state.held != held {
             (state.held, state.held_due) = (held, true);

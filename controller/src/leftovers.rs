@@ -42,6 +42,17 @@ pub struct HeldBack {
     pub total: u32,
     /// Of these, reservations in DHCP servers.
     pub reservations: u32,
+    /// Fingerprint of the leftovers among them; empty: there are none.
+    pub leftovers: String,
+}
+
+/// An operator's word for what a node holds back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Word {
+    /// The desired state that it belongs to.
+    pub at: Position,
+    /// The leftovers among it, as the node said.
+    pub leftovers: String,
 }
 
 /// How many items were left out, for each reason.
@@ -87,6 +98,7 @@ pub(crate) fn held(said: wire::HeldRemovals, acked: Position) -> (Option<HeldBac
         mut keys,
         total,
         reservations,
+        leftovers,
     } = said;
     let at = Position { term, generation };
     if at > acked && !keys.is_empty() {
@@ -104,11 +116,19 @@ pub(crate) fn held(said: wire::HeldRemovals, acked: Position) -> (Option<HeldBac
         (total, reservations) = (named, 0);
         left.push(("impossible", 1));
     }
+    // One that cannot be fits no word, so that nothing goes by it.
+    let leftovers = if leftovers.len() <= TEXT {
+        plain(&leftovers)
+    } else {
+        left.push(("too_long", 1));
+        "?".to_owned()
+    };
     let held = HeldBack {
         at,
         keys,
         total,
         reservations,
+        leftovers,
     };
     ((!held.keys.is_empty()).then_some(held), left)
 }
@@ -173,6 +193,7 @@ impl From<&HeldBack> for wire::HeldRemovals {
             keys: held.keys.iter().map(Into::into).collect(),
             total: held.total,
             reservations: held.reservations,
+            leftovers: held.leftovers.clone(),
         }
     }
 }
@@ -225,8 +246,7 @@ mod tests {
             term: 1,
             generation,
             keys,
-            total: 0,
-            reservations: 0,
+            ..wire::HeldRemovals::default()
         };
         let acked = Position { term: 1, generation: 5 };
         let (kept, left) = held(said(6, vec![key("a")]), acked);
@@ -260,6 +280,7 @@ mod tests {
                 keys: vec![key],
                 total,
                 reservations,
+                ..wire::HeldRemovals::default()
             };
             let (kept, left) = held(said, acked);
             (kept.unwrap(), left.contains(&("impossible", 1)))

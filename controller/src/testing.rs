@@ -14,6 +14,8 @@ use trunkline_proto::{
     wire,
 };
 
+pub(crate) mod store;
+
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Views},

@@ -168,7 +168,7 @@ impl NetworkNode {
         Ok(Self {
             base,
             bridge,
-            servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?,
+            servers: dhcp::Servers::new(files, namespaces, dhcp.program, user, netlink.clone())?.telling(doing.clone()),
             nats: Nats::new(state_dir.join("nat"), nat, boot)?,
             prober: Prober::start(&node, board, &metrics, cancel.clone(), &tasks),
             doing,

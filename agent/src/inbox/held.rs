@@ -197,6 +197,8 @@ impl Held {
             keys,
             total: count(self.held_back()),
             reservations: count(self.reserved.len()),
+            // Theirs is not the inbox's matter.
+            leftovers: String::new(),
         }
     }
 
@@ -325,10 +327,11 @@ impl Held {
                 .get(&envelope.key)
                 .or_else(|| next.waiting.get(&envelope.key));
             let before = before.and_then(|e| e.owned());
-            next.waiting.remove(&envelope.key);
+            // Whoever brings a server back has not said a word of the guests that it kept while it waited.
+            let waited = next.waiting.remove(&envelope.key).is_some();
             next.leaving.remove(&envelope.key);
             let reservations = match before.as_ref().map(|(_, spec)| &**spec) {
-                Some(Spec::Dhcp(dhcp)) if !intended => dhcp.reservations.clone(),
+                Some(Spec::Dhcp(dhcp)) if !intended || waited => dhcp.reservations.clone(),
                 _ => Vec::new(),
             };
             let entry = judge.entry(envelope, before);

@@ -22,7 +22,7 @@ use crate::{inbox::Held, metrics::NodeMetrics, node::Pass, report::Board};
 
 /// A pass that takes longer is told of: the first one over 800 ports takes seconds.
 const SLOW: Duration = Duration::from_secs(60);
-/// A step that takes longer will not end by itself: what a step waits for has limits of its own, the longest one minute.
+/// A step that does not come on for longer will not end by itself: what it waits for has limits of its own, the longest one minute.
 const STUCK: Duration = Duration::from_secs(180);
 /// How often it is looked; a third of the units' `WatchdogSec` at most.
 const LOOK: Duration = Duration::from_secs(5);
@@ -37,8 +37,16 @@ struct Step {
     what: &'static str,
     /// Since when it is at this.
     since: Instant,
+    /// When it last came on with it.
+    moved: Instant,
     /// When the pass began.
     began: Instant,
+}
+
+impl Step {
+    fn is_stuck(&self) -> bool {
+        self.moved.elapsed() >= STUCK
+    }
 }
 
 impl Doing {
@@ -47,7 +55,19 @@ impl Doing {
         let since = Instant::now();
         let mut step = self.lock();
         let began = step.map_or(since, |step| step.began);
-        *step = Some(Step { what, since, began });
+        *step = Some(Step {
+            what,
+            since,
+            moved: since,
+            began,
+        });
+    }
+
+    /// One of the many things that the step is about is done. It does not hang, however many there are.
+    pub fn progress(&self) {
+        if let Some(step) = &mut *self.lock() {
+            step.moved = Instant::now();
+        }
     }
 
     /// The pass has ended.
@@ -88,7 +108,7 @@ impl Watchdog {
                 _ = look.tick() => {}
             }
             let step = self.doing.now();
-            if step.is_none_or(|step| step.since.elapsed() < STUCK) {
+            if !step.is_some_and(|step| step.is_stuck()) {
                 Lifecycle::alive();
             }
             let now = step.filter(|step| step.began.elapsed() >= SLOW);
@@ -122,7 +142,8 @@ impl Watchdog {
             observations: desired.all(State::Unknown, &reason),
             ..Pass::default()
         };
-        self.board.unknown(judge(&held, &desired, unknown).observations);
+        let still = || self.doing.now().is_some_and(|now| now.began == step.began);
+        self.board.unknown(judge(&held, &desired, unknown).observations, still);
     }
 }
 
@@ -132,6 +153,62 @@ mod tests {
 
     use super::*;
     use crate::reconcile::tests::held;
+
+    fn watchdog(doing: &Doing, board: &Arc<Board>) -> Watchdog {
+        Watchdog {
+            doing: doing.clone(),
+            held: watch::channel(Arc::new(held(1, 110, ""))).1,
+            board: board.clone(),
+            metrics: NodeMetrics::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_many_things_is_not_stuck_while_they_get_done_and_is_told_of_as_one() {
+        let doing = Doing::default();
+        doing.progress();
+        assert!(doing.now().is_none(), "no pass runs");
+        doing.step("setting up DHCP servers");
+        let first = doing.now().unwrap();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(13)).await;
+            doing.progress();
+        }
+        let now = doing.now().unwrap();
+        assert!(now.since.elapsed() > STUCK && !now.is_stuck());
+        assert_eq!(
+            (now.since, now.began),
+            (first.since, first.began),
+            "it is told of as one step"
+        );
+        tokio::time::sleep(STUCK).await;
+        assert!(doing.now().unwrap().is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_ended_while_it_was_looked_at_keeps_what_it_has_seen() {
+        let (doing, board) = (Doing::default(), Arc::new(Board::default()));
+        doing.step("looking");
+        let step = doing.now();
+        doing.nothing();
+        watchdog(&doing, &board).tell(None, step);
+        // The next one has begun.
+        doing.step("looking");
+        watchdog(&doing, &board).tell(
+            None,
+            step.map(|step| Step {
+                began: step.began - SLOW,
+                ..step
+            }),
+        );
+        board.begin();
+        assert_eq!(
+            board.due(Instant::now()),
+            crate::report::Due::Nothing,
+            "nobody said that nothing is known"
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_that_hangs_is_told_of_with_what_it_is_at_until_it_ends() {

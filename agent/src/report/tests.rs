@@ -232,7 +232,7 @@ async fn leftovers_that_wait_for_a_word_are_told_as_removals_and_let_go_by_one_f
     let waiting = dhcp("a", Seen::Ready, 0).key;
     board.held_removals(AT, waits(&[&waiting]));
     assert_eq!(board.orphans(orphans(&["tap_1_eth1", "tap_free"])), 2);
-    assert_eq!(board.confirm(AT), 0, "of what nobody was told yet");
+    assert_eq!(board.confirm(AT, ""), 0, "of what nobody was told yet");
     let report = told(&board);
     let held = report.held_removals.unwrap();
     let names: Vec<_> = held.keys.iter().map(|key| &*key.name).collect();
@@ -240,11 +240,23 @@ async fn leftovers_that_wait_for_a_word_are_told_as_removals_and_let_go_by_one_f
     assert_eq!(report.orphans.unwrap().orphans.len(), 2);
 
     // One more comes while the word is on its way.
+    let shown = held.leftovers;
+    assert_eq!(shown.len(), 16);
     board.orphans(orphans(&["tap_1_eth1", "tap_2_eth1", "tap_free"]));
-    assert_eq!(board.confirm(Position { term: 1, generation: 2 }), 0);
-    assert_eq!(board.confirm(AT), 1);
+    assert_eq!(board.confirm(Position { term: 1, generation: 2 }, &shown), 0);
+    assert_eq!(board.confirm(AT, &shown), 1);
+    assert_eq!(
+        board.confirm(AT, &shown),
+        1,
+        "the same word, said again before the next pass"
+    );
     assert_eq!(board.let_go(), [Thing::new("tap", "tap_1_eth1")].into());
     assert!(board.let_go().is_empty(), "once");
+    assert_eq!(board.confirm(AT, ""), 0, "a word from somebody who was shown none");
+    let now = told(&board).held_removals.unwrap();
+    assert_ne!(now.leftovers, shown);
+    assert_eq!(board.confirm(AT, &shown), 0, "what is held is another set by now");
+    assert_eq!(board.confirm(AT, &now.leftovers), 2);
 
     // The next state: what waits belongs to that one.
     let next = Position { term: 1, generation: 2 };
@@ -343,6 +355,6 @@ async fn the_gauge_of_resources_follows_what_is_seen_between_passes() {
     board.refresh(vec![dhcp("a", Seen::Ready, 0)]);
     shows("pending", 0);
     shows("ready", 2);
-    board.unknown(vec![dhcp("a", Seen::Unknown, 0)]);
+    board.unknown(vec![dhcp("a", Seen::Unknown, 0)], || true);
     shows("unknown", 1);
 }

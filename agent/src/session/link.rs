@@ -171,8 +171,13 @@ impl<'a> Link<'a> {
                 }
                 Ok(())
             }
-            Some(From::Confirm(Confirm { term, generation })) => {
-                self.session.confirm(Position { term, generation }).await
+            Some(From::Confirm(confirm)) => {
+                let Confirm {
+                    term,
+                    generation,
+                    leftovers,
+                } = confirm;
+                self.session.confirm(Position { term, generation }, &leftovers).await
             }
             Some(From::Receipt(receipt)) => {
                 self.session.board.received(receipt.number);

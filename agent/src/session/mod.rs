@@ -193,16 +193,16 @@ impl Session {
     }
 
     /// Carries out the removals that wait, if this word was meant for just what is held here.
-    async fn confirm(&mut self, position: Position) -> Result<(), End> {
+    async fn confirm(&mut self, position: Position, leftovers: &str) -> Result<(), End> {
         let held = self.held.borrow().clone();
         let next = held.confirmed(position);
         if let Some(next) = &next {
             self.store.save(next).await?;
         }
-        let leftovers = self.board.confirm(position);
+        let leftovers = self.board.confirm(position, leftovers);
         if next.is_none() && leftovers == 0 {
             tracing::warn!(confirmed = %position, held = %held.position, waiting = held.held_back(),
-                "a confirmation of removals that are not held here is ignored");
+                "a confirmation of other removals than are held here is ignored");
             return Ok(());
         }
         tracing::warn!(

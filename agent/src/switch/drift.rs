@@ -133,7 +133,12 @@ fn columns(modification: &Modification, what: &str) -> Vec<String> {
             number(held.mtu_request)
         ));
     }
-    if (external_ids, &interface.external_ids) != (&after.external_ids, &held.external_ids) {
+    // A port of an earlier version has no note of its device: adding it puts nothing right.
+    let mut ids = after.external_ids.clone();
+    if !external_ids.contains_key(super::DEVICE_KEY) {
+        ids.remove(super::DEVICE_KEY);
+    }
+    if (external_ids, &interface.external_ids) != (&ids, &held.external_ids) {
         words.push(format!("{what}'s marks were changed"));
     }
     words

@@ -328,6 +328,8 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
         let mut after = columns.onto(&port.columns);
         if let Some(device) = port.columns.external_ids.get(DEVICE_KEY) {
             after.external_ids.insert(DEVICE_KEY.to_owned(), device.clone());
+        } else if let Some(index) = self.joined(name, port).filter(|_| !uplink) {
+            after.external_ids.insert(DEVICE_KEY.to_owned(), index.to_string());
         }
         if uplink {
             // What an uplink's interface is, and its MAC and MTU, are the operator's.
@@ -346,6 +348,14 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
                 after,
             });
         }
+    }
+
+    /// The device of a port that an earlier version made, which noted none: the one that ovs-vswitchd says it has open.
+    fn joined(&self, name: &str, port: &ObservedPort) -> Option<u32> {
+        let external = port.columns.interface.kind.is_empty() && !self.observed.behind;
+        let there = self.observed.devices.get(name).filter(|_| external)?.link.index;
+        let held = port.interfaces.first().and_then(|interface| interface.ifindex);
+        (held == Some(i64::from(there))).then_some(there)
     }
 
     /// True when ovs-vswitchd holds open a device that is no more, while another of the same name is there.

@@ -121,6 +121,40 @@ fn a_port_whose_tap_was_made_anew_joins_again_though_ovs_vswitchd_names_the_new_
 }
 
 #[test]
+fn a_port_of_an_earlier_version_is_given_its_device_once_and_then_told_from_another() {
+    let mut world = world();
+    world.devices.insert("tap_1".into(), device("tap_1", 30));
+    let wanted = state(
+        false,
+        Some(uplink(&[5])),
+        BTreeMap::from([("tap_1".into(), tap_port(5))]),
+    );
+    apply(&plan(&wanted, &world).unwrap(), "br-int", &mut world);
+    world
+        .ports
+        .get_mut("tap_1")
+        .unwrap()
+        .columns
+        .external_ids
+        .remove(DEVICE_KEY);
+    world.behind = true;
+    assert!(plan(&wanted, &world).unwrap().is_empty(), "the index may be an old one");
+    world.behind = false;
+    let noted = plan(&wanted, &world).unwrap();
+    assert_eq!((noted.remove.len(), noted.modify.len(), noted.add.len()), (0, 1, 0));
+    assert!(
+        Drift::new(&wanted, &world, &noted).port("tap_1").is_empty(),
+        "nobody has changed anything"
+    );
+    apply(&noted, "br-int", &mut world);
+    assert!(plan(&wanted, &world).unwrap().is_empty());
+
+    world.devices.insert("tap_1".into(), device("tap_1", 31));
+    world.ports.get_mut("tap_1").unwrap().interfaces[0].ifindex = Some(31);
+    assert_eq!(plan(&wanted, &world).unwrap().remove.len(), 1);
+}
+
+#[test]
 fn a_port_that_must_be_of_another_kind_is_removed_and_added_in_one_plan() {
     let mut world = world();
     let mut wanted = state(false, Some(uplink(&[])), BTreeMap::from([("gw_1".into(), tap_port(5))]));

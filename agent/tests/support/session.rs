@@ -119,8 +119,15 @@ impl Session {
         self.send(ToNode::Update(update)).await;
     }
 
-    pub async fn confirm(&self, term: u64, generation: u64) {
-        self.send(ToNode::Confirm(Confirm { term, generation })).await;
+    /// `leftovers`: as they were told.
+    pub async fn confirm(&self, term: u64, generation: u64, leftovers: &str) {
+        let leftovers = leftovers.to_owned();
+        self.send(ToNode::Confirm(Confirm {
+            term,
+            generation,
+            leftovers,
+        }))
+        .await;
     }
 
     /// True when the node ends the stream before it acknowledges anything.

@@ -171,7 +171,7 @@ fn removals_that_nobody_asked_for_wait_for_a_word() {
         assert_eq!((held.term, held.generation, held.keys.len()), (1, 2, 11));
 
         // Not this position; and a restart changes nothing.
-        session.confirm(1, 1).await;
+        session.confirm(1, 1, "").await;
         drop(session);
         agent.kill().await;
         let agent = host.agent();
@@ -185,7 +185,7 @@ fn removals_that_nobody_asked_for_wait_for_a_word() {
         assert_eq!(seen.items.len(), 3, "the controller is told of what it knows");
         assert_eq!((seen.clean_generation, devices().len()), (0, 12));
 
-        session.confirm(1, 2).await;
+        session.confirm(1, 2, "").await;
         let seen = session.reports_until(|s| s.clean_generation == 2).await;
         assert_eq!(seen.held_removals.map(|held| held.keys.len()), Some(0));
         assert_eq!(devices(), ["tap_1001_eth1"]);
@@ -252,16 +252,19 @@ fn so_many_leftovers_that_they_are_likelier_a_mistake_stay_until_a_word() {
         session.welcome().await;
         let seen = session.reports_until(|s| held(s, 3, 12)).await;
         assert_eq!(seen.clean_generation, 0);
-        session.confirm(1, 2).await;
+        session.confirm(1, 2, &seen.held_removals.unwrap().leftovers).await;
         session.update(update(3, 4, &newcomer(), &[trunk(&[])])).await;
-        session.reports_until(|s| held(s, 4, 12)).await;
+        let seen = session.reports_until(|s| held(s, 4, 12)).await;
+        let leftovers = seen.held_removals.unwrap().leftovers;
+        assert_eq!(leftovers.len(), 16);
+        session.confirm(1, 4, "").await;
         eventually("what the update took away to go", async || match devices().len() {
             12 => Ok(()),
             count => Err(count),
         })
         .await;
 
-        session.confirm(1, 4).await;
+        session.confirm(1, 4, &leftovers).await;
         let seen = session.reports_until(|s| s.clean_generation == 4).await;
         assert_eq!(
             (seen.orphans, seen.held_removals.map(|held| held.keys.len())),

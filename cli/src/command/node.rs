@@ -152,19 +152,24 @@ async fn gone(session: &Session, node: &str, yes: bool) -> Result<(), Failure> {
     )
 }
 
-/// What is confirmed is what the node holds back now, and nothing that comes after.
+/// What is confirmed is what the node holds back now, which is named, and nothing that comes after.
 async fn confirm(session: &Session, node: &str) -> Result<(), Failure> {
     let detail = call!(session, fleet.get_node(wire::GetNodeRequest { name: node.to_owned() }))?;
     let held = detail.held_removals.unwrap_or_default();
+    let meant = HeldView::from(&held);
     let request = wire::ConfirmRemovalsRequest {
         request_id: new_request_id(),
         name: node.to_owned(),
         term: held.term,
         generation: held.generation,
+        leftovers: held.leftovers,
     };
     let wire::ConfirmRemovalsResponse { confirmed } = call!(session, fleet.confirm_removals(request))?;
     let view = serde_json::json!({ "confirmed": confirmed });
     session.console.show(&view, || {
-        format!("{node} carries out {confirmed} removals that it held back\n")
+        format!(
+            "{node} carries out {confirmed} removals that it held back: {}\n",
+            meant.named()
+        )
     })
 }

@@ -61,6 +61,9 @@ pub(crate) struct OrphanView {
     pub(crate) since: Option<Timestamp>,
 }
 
+/// Removals that a sentence names.
+const NAMED: usize = 20;
+
 /// Removals that wait for `node confirm`.
 #[derive(Debug, Serialize)]
 pub(crate) struct HeldView {
@@ -74,6 +77,16 @@ pub(crate) struct HeldView {
 }
 
 impl HeldView {
+    /// `port tap_1002_eth0, port tap_1002_eth1 and 10 more`.
+    pub(crate) fn named(&self) -> String {
+        let name = |removal: &KeyView| format!("{} {}", removal.kind, removal.name);
+        let names: Vec<String> = self.removals.iter().take(NAMED).map(name).collect();
+        match self.more() + self.removals.len() - names.len() {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+
     /// `No operator asked for these 12 removals, 3 of them reservations in DHCP servers`.
     fn sentence(&self) -> String {
         let removals = match self.total {

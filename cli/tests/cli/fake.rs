@@ -377,7 +377,10 @@ impl FleetService for Controller {
         request: Request<wire::ConfirmRemovalsRequest>,
     ) -> Answer<wire::ConfirmRemovalsResponse> {
         let m = request.get_ref();
-        let what = format!("confirm {} at {}/{}", m.name, m.term, m.generation);
+        let what = format!(
+            "confirm {} at {}/{} with leftovers {}",
+            m.name, m.term, m.generation, m.leftovers
+        );
         self.mutate(&request, what, &m.request_id, |s| wire::ConfirmRemovalsResponse {
             confirmed: s.held.as_ref().map_or(0, |held| held.total),
         })

@@ -128,6 +128,7 @@ async fn a_node_shows_what_it_should_not_have_and_what_it_holds_back() {
         keys: vec![key("tap_1002_eth0"), key("tap_1002_eth1")],
         total: 6000,
         reservations: 12,
+        leftovers: "5eedcafe".to_owned(),
     });
     let fake = Fake::start(script).await;
     for (name, arguments) in [
@@ -143,7 +144,7 @@ async fn a_node_shows_what_it_should_not_have_and_what_it_holds_back() {
     let list = run(&fake, &["node", "list"]).await.stdout;
     assert!(list.contains("worker (cordoned)") && list.contains("gone, "), "{list}");
     let asked = fake.script().asked.last().unwrap().0.clone();
-    assert_eq!(asked, "confirm w1 at 2/41");
+    assert_eq!(asked, "confirm w1 at 2/41 with leftovers 5eedcafe");
 }
 
 #[tokio::test]

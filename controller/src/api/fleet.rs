@@ -15,6 +15,7 @@ use super::{
 use crate::{
     converge::{self, Views},
     core::Core,
+    leftovers::Word,
     model::{Position, Timestamp},
     settings::Settings,
     transition::{Intent, Moved, State, Step},
@@ -148,10 +149,19 @@ impl FleetService for Fleet {
         request: Request<wire::ConfirmRemovalsRequest>,
     ) -> Answer<wire::ConfirmRemovalsResponse> {
         let wire::ConfirmRemovalsRequest {
-            name, term, generation, ..
+            name,
+            term,
+            generation,
+            leftovers,
+            ..
         } = request.get_ref().clone();
         let at = Position { term, generation };
-        let intent = move |r: wire::ConfirmRemovalsRequest| Intent::ConfirmRemovals { name: r.name, at };
+        let word = Word { at, leftovers };
+        let meant = word.clone();
+        let intent = move |r: wire::ConfirmRemovalsRequest| Intent::ConfirmRemovals {
+            name: r.name,
+            word: meant,
+        };
         let answer = |step: &Step, _: &Settings| wire::ConfirmRemovalsResponse {
             confirmed: step.outcome.confirmed,
         };
@@ -166,7 +176,9 @@ impl FleetService for Fleet {
         .await?;
         // It is recorded; now the node hears it. A call that is sent again tells it again, which does no harm: the node takes it only
         // for that very state.
-        let told = name.parse().is_ok_and(|name: Name| self.core.live().confirm(&name, at));
+        let told = name
+            .parse()
+            .is_ok_and(|name: Name| self.core.live().confirm(&name, word));
         if !told {
             return Err(errors::with_reason(
                 Code::Unavailable,

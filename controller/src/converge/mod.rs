@@ -83,12 +83,6 @@ pub struct Refusal {
 #[derive(Debug, Clone, Default)]
 pub struct Views(BTreeMap<Name, Arc<NodeView>>);
 
-impl FromIterator<(Name, NodeView)> for Views {
-    fn from_iter<I: IntoIterator<Item = (Name, NodeView)>>(views: I) -> Self {
-        Self(views.into_iter().map(|(node, view)| (node, Arc::new(view))).collect())
-    }
-}
-
 impl Views {
     /// None.
     pub fn new() -> Self {

@@ -26,6 +26,7 @@ use super::quota::{Quotas, Story};
 use crate::{
     compile::NodeDesired,
     converge::{NodeView, Refusal, Views},
+    leftovers::Word,
     model::{NodeRole, Position, Timestamp},
     transition::{NewEvent, State},
 };
@@ -62,7 +63,7 @@ pub struct NewSession {
     /// Cancelled when a newer session takes over.
     pub cancel: CancellationToken,
     /// Takes an operator's word for removals that the node holds back.
-    pub confirm: mpsc::Sender<Position>,
+    pub confirm: mpsc::Sender<Word>,
 }
 
 /// What people see of a session, also after it ended.
@@ -86,7 +87,7 @@ struct Session {
     id: SessionId,
     instance: String,
     cancel: CancellationToken,
-    confirm: mpsc::Sender<Position>,
+    confirm: mpsc::Sender<Word>,
     /// Its node is known for good, and nobody was told that it is gone.
     joined: bool,
     heard: Instant,

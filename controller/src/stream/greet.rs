@@ -18,8 +18,8 @@ use super::{
 use crate::{
     api::errors,
     core::{Core, NewSession, SessionId, SessionInfo, Story, Taken, now},
+    leftovers::Word,
     listener::PeerInfo,
-    model::Position,
     transition::{Intent, NewEvent},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Greeted {
     /// Cancelled when a newer session takes over, and when the controller stops.
     pub(super) cancel: CancellationToken,
     /// Operators' words for removals that the node holds back.
-    pub(super) confirmed: mpsc::Receiver<Position>,
+    pub(super) confirmed: mpsc::Receiver<Word>,
 }
 
 /// Lets a node in: its Hello is right, it comes from this cluster, and no other process has its name.

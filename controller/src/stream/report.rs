@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trunkline_proto::{
     Name,
-    resource::{Key, Observation, Spec},
+    resource::{Key, Observation, Spec, State as Seen},
     wire,
 };
 
@@ -23,6 +23,9 @@ const ITEMS: usize = 20_000;
 /// Most repairs of one report that are looked at.
 const REPAIRS: usize = 1000;
 
+/// Why nothing is known of a resource whose facts cannot be.
+const FAULT: &str = "the node reports a value that cannot be: its program is at fault; look at its log, and upgrade it";
+
 /// A repair that old is told with its time.
 const LATE_MILLIS: i64 = 60_000;
 
@@ -37,7 +40,8 @@ pub(super) struct Reporter<'a> {
     pub(super) held: Position,
 }
 
-pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
+/// Answers whether what the node did is in the journal.
+pub(super) async fn take(from: Reporter<'_>, report: wire::Report) -> bool {
     let wire::Report {
         items,
         complete,
@@ -83,7 +87,8 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
     if seen > from.held {
         from.core.metrics().drop_items("seen_ahead", 1);
     }
-    if let Err(error) = from.core.record(events).await {
+    let recorded = from.core.record(events).await;
+    if let Err(error) = &recorded {
         tracing::warn!(%error, "the journal could not be written");
     }
     let clean = Position {
@@ -94,6 +99,7 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
         take_clean(&from, clean).await;
     }
     from.core.touch_status(from.node);
+    recorded.is_ok()
 }
 
 impl Reporter<'_> {
@@ -108,16 +114,18 @@ impl Reporter<'_> {
             .collect();
         metrics.drop_items("invalid", count(sent - items.len()));
         let now = now();
-        items.retain_mut(|item| match sane::observation(item, now) {
-            Ok((reason, count)) => {
-                metrics.drop_items(reason, count);
-                true
-            }
-            Err(reason) => {
-                metrics.drop_items(reason, 1);
-                false
-            }
-        });
+        for item in &mut items {
+            let (reason, count) = match sane::observation(item, now) {
+                Ok(left_out) => left_out,
+                Err(reason) => {
+                    // What it said before is not true of now, and it has looked: nothing is known.
+                    (item.state, item.facts) = (Seen::Unknown, None);
+                    item.reason = FAULT.to_owned();
+                    (reason, 1)
+                }
+            };
+            metrics.drop_items(reason, count);
+        }
         items
     }
 
@@ -233,5 +241,107 @@ async fn take_clean(from: &Reporter<'_>, clean: Position) {
     };
     if let Err(error) = core.system(intent, actor).await {
         tracing::warn!(%error, "what the node no longer has could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{sync::atomic::Ordering, time::Duration};
+
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+    use trunkline_proto::{
+        Digest, Hash,
+        resource::{Facts, Kind},
+    };
+
+    use super::*;
+    use crate::{
+        core::{NewSession, SessionInfo},
+        model::NodeRole,
+        testing::{name, store},
+    };
+
+    fn session(core: &Core) -> SessionId {
+        let new = NewSession {
+            node: name("w1"),
+            instance: "i".into(),
+            info: SessionInfo {
+                facts: wire::NodeFacts::default(),
+                certificate_expires: std::time::SystemTime::now(),
+            },
+            position: Position::default(),
+            digest: Digest::default(),
+            patience: Duration::from_secs(30),
+            cancel: CancellationToken::new(),
+            confirm: mpsc::channel(1).0,
+        };
+        core.live().begin(new, now()).unwrap()
+    }
+
+    fn reporter<'a>(core: &'a Arc<Core>, node: &'a Name, id: SessionId) -> Reporter<'a> {
+        Reporter {
+            core,
+            node,
+            id,
+            actor: "worker/w1",
+            held: Position::default(),
+        }
+    }
+
+    fn leftover(name: &str) -> wire::Report {
+        let orphan = wire::Orphan {
+            kind: "tap".into(),
+            name: name.into(),
+            since: None,
+        };
+        wire::Report {
+            orphans: Some(wire::Orphans { orphans: vec![orphan] }),
+            ..wire::Report::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_journal_could_not_take_is_not_said_to_be_taken() {
+        let ((core, disk), w1) = (store::core().await, name("w1"));
+        let joined = Intent::NodeJoined {
+            name: w1.clone(),
+            role: NodeRole::Worker,
+        };
+        core.system(joined, "worker/w1").await.unwrap();
+        let id = session(&core);
+        assert!(take(reporter(&core, &w1, id), leftover("tap_1001_eth1")).await);
+        disk.broken.store(true, Ordering::Relaxed);
+        assert!(!take(reporter(&core, &w1, id), leftover("tap_1002_eth1")).await);
+    }
+
+    #[tokio::test]
+    async fn an_observation_that_cannot_be_says_that_nothing_is_known_instead_of_leaving_an_older_one() {
+        let ((core, _), w1) = (store::core().await, name("w1"));
+        let id = session(&core);
+        let port = wire::PortFacts {
+            ofport: -7,
+            ..wire::PortFacts::default()
+        };
+        let seen = Observation {
+            key: Key {
+                kind: Kind::Port,
+                name: "tap_1001_eth1".parse().unwrap(),
+            },
+            hash: Hash::of(b"it"),
+            state: Seen::Ready,
+            reason: String::new(),
+            facts: Some(Facts::Port(port)),
+        };
+        let items = reporter(&core, &w1, id).items(vec![wire::Observation::from(&seen)]);
+        let unknown = Observation {
+            state: Seen::Unknown,
+            reason: FAULT.into(),
+            facts: None,
+            ..seen
+        };
+        assert_eq!(items, [unknown]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Facts are looked at by people only, but they are kept, shown and put into JSON: so every one of them is bounded here. Where one value
 //! is wrong because a clock is, that value becomes *unknown* and the rest counts. Facts that are too long or another kind's are left out,
-//! and the state counts. A value that cannot be is a fault of the node, and the whole observation is left out.
+//! and the state counts. A value that cannot be is a fault of the node: nothing is known of that resource.
 
 use trunkline_proto::{
     Mac, Name,

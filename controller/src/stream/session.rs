@@ -27,6 +27,7 @@ use crate::{
     api::errors,
     compile::NodeDesired,
     core::{Core, SessionId, now},
+    leftovers::Word,
     listener::PeerInfo,
     model::Position,
 };
@@ -54,7 +55,7 @@ struct Session {
     answer: Option<Instant>,
     cancel: CancellationToken,
     /// Operators' words for removals that the node holds back.
-    confirmed: mpsc::Receiver<Position>,
+    confirmed: mpsc::Receiver<Word>,
     /// Open from an update's first part to its acknowledgement.
     push: Option<tracing::Span>,
 }
@@ -144,7 +145,7 @@ impl Session {
                 },
                 received = inbound.message() => self.receive(received).await.err(),
                 changed = self.desired.changed() => changed.err().map(|_| gone(&self.node)),
-                Some(at) = self.confirmed.recv() => { self.confirm(at); None }
+                Some(word) = self.confirmed.recv() => { self.confirm(word); None }
                 _ = self.beat.tick() => { self.heartbeat(); None }
                 () = sleep_until(self.silence) => Some(errors::with_reason(
                     Code::DeadlineExceeded, "NODE_SILENT", "the node missed three heartbeats")),
@@ -220,11 +221,15 @@ impl Session {
         permit.send(Ok(next));
     }
 
-    fn confirm(&mut self, at: Position) {
+    fn confirm(&mut self, word: Word) {
+        let Word { at, leftovers } = word;
         tracing::info!(node = %self.node, generation = at.generation, "removals confirmed");
         let Position { term, generation } = at;
-        self.queue
-            .push_back(message(ToNode::Confirm(wire::Confirm { term, generation })));
+        self.queue.push_back(message(ToNode::Confirm(wire::Confirm {
+            term,
+            generation,
+            leftovers,
+        })));
     }
 
     /// The last one says all that earlier ones do, so a node that does not read fills no memory.
@@ -265,8 +270,10 @@ impl Session {
                     actor: &self.actor,
                     held,
                 };
-                report::take(from, report).await;
-                self.receipt(receipt);
+                // What could not be written is told again: the node keeps it until it has a receipt.
+                if report::take(from, report).await {
+                    self.receipt(receipt);
+                }
                 // What was stored for it takes time that is ours, not the node's.
                 self.silence = Instant::now() + self.timing.patience();
             }

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     allocate::{Placement, placement::refused},
-    model::{Cluster, NodeRecord, NodeRole, Position, Slice, Vm},
+    leftovers::Word,
+    model::{Cluster, NodeRecord, NodeRole, Slice, Vm},
 };
 
 /// Most names that one event lists.
@@ -148,7 +149,7 @@ pub(super) fn move_vm(
 }
 
 /// The word of an operator for removals that a node holds back. Nothing changes here: the node hears it.
-pub(super) fn confirm(cluster: &Cluster, name: &str, at: Position, cx: &Context) -> Result<Draft, Rejection> {
+pub(super) fn confirm(cluster: &Cluster, name: &str, word: &Word, cx: &Context) -> Result<Draft, Rejection> {
     let name = parse("name", name)?;
     if !cluster.nodes.contains_key(&name) {
         return Err(missing(&name));
@@ -164,6 +165,7 @@ pub(super) fn confirm(cluster: &Cluster, name: &str, at: Position, cx: &Context)
             format!("node {name} holds no removals back"),
         ));
     };
+    let at = word.at;
     if at != held.at {
         let text = format!(
             "what node {name} holds back is of term {} generation {}, not of term {} generation {}; look at it with `trunkctl node \
@@ -171,6 +173,13 @@ pub(super) fn confirm(cluster: &Cluster, name: &str, at: Position, cx: &Context)
             held.at.term, held.at.generation, at.term, at.generation
         );
         return Err(refuse("OTHER_GENERATION", &name, text));
+    }
+    if word.leftovers != held.leftovers {
+        let text = format!(
+            "the leftovers that node {name} holds back are not those that this confirms; look again with `trunkctl node show {name}`, \
+             then confirm what it shows"
+        );
+        return Err(refuse("OTHER_LEFTOVERS", &name, text));
     }
     let mut draft = Draft::default();
     draft.outcome.confirmed = held.count();

@@ -37,8 +37,8 @@ pub use rejection::{Conflict, Rejection, Violation};
 pub use state::{LoadError, State, Step};
 
 use crate::{
-    leftovers::HeldBack,
-    model::{NodeRole, Position, ProbeSecret, Timestamp},
+    leftovers::{HeldBack, Word},
+    model::{NodeRole, ProbeSecret, Timestamp},
     settings::Settings,
 };
 
@@ -180,8 +180,8 @@ pub enum Intent {
     ConfirmRemovals {
         /// The node.
         name: String,
-        /// The desired state that they belong to.
-        at: Position,
+        /// For which of them.
+        word: Word,
     },
     /// A node's session began.
     NodeJoined {

@@ -132,7 +132,7 @@ fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft
         Intent::CordonNode { name, cordoned } => life::cordon(cluster, &name, cordoned, cx),
         Intent::DrainNode { name, onto } => life::drain(cluster, &name, &onto, cx),
         Intent::DeclareNodeGone { name } => life::declare_gone(cluster, &name, cx),
-        Intent::ConfirmRemovals { name, at } => life::confirm(cluster, &name, at, cx),
+        Intent::ConfirmRemovals { name, word } => life::confirm(cluster, &name, &word, cx),
         Intent::RemoveNode { name } => node::remove(cluster, &name, cx),
         Intent::NodeJoined { name, role } => node::joined(cluster, name, role, cx),
         Intent::NodeClean { name, term, generation } => Ok(node::clean(cluster, &name, term, generation, cx)),

@@ -491,6 +491,7 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
         name: "w1".into(),
         term,
         generation,
+        leftovers: "5eed".into(),
     };
     let ask = |request| async {
         operator
@@ -511,6 +512,7 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
                 keys,
                 total,
                 reservations: 0,
+                leftovers: if total > 0 { "5eed".into() } else { String::new() },
             }),
             ..wire::Report::default()
         })
@@ -527,11 +529,22 @@ async fn held_removals_are_shown_told_and_confirmed_for_that_state_alone() {
     let refused = ask(confirm(generation - 1)).await.unwrap_err();
     assert!(refused.message().contains("trunkctl node show w1"), "{refused}");
     assert_eq!(reason(refused), (Code::FailedPrecondition, "OTHER_GENERATION".into()));
+    let others = wire::ConfirmRemovalsRequest {
+        leftovers: String::new(),
+        ..confirm(generation)
+    };
+    let refused = ask(others).await.unwrap_err();
+    assert_eq!(reason(refused), (Code::FailedPrecondition, "OTHER_LEFTOVERS".into()));
     let request = confirm(generation);
     let answer = ask(request.clone()).await.unwrap();
     assert_eq!(answer.confirmed, 6000);
     let heard = w1.next().await.unwrap();
-    assert_eq!(heard, Some(Down::Confirm(wire::Confirm { term, generation })));
+    let word = wire::Confirm {
+        term,
+        generation,
+        leftovers: "5eed".into(),
+    };
+    assert_eq!(heard, Some(Down::Confirm(word)));
     w1.send(report(vec![])).await;
     eventually("none", look, Option::is_none).await;
     assert_eq!(

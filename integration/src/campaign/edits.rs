@@ -285,6 +285,7 @@ impl Operator {
             name: node.to_owned(),
             term: held.term,
             generation: held.generation,
+            leftovers: held.leftovers.clone(),
         };
         let answer = insist!(self, false, fleet.confirm_removals(request));
         let confirmed = answer.map_err(|status| status.message().to_owned())?.confirmed;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_controller::{
     backup, converge,
     core::Core,
+    leftovers::Word,
     model::{Cluster, Position, rows},
     simulation::set_clock,
     store::Rows,
@@ -218,7 +219,11 @@ impl Story<'_> {
                 term: at.term,
                 generation: at.generation,
             };
-            if core.live().confirm(&node, at) {
+            let word = Word {
+                at,
+                leftovers: String::new(),
+            };
+            if core.live().confirm(&node, word) {
                 world.say(
                     self.sim.elapsed(),
                     format_args!("removals on {node} are confirmed at {at:?}"),

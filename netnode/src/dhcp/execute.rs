@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use trunkline_agent::files;
 use trunkline_agent::netlink::{self, Handle, LinkChange};
 use trunkline_agent::netns::{self, Namespaces};
+use trunkline_agent::node::Doing;
 use trunkline_agent::process::{self, Detached};
 use trunkline_proto::daemon::failpoint;
 use trunkline_proto::resource::Dhcp;
@@ -85,6 +86,7 @@ pub struct Servers {
     user: String,
     netlink: Handle,
     pub(super) read: Read,
+    doing: Doing,
 }
 
 impl Servers {
@@ -114,7 +116,18 @@ impl Servers {
             user,
             netlink,
             read: Read::default(),
+            doing: Doing::default(),
         })
+    }
+
+    /// Says there of each server that it is done.
+    #[must_use]
+    pub fn telling(self, doing: Doing) -> Self {
+        Self { doing, ..self }
+    }
+
+    pub(super) fn doing(&self) -> &Doing {
+        &self.doing
     }
 
     /// A server as it should be.
@@ -182,10 +195,11 @@ impl Servers {
 
     /// Takes away what is not wanted, each server for itself.
     pub async fn remove(&self, plan: &Plan) -> BTreeMap<VlanId, Error> {
-        let each = plan
-            .remove
-            .iter()
-            .map(|(vlan, removal)| async move { (*vlan, self.remove_one(*vlan, removal).await) });
+        let each = plan.remove.iter().map(|(vlan, removal)| async move {
+            let removed = self.remove_one(*vlan, removal).await;
+            self.doing.progress();
+            (*vlan, removed)
+        });
         failed(each.collect()).await
     }
 
@@ -193,7 +207,11 @@ impl Servers {
     pub async fn change(&self, plan: &Plan, wanted: &BTreeMap<VlanId, Wanted>) -> BTreeMap<VlanId, Error> {
         let each = plan.change.iter().filter_map(|(vlan, steps)| {
             let wanted = wanted.get(vlan)?;
-            Some(async move { (*vlan, self.change_one(wanted, steps).await) })
+            Some(async move {
+                let changed = self.change_one(wanted, steps).await;
+                self.doing.progress();
+                (*vlan, changed)
+            })
         });
         failed(each.collect()).await
     }

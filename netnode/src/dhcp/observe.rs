@@ -181,6 +181,7 @@ impl Servers {
                 Ok(inside) => self.inside(vlan, &path, inside, filtered, &mut site).await,
                 Err(error) => Err(error),
             };
+            self.doing().progress();
             match seen {
                 Ok(()) => drop(observed.sites.insert(vlan, site)),
                 Err(error) => drop(observed.unknown.insert(vlan, trunkline_agent::chain(&error))),

@@ -116,6 +116,25 @@ fn a_guest_that_an_operator_asked_away_is_served_no_more() {
 }
 
 #[test]
+fn a_server_that_waited_and_is_brought_back_keeps_the_guests_that_nobody_asked_away() {
+    let first = first(guests(0..4));
+    let gone = change(&first, at(1, 6), &[trunk(&[])]);
+    let gone = Change {
+        intended: false,
+        ..gone
+    };
+    let waits = first.take(gone, &netnode()).unwrap();
+    assert_eq!(served(&waits), guests(0..4));
+    let back = next(&waits, 7, guests(0..2), true);
+    assert_eq!(
+        served(&back),
+        guests(0..4),
+        "an operator asked for two guests, not for the end of two others"
+    );
+    assert_eq!((back.waiting().len(), back.held_back()), (0, 2));
+}
+
+#[test]
 fn a_kept_reservation_gives_way_to_whoever_has_its_mac_or_its_address_now() {
     let held = next(&first(guests(0..4)), 6, vec![], false);
     assert_eq!(served(&held), guests(0..4));

@@ -10,7 +10,7 @@ use trunkline_proto::Name;
 
 use super::{Live, SessionId, Story};
 use crate::{
-    leftovers::{HeldBack, Orphan},
+    leftovers::{HeldBack, Orphan, Word},
     model::Position,
     transition::NewEvent,
 };
@@ -107,9 +107,9 @@ impl Live {
     }
 
     /// Tells the node's session that removals are confirmed. False when there is none, or it does not listen.
-    pub fn confirm(&self, node: &Name, at: Position) -> bool {
+    pub fn confirm(&self, node: &Name, word: Word) -> bool {
         let session = self.sessions.get(node);
-        session.is_some_and(|session| session.confirm.try_send(at).is_ok())
+        session.is_some_and(|session| session.confirm.try_send(word).is_ok())
     }
 }
 

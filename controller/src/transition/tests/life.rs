@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use trunkline_proto::{Name, VlanId, VmId};
 
 use crate::{
-    leftovers::HeldBack,
+    leftovers::{HeldBack, Word},
     model::{Frozen, Link, NodeRole, Position, Vm},
     settings::Settings,
     testing::*,
@@ -385,10 +385,14 @@ fn what_a_restore_holds_back_does_not_wait_for_a_node_that_is_gone_and_its_own_w
 #[test]
 fn a_confirmation_is_for_what_a_connected_node_holds_back_now_and_is_told() {
     let mut world = three();
-    let confirm = |generation| Intent::ConfirmRemovals {
+    let meant = |generation, leftovers: &str| Intent::ConfirmRemovals {
         name: "w1".into(),
-        at: Position { term: 1, generation },
+        word: Word {
+            at: Position { term: 1, generation },
+            leftovers: leftovers.into(),
+        },
     };
+    let confirm = |generation| meant(generation, "5eed");
     assert_eq!(refusal(&mut world, confirm(7)).0, "NOTHING_HELD");
     let keys = world
         .apply(vec![shop("a")], true)
@@ -399,6 +403,7 @@ fn a_confirmation_is_for_what_a_connected_node_holds_back_now_and_is_told() {
         keys: keys.resources.keys().cloned().collect(),
         total: 99,
         reservations: 90,
+        leftovers: "5eed".into(),
     };
     let count = held.count();
     assert_eq!(count, 99);
@@ -408,6 +413,13 @@ fn a_confirmation_is_for_what_a_connected_node_holds_back_now_and_is_told() {
         kind == "OTHER_GENERATION" && text.contains("of term 1 generation 7, not of term 1 generation 8"),
         "{text}"
     );
+    for leftovers in ["", "cafe"] {
+        let (kind, text) = refusal(&mut world, meant(7, leftovers));
+        assert!(
+            kind == "OTHER_LEFTOVERS" && text.contains("trunkctl node show w1"),
+            "others have come or gone meanwhile, or the client knows of none: {text}"
+        );
+    }
     let step = world.must(confirm(7));
     assert!(step.is_noop() && step.outcome.confirmed == count);
     assert_eq!(kinds(&step), ["removals.confirmed"]);
@@ -417,7 +429,7 @@ fn a_confirmation_is_for_what_a_connected_node_holds_back_now_and_is_told() {
     world.held.clear();
     let unknown = Intent::ConfirmRemovals {
         name: "w9".into(),
-        at: Position::default(),
+        word: Word::default(),
     };
     assert!(matches!(
         world.try_do(unknown),

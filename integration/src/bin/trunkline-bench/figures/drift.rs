@@ -32,13 +32,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long a node is left alone before each change: one that is changed without end spaces its passes out.
 const REST: Duration = Duration::from_millis(1500);
 
+/// Throws the one of this number.
+type Throw = fn(&mut Node, &Things, usize) -> Result<Box<dyn Case>, LabError>;
+
 /// What is changed.
 struct Drift {
     name: &'static str,
     host: &'static str,
     /// Rare ones take long.
     repetitions: usize,
-    case: fn(&mut Node, &Things, usize) -> Result<Box<dyn Case>, LabError>,
+    case: Throw,
 }
 
 /// Of which the next is taken each time.
