@@ -585,7 +585,8 @@ async fn a_second_process_of_a_node_is_told_once_for_each_spell() {
         let refused = Node::connect(&controller, other.clone()).await.err().unwrap();
         assert_eq!(reason(refused), (Code::AlreadyExists, "IDENTITY_IN_USE".into()));
     }
-    let told = events(&operator, "node.duplicate").await;
+    let look = || events(&operator, "node.duplicate");
+    let told = eventually("told", look, |told| !told.is_empty()).await;
     assert_eq!(
         (told.len(), told[0].node.as_str(), told[0].actor.as_str()),
         (1, "w1", "worker/w1")
@@ -612,6 +613,8 @@ async fn a_node_that_connects_in_a_loop_is_told_of_a_few_times() {
     for _ in 0..30 {
         Node::connect(&controller, disk.clone()).await.unwrap();
     }
+    let look = || events(&operator, "node.connected");
+    eventually("told", look, |told| !told.is_empty()).await;
     let mut count = BTreeMap::new();
     for kind in ["node.connected", "node.disconnected"] {
         count.insert(kind, events(&operator, kind).await.len());

@@ -190,8 +190,11 @@ async fn the_journal_says_who_did_what_and_can_be_followed() {
         page_size: 1,
         page_token: String::new(),
     };
-    let page = operator.events().list_events(list.clone()).await.unwrap().into_inner();
-    assert_eq!((page.events.len(), page.next_page_token.is_empty()), (1, false));
+    // That it has connected is told a moment later than that it joined.
+    let look = || async { operator.events().list_events(list.clone()).await.unwrap().into_inner() };
+    let more = |page: &wire::ListEventsResponse| !page.next_page_token.is_empty();
+    let page = eventually("two entries", look, more).await;
+    assert_eq!(page.events.len(), 1);
     let bad = wire::EventFilter {
         vlan: 5000,
         ..Default::default()
