@@ -261,8 +261,14 @@ impl NetworkNode {
     }
 
     async fn try_filter(&self, wanted: &Wanted, look: &Look, acts: &mut Acts) -> Result<(), String> {
-        let observed = look.nat.as_ref().map_err(Clone::clone)?;
-        let plan = nat::plan(&self.filter(wanted, look), observed);
+        let mut observed = look.nat.clone()?;
+        let filter = self.filter(wanted, look);
+        let mut plan = nat::plan(&filter, &observed);
+        if matches!(plan.table, nat::TableStep::Replace { .. }) {
+            // A table that is written anew goes on counting where the one before it is now, not where it was when it was read.
+            self.nats.count(&mut observed).await.map_err(|error| chain(&error))?;
+            plan = nat::plan(&filter, &observed);
+        }
         if let Some(conflict) = &plan.conflict {
             return Err(conflict.clone());
         }
@@ -273,7 +279,7 @@ impl NetworkNode {
         self.doing.step("setting the filter");
         let nats = wanted.nats.len();
         tracing::info!(gateways = wanted.gateways.len(), nats, "setting the filter");
-        self.nats.execute(&plan, observed).await.map_err(|error| {
+        self.nats.execute(&plan, &observed).await.map_err(|error| {
             tracing::warn!(error = chain(&error), "the filter could not be set");
             chain(&error)
         })

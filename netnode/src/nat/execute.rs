@@ -119,6 +119,17 @@ impl Nats {
         observe::counters().await
     }
 
+    /// Reads the counters again, whenever the rest was read.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub async fn count(&self, observed: &mut Observed) -> Result<(), Error> {
+        if let Table::Ours(readback) = &mut observed.table {
+            readback.counters = self.counters().await?;
+        }
+        Ok(())
+    }
+
     /// Does it.
     ///
     /// # Errors
