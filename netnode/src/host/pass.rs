@@ -266,7 +266,7 @@ impl NetworkNode {
         let mut plan = nat::plan(&filter, &observed);
         if matches!(plan.table, nat::TableStep::Replace { .. }) {
             // A table that is written anew goes on counting where the one before it is now, not where it was when it was read.
-            self.nats.count(&mut observed).await.map_err(|error| chain(&error))?;
+            self.nats.count(&mut observed).await;
             plan = nat::plan(&filter, &observed);
         }
         if let Some(conflict) = &plan.conflict {

@@ -119,15 +119,14 @@ impl Nats {
         observe::counters().await
     }
 
-    /// Reads the counters again, whenever the rest was read.
-    ///
-    /// # Errors
-    /// When nft fails.
-    pub async fn count(&self, observed: &mut Observed) -> Result<(), Error> {
-        if let Table::Ours(readback) = &mut observed.table {
-            readback.counters = self.counters().await?;
+    /// Reads the counters again, whenever the rest was read. Where their table is gone, or cannot be read, what is known stays: the rules
+    /// matter more.
+    pub async fn count(&self, observed: &mut Observed) {
+        if let Table::Ours(readback) = &mut observed.table
+            && let Ok(counters) = self.counters().await
+        {
+            readback.counters = counters;
         }
-        Ok(())
     }
 
     /// Does it.
