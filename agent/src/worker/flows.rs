@@ -132,13 +132,13 @@ pub(super) fn lost(settled: Option<&Settled>, network: &Network, found: &FlowSet
 
 impl Worker {
     /// As [`compile`]; what was compiled last is kept, because all looks of a pass mostly are at the same network.
-    fn compiled(&mut self, network: &Network) -> FlowSet {
+    fn compiled(&mut self, network: &Network) -> Arc<FlowSet> {
         if let Some((of, set)) = &self.compiled
             && of == network
         {
             return set.clone();
         }
-        let set = compile(network);
+        let set = Arc::new(compile(network));
         self.compiled = Some((network.clone(), set.clone()));
         set
     }
@@ -176,10 +176,7 @@ impl Worker {
     /// Answers the flows that were there before.
     async fn set(&mut self, wanted: &FlowSet, without: &Unmetered) -> Result<FlowSet, openflow::Error> {
         let table = self.table().await?;
-        let mut wanted = Cow::Borrowed(wanted);
-        if !without.is_empty() {
-            wanted.to_mut().do_without(without.keys(), &table.set);
-        }
+        let wanted = without_limits(wanted, without, &table.set);
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
         if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
@@ -259,7 +256,7 @@ impl Worker {
         match self.table().await {
             Ok(table) => {
                 let wanted = self.compiled(&network);
-                Ok(guarded(desired, observed, network, wanted, table, &unmetered))
+                Ok(guarded(desired, observed, network, &wanted, table, &unmetered))
             }
             Err(error) => {
                 self.alive = None;
@@ -273,12 +270,12 @@ fn guarded(
     desired: &Desired,
     observed: &Observed,
     network: Network,
-    mut wanted: FlowSet,
+    wanted: &FlowSet,
     table: Table,
     unmetered: &Unmetered,
 ) -> Guarded {
     let (there, fragments) = (table.set, table.fragments);
-    wanted.do_without(unmetered.keys(), &there);
+    let wanted = without_limits(wanted, unmetered, &there);
     let rest = openflow::plan(&wanted, &there);
     let standings = flows::standings(&network, &wanted, &there);
     let numbers = desired.ports().filter_map(|(_, _, port)| {
@@ -304,6 +301,15 @@ fn guarded(
         wanted,
         there,
     }
+}
+
+/// What is wanted of a switch that cannot have these limits; a copy only where there are any.
+fn without_limits<'a>(wanted: &'a FlowSet, unmetered: &Unmetered, there: &FlowSet) -> Cow<'a, FlowSet> {
+    let mut wanted = Cow::Borrowed(wanted);
+    if !unmetered.is_empty() {
+        wanted.to_mut().do_without(unmetered.keys(), there);
+    }
+    wanted
 }
 
 fn unlimited(network: &Network, unmetered: &Unmetered) -> BTreeMap<VlanId, String> {

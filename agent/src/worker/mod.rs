@@ -86,7 +86,7 @@ pub struct Worker {
     /// The flows as the last pass has left them.
     settled: Option<Arc<Settled>>,
     /// The flows that follow from a network.
-    compiled: Option<(Network, FlowSet)>,
+    compiled: Option<(Network, Arc<FlowSet>)>,
     /// When the bridge has shown all its flows.
     read: Option<Instant>,
     /// When frames were counted last, and how many each device had received.

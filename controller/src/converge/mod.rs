@@ -116,11 +116,6 @@ impl Views {
         Self(nodes.iter().filter_map(view).collect())
     }
 
-    /// Forgets all nodes that are not to be kept.
-    pub fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
-        self.0.retain(|node, _| keep(node));
-    }
-
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &NodeView)> {
         self.0.iter().map(|(node, view)| (node, &**view))
