@@ -182,11 +182,14 @@ impl Watched<'_> {
         api.block_on(async { api.client().slices().deploy_slice(request).await })
             .map_err(refused)?;
         let elapsed = || began.elapsed().as_secs_f64() * 1e3;
-        self.until("every resource ready", is_ready)?;
+        let status = self.until("every resource ready", is_ready)?;
         let ready = elapsed();
         let mut proven = f64::NAN;
         if prove {
-            self.until("every VLAN proved", is_proven)?;
+            // One message may say both: then no other comes.
+            if !is_proven(&status) {
+                self.until("every VLAN proved", is_proven)?;
+            }
             proven = elapsed();
         }
         Ok(Deployed { ready, proven })
@@ -207,7 +210,8 @@ impl Watched<'_> {
         Ok(began.elapsed().as_secs_f64() * 1e3)
     }
 
-    fn until(&mut self, what: &str, good: impl Fn(&SliceStatus) -> bool) -> Result<(), LabError> {
+    /// The first status that comes and is good.
+    fn until(&mut self, what: &str, good: impl Fn(&SliceStatus) -> bool) -> Result<SliceStatus, LabError> {
         let (stream, name) = (&mut self.stream, &self.name);
         let mut seen = String::new();
         let whole = async {
@@ -219,7 +223,7 @@ impl Watched<'_> {
                     continue;
                 };
                 if good(&status) {
-                    return Ok(());
+                    return Ok(status);
                 }
                 seen = format!("{}: {}", status.state().as_str_name(), status.reason);
             }
