@@ -7,8 +7,13 @@
 //!   {"rows":17,"sha256":"..."}                over everything before; a file without it was cut
 //! ```
 //!
+//! A running controller adds to its export what changes: more parts of the same form, in which `"gone":true` stands for a row that is
+//! no more. A last part that was cut, when the machine went down while it was written, is left out; the parts before it are whole.
+//!
 //! Answers to mutations are left out: they are for retries within minutes. A restore raises the term, so that what nodes were told
 //! after the export was made counts as older than what they are told now.
+
+mod running;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,6 +32,8 @@ use crate::{
     store::{Rows, SledStore, StoreError},
 };
 
+pub use running::Running;
+
 /// Version of the file.
 const VERSION: u32 = 1;
 
@@ -44,7 +51,21 @@ struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     key: String,
-    value: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Value>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
+}
+
+impl Line {
+    /// Without a value the row is gone.
+    fn new(key: &str, value: Option<Value>) -> Self {
+        Self {
+            key: key.to_owned(),
+            gone: value.is_none(),
+            value,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,10 +130,6 @@ pub enum BackupError {
 /// The rows are not a cluster.
 pub fn render(rows: &Rows, at: Timestamp) -> Result<Vec<u8>, BackupError> {
     let cluster = load_cluster(rows)?;
-    let unusable = |error: serde_json::Error| BackupError::Unusable {
-        path: "export".into(),
-        why: error.to_string(),
-    };
     let header = Header {
         trunkline_export: VERSION,
         cluster_id: cluster.meta.cluster_id,
@@ -124,10 +141,7 @@ pub fn render(rows: &Rows, at: Timestamp) -> Result<Vec<u8>, BackupError> {
     text.push(b'\n');
     let mut count = 0;
     for (key, value) in rows.iter().filter(|(key, _)| is_exported(key)) {
-        let line = Line {
-            key: key.clone(),
-            value: serde_json::from_slice(value).map_err(unusable)?,
-        };
+        let line = Line::new(key, Some(serde_json::from_slice(value).map_err(unusable)?));
         serde_json::to_writer(&mut text, &line).map_err(unusable)?;
         text.push(b'\n');
         count += 1;
@@ -139,6 +153,13 @@ pub fn render(rows: &Rows, at: Timestamp) -> Result<Vec<u8>, BackupError> {
     serde_json::to_writer(&mut text, &footer).map_err(unusable)?;
     text.push(b'\n');
     Ok(text)
+}
+
+fn unusable(error: serde_json::Error) -> BackupError {
+    BackupError::Unusable {
+        path: "export".into(),
+        why: error.to_string(),
+    }
 }
 
 /// Exports a state directory that no controller has open.
@@ -228,32 +249,101 @@ pub fn restore(file: &Path, state_dir: &Path, term: Option<u64>) -> Result<Resto
 
 fn parse(text: &[u8]) -> Result<(Header, Rows), String> {
     let text = std::str::from_utf8(text).map_err(|_| "it is no text")?;
-    let lines: Vec<&str> = text.lines().collect();
-    let (Some(first), Some(last)) = (lines.first(), lines.last()) else {
+    if text.is_empty() {
         return Err("it is empty".into());
+    }
+    let mut reader = Reader {
+        text,
+        at: 0,
+        sum: Sha256::new(),
     };
-    let header: Header = serde_json::from_str(first).map_err(|_| "its first line is no header")?;
-    if header.trunkline_export != VERSION {
-        return Err(RESTORABLE_ELSEWHERE.into());
+    let (mut last, mut rows) = (None, Rows::new());
+    while reader.at < text.len() {
+        match reader.part()? {
+            Some((header, changes)) => {
+                last = Some(header);
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => rows.insert(key, value),
+                        None => rows.remove(&key),
+                    };
+                }
+            }
+            // Of an addition; what was there before it is whole.
+            None if last.is_some() => break,
+            None => return Err("its last line is missing: it was cut short".into()),
+        }
     }
-    let footer: Footer = serde_json::from_str(last).map_err(|_| "its last line is missing: it was cut short")?;
-    let body = text.len() - last.len() - usize::from(text.ends_with('\n'));
-    if hex::encode(Sha256::digest(&text.as_bytes()[..body])) != footer.sha256 {
-        return Err("its checksum is wrong: it was changed or damaged".into());
+    last.map(|header| (header, rows)).ok_or_else(|| "it is empty".into())
+}
+
+/// A row's new value; without one it is gone.
+type Change = (String, Option<Vec<u8>>);
+
+/// Reads one part after another.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    /// Over everything before the last line that was read.
+    sum: Sha256,
+}
+
+impl<'a> Reader<'a> {
+    /// The next part; `None` when it has no last line.
+    fn part(&mut self) -> Result<Option<(Header, Vec<Change>)>, String> {
+        let Some(line) = self.line() else { return Ok(None) };
+        let header: Header = match serde_json::from_str(line) {
+            Ok(header) => header,
+            Err(_) if self.at == line.len() => return Err("its first line is no header".into()),
+            Err(error) => return self.cut_or(&error),
+        };
+        if header.trunkline_export != VERSION {
+            return Err(RESTORABLE_ELSEWHERE.into());
+        }
+        self.sum.update(line);
+        let mut changes = Vec::new();
+        while let Some(line) = self.line() {
+            if let Ok(footer) = serde_json::from_str::<Footer>(line) {
+                if hex::encode(self.sum.clone().finalize()) != footer.sha256 {
+                    return Err("its checksum is wrong: it was changed or damaged".into());
+                }
+                if changes.len() != footer.rows {
+                    return Err(format!(
+                        "it has {} rows, its last line says {}",
+                        changes.len(),
+                        footer.rows
+                    ));
+                }
+                self.sum.update(line);
+                return Ok(Some((header, changes)));
+            }
+            match serde_json::from_str(line) {
+                Ok(Line { key, value, gone }) if value.is_some() != gone => {
+                    changes.push((key, value.map(|value| value.to_string().into_bytes())));
+                }
+                Ok(Line { key, .. }) => return Err(format!("of row {key:?} it does not say what became of it")),
+                Err(error) => return self.cut_or(&error),
+            }
+            self.sum.update(line);
+        }
+        Ok(None)
     }
-    let mut rows = Rows::new();
-    for (number, line) in lines.iter().enumerate().take(lines.len() - 1).skip(1) {
-        let line: Line = serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))?;
-        rows.insert(line.key, line.value.to_string().into_bytes());
+
+    /// The next line with its end.
+    fn line(&mut self) -> Option<&'a str> {
+        let line = self.text.get(self.at..)?.split_inclusive('\n').next()?;
+        self.at += line.len();
+        Some(line)
     }
-    if rows.len() != footer.rows {
-        return Err(format!(
-            "it has {} rows, its last line says {}",
-            rows.len(),
-            footer.rows
-        ));
+
+    /// A last line that cannot be read was cut; any other was damaged.
+    fn cut_or<T>(&self, error: &serde_json::Error) -> Result<Option<T>, String> {
+        if self.at == self.text.len() {
+            return Ok(None);
+        }
+        let number = self.text.get(..self.at).unwrap_or_default().lines().count();
+        Err(format!("line {number}: {error}"))
     }
-    Ok((header, rows))
 }
 
 fn is_exported(key: &str) -> bool {

@@ -1,12 +1,13 @@
 //! The last look before a change is stored: rules over the whole of what is deployed, checked without the bookkeeping that was
 //! meant to keep them. A failure is a bug of ours, and nothing is stored.
 
+mod index;
 mod probes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+pub use index::Index;
+use index::Protection;
 
 use trunkline_proto::{
     LinkSubnet, Mac, Name, VlanId,
@@ -15,7 +16,7 @@ use trunkline_proto::{
 
 use crate::{
     compile::{Desired, NodeDesired},
-    model::{Cluster, Link, Vm},
+    model::Cluster,
     settings::Settings,
 };
 
@@ -111,28 +112,38 @@ pub fn check<'a>(
     before: &Desired,
     touched: impl IntoIterator<Item = &'a Name> + Clone,
     settings: &Settings,
+) -> Result<Index, CheckError> {
+    let index = Index::of(cluster, settings)?;
+    check_nodes(&index, cluster, desired, before, touched)?;
+    Ok(index)
+}
+
+/// The same after a change of `old`, of which this was the index.
+pub fn check_change<'a>(
+    (old, index): (&Cluster, &Index),
+    cluster: &Cluster,
+    desired: &Desired,
+    before: &Desired,
+    touched: impl IntoIterator<Item = &'a Name> + Clone,
+    settings: &Settings,
+) -> Result<Index, CheckError> {
+    let index = index.follow(old, cluster, settings)?;
+    check_nodes(&index, cluster, desired, before, touched)?;
+    Ok(index)
+}
+
+fn check_nodes<'a>(
+    index: &Index,
+    cluster: &Cluster,
+    desired: &Desired,
+    before: &Desired,
+    touched: impl IntoIterator<Item = &'a Name> + Clone,
 ) -> Result<(), CheckError> {
-    let mut seen = Seen {
-        settings,
-        vlans: BTreeMap::new(),
-        protection: [(VlanId::INTERNET, Protection::ALL)].into(),
-        macs: BTreeSet::new(),
-        addresses: BTreeSet::new(),
-        subnets: vec![settings.internet_subnet],
-    };
-    for (slice, frozen) in cluster.deployed() {
-        for link in frozen.links.values() {
-            seen.link(&slice.name, link)?;
-        }
-        for vm in frozen.vms.values() {
-            seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
-        }
-    }
     for name in touched.clone() {
         if let Some(node) = desired.node(name) {
             let before = before.node(name).map(AsRef::as_ref);
-            let carried = readable(name, node, before, &seen.protection)?;
-            let needed = needed(cluster, name);
+            let carried = readable(name, node, before, index)?;
+            let needed = needed(index, cluster, name);
             if carried != needed {
                 return Err(CheckError::Trunk { node: name.clone() });
             }
@@ -144,91 +155,7 @@ pub fn check<'a>(
             }
         }
     }
-    probes::check(cluster, desired, before, touched)?;
-    seen.subnets()
-}
-
-/// What a VLAN's guests are held to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Protection {
-    port_security: bool,
-    protected: bool,
-}
-
-impl Protection {
-    const ALL: Self = Self {
-        port_security: true,
-        protected: true,
-    };
-}
-
-struct Seen<'a> {
-    settings: &'a Settings,
-    vlans: BTreeMap<VlanId, String>,
-    protection: BTreeMap<VlanId, Protection>,
-    macs: BTreeSet<Mac>,
-    addresses: BTreeSet<(VlanId, Ipv4Addr)>,
-    subnets: Vec<LinkSubnet>,
-}
-
-impl Seen<'_> {
-    fn link(&mut self, slice: &Name, link: &Link) -> Result<(), CheckError> {
-        let (name, vlan) = (format!("{slice}/{}", link.name), link.vlan);
-        if self.settings.is_reserved(vlan) {
-            return Err(CheckError::Reserved { link: name, vlan });
-        }
-        if let Some(one) = self.vlans.insert(vlan, name.clone()) {
-            return Err(CheckError::Vlan { vlan, one, other: name });
-        }
-        let protection = Protection {
-            port_security: link.port_security,
-            protected: link.protected,
-        };
-        self.protection.insert(vlan, protection);
-        self.subnets.push(link.subnet);
-        Ok(())
-    }
-
-    fn vm<'l>(&mut self, slice: &Name, vm: &Vm, link: impl Fn(&Name) -> Option<&'l Link>) -> Result<(), CheckError> {
-        for interface in &vm.interfaces {
-            let internet = vm.internet && interface.name.index() == 0;
-            let link = interface.link.as_ref().and_then(&link);
-            let (vlan, subnet) = match link {
-                _ if internet => (Some(VlanId::INTERNET), Some(self.settings.internet_subnet)),
-                Some(link) => (Some(link.vlan), Some(link.subnet)),
-                None => (None, None),
-            };
-            if interface.vlan != vlan || interface.link.is_some() != (link.is_some()) {
-                let interface = format!("{slice}/{}.{}", vm.name, interface.name);
-                return Err(CheckError::Interface { interface });
-            }
-            if !self.macs.insert(interface.mac) {
-                return Err(CheckError::Mac(interface.mac));
-            }
-            if let (Some(vlan), Some(subnet), Some(address)) = (vlan, subnet, interface.address) {
-                if !subnet.holds_guest(address) {
-                    return Err(CheckError::Outside { address, subnet });
-                }
-                if !self.addresses.insert((vlan, address)) {
-                    return Err(CheckError::Address { address, vlan });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sorted by their first address, subnets overlap only if neighbours do.
-    fn subnets(mut self) -> Result<(), CheckError> {
-        self.subnets.sort_by_key(|s| s.net().network());
-        for pair in self.subnets.windows(2) {
-            if let [one, other] = *pair
-                && one.overlaps(other.net())
-            {
-                return Err(CheckError::Subnets { one, other });
-            }
-        }
-        Ok(())
-    }
+    probes::check(index, cluster, desired, before, touched)
 }
 
 /// Opens the trunk and what is new, and gives back the VLANs that the trunk carries.
@@ -236,7 +163,7 @@ fn readable(
     name: &Name,
     node: &NodeDesired,
     before: Option<&NodeDesired>,
-    protection: &BTreeMap<VlanId, Protection>,
+    index: &Index,
 ) -> Result<BTreeSet<VlanId>, CheckError> {
     let mut carried = None;
     for (key, envelope) in &node.resources {
@@ -256,7 +183,7 @@ fn readable(
                     port_security: flows.port_security,
                     protected: flows.protected,
                 };
-                if protection.get(&flows.vlan) != Some(&held_to) {
+                if index.protection(flows.vlan) != Some(held_to) {
                     return Err(CheckError::Flows { node: name.clone() });
                 }
             }
@@ -273,10 +200,10 @@ fn flows(node: &NodeDesired) -> BTreeSet<String> {
 }
 
 /// The VLANs of a node, from the deployed revisions alone.
-fn needed(cluster: &Cluster, node: &Name) -> BTreeSet<VlanId> {
-    let all = cluster.meta.netnode.as_ref() == Some(node);
-    let vms = cluster.deployed().flat_map(|(_, frozen)| frozen.vms.values());
-    let here = vms.filter(|vm| all || vm.worker == *node);
-    here.flat_map(|vm| vm.interfaces.iter().filter_map(|i| i.vlan))
-        .collect()
+fn needed(index: &Index, cluster: &Cluster, node: &Name) -> BTreeSet<VlanId> {
+    if cluster.meta.netnode.as_ref() == Some(node) {
+        index.all_vlans().collect()
+    } else {
+        index.vlans(node).collect()
+    }
 }

@@ -22,10 +22,8 @@ use crate::{
     backup,
     config::Config,
     core::{Bounds, Core, OpenError, now},
-    journal,
     listener::{self, Limits, Listener, ListenerError},
     metrics::CoreMetrics,
-    model::rows,
     store::{SledStore, Store, StoreError},
     stream::Timing,
 };
@@ -180,6 +178,7 @@ async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tried, mut written, mut rest) = (None, None, EXPORT_REST);
+    let mut file = None;
     loop {
         // Every arm may be cancelled: a tick is not lost, and a change is looked for by its revision.
         let stopping = tokio::select! {
@@ -191,7 +190,9 @@ async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
         tried = revision;
         if written != revision {
             let began = Instant::now();
-            if export(&core, &dir).await {
+            let last = file.take().unwrap_or_else(|| backup::Running::new(dir.join(EXPORT)));
+            file = export(&core, last).await;
+            if file.is_some() {
                 written = revision;
             }
             rest = EXPORT_REST.max(began.elapsed() * EXPORT_SHARE);
@@ -212,30 +213,19 @@ async fn changed_since(core: &Core, changes: &mut watch::Receiver<u64>, tried: O
     tokio::time::sleep(rest).await;
 }
 
-async fn export(core: &Arc<Core>, dir: &Path) -> bool {
-    let (source, file) = (core.clone(), dir.join(EXPORT));
-    let work = move || backup::write(&file, &backup::render(&export_rows(&source), now())?);
+/// The file, unless it could not be brought up to date; then the next one is begun anew.
+async fn export(core: &Arc<Core>, mut file: backup::Running) -> Option<backup::Running> {
+    let source = core.clone();
+    let work = move || file.follow(&source, now()).map(|()| file);
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => true,
+        Ok(Ok(file)) => Some(file),
         Ok(Err(error)) => {
             tracing::warn!(%error, source = ?error, "the periodic export failed");
-            false
+            None
         }
         Err(error) => {
             tracing::error!(%error, "the periodic export ended badly");
-            false
+            None
         }
     }
-}
-
-/// The rows of an export, from memory: a running controller holds the database's lock.
-fn export_rows(core: &Core) -> crate::store::Rows {
-    let entries = core.journal().all();
-    let entries = entries.iter().filter_map(|entry| {
-        Some((
-            journal::row_key(entry.sequence),
-            serde_json::to_vec(entry.as_ref()).ok()?,
-        ))
-    });
-    rows::all(&core.state().cluster).into_iter().chain(entries).collect()
 }

@@ -75,6 +75,7 @@ impl World {
             held: &self.held,
             traceparent: &self.traceparent,
             fresh_secret: Some(&ProbeSecret::new([8; 32])),
+            holdings: None,
         };
         let step = self.state.step(intent, &cx)?;
         self.state = step.state.clone();

@@ -4,39 +4,57 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::Name;
 
-use crate::model::{Cluster, NodeRecord, NodeRole, Slice};
+use crate::model::{Cluster, NodeRecord, NodeRole};
 
-/// The workers, and how many VMs each has.
+/// The workers, and how many VMs each has; that is counted when somebody is to be placed.
 #[derive(Debug)]
 pub(crate) struct Placement<'a> {
-    workers: BTreeMap<Name, (&'a NodeRecord, u32)>,
+    cluster: &'a Cluster,
     connected: &'a BTreeSet<Name>,
+    /// Slices of which the drafts do not count.
+    without: BTreeSet<Name>,
+    /// VMs that are there besides.
+    more: Vec<Name>,
+    counts: Option<BTreeMap<&'a Name, u32>>,
 }
 
 impl<'a> Placement<'a> {
-    /// Counts the VMs in the drafts of these slices.
-    pub(crate) fn of(cluster: &'a Cluster, connected: &'a BTreeSet<Name>, counted: impl Fn(&Slice) -> bool) -> Self {
-        let workers = cluster.nodes.iter().filter(|(_, n)| n.role == NodeRole::Worker);
-        let mut placement = Self {
-            workers: workers.map(|(name, record)| (name.clone(), (record, 0))).collect(),
+    /// Counts the VMs in all drafts but those of some slices.
+    pub(crate) fn of(cluster: &'a Cluster, connected: &'a BTreeSet<Name>, without: BTreeSet<Name>) -> Self {
+        Self {
+            cluster,
             connected,
-        };
-        for slice in cluster.slices.values().filter(|slice| counted(slice)) {
-            slice.vms.values().for_each(|vm| placement.count(&vm.worker));
+            without,
+            more: Vec::new(),
+            counts: None,
         }
-        placement
     }
 
     /// One VM more is there.
     pub(crate) fn count(&mut self, worker: &Name) {
-        if let Some((_, vms)) = self.workers.get_mut(worker) {
-            *vms += 1;
+        match &mut self.counts {
+            Some(counts) => {
+                if let Some(vms) = counts.get_mut(worker) {
+                    *vms += 1;
+                }
+            }
+            None => self.more.push(worker.clone()),
         }
     }
 
     /// The worker of that name.
     pub(crate) fn worker(&self, name: &Name) -> Option<&'a NodeRecord> {
-        self.workers.get(name).map(|(record, _)| *record)
+        self.cluster
+            .nodes
+            .get(name)
+            .filter(|record| record.role == NodeRole::Worker)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (&'a Name, &'a NodeRecord)> + use<'a> {
+        self.cluster
+            .nodes
+            .iter()
+            .filter(|(_, record)| record.role == NodeRole::Worker)
     }
 
     /// True when new VMs may go there.
@@ -46,19 +64,38 @@ impl<'a> Placement<'a> {
 
     /// Places one VM: on the worker with the fewest, on one that is connected for choice, on none that takes no new ones.
     pub(crate) fn place(&mut self, not_on: Option<&Name>) -> Option<Name> {
+        let counts = self.counts.take().unwrap_or_else(|| self.counts());
         let open = self
-            .workers
-            .iter()
-            .filter(|(name, (record, _))| record.takes_vms() && Some(*name) != not_on);
-        let best = open.min_by_key(|(name, (_, vms))| (!self.connected.contains(*name), *vms));
-        let name = best.map(|(name, _)| name.clone())?;
+            .workers()
+            .filter(|(name, record)| record.takes_vms() && Some(*name) != not_on);
+        let vms = |name: &Name| counts.get(name).copied().unwrap_or_default();
+        let best = open.min_by_key(|(name, _)| (!self.connected.contains(*name), vms(name)));
+        let name = best.map(|(name, _)| name.clone());
+        self.counts = Some(counts);
+        let name = name?;
         self.count(&name);
         Some(name)
     }
 
+    fn counts(&self) -> BTreeMap<&'a Name, u32> {
+        let mut counts: BTreeMap<&Name, u32> = self.workers().map(|(name, _)| (name, 0)).collect();
+        let slices = self
+            .cluster
+            .slices
+            .values()
+            .filter(|slice| !self.without.contains(&slice.name));
+        let theirs = slices.flat_map(|slice| slice.vms.values()).map(|vm| &vm.worker);
+        for worker in theirs.chain(&self.more) {
+            if let Some(vms) = counts.get_mut(worker) {
+                *vms += 1;
+            }
+        }
+        counts
+    }
+
     /// What to write instead of a worker that there is not: one of these, `or` something else.
     pub(crate) fn known(&self, or: &str) -> String {
-        let names: Vec<&str> = self.workers.keys().take(8).map(Name::as_str).collect();
+        let names: Vec<&str> = self.workers().take(8).map(|(name, _)| name.as_str()).collect();
         if names.is_empty() {
             "no worker has joined yet; start one, then try again".to_owned()
         } else {
@@ -68,13 +105,12 @@ impl<'a> Placement<'a> {
 
     /// Why nothing can be placed, and what to do.
     pub(crate) fn full(&self) -> String {
-        if self.workers.is_empty() {
+        if self.workers().next().is_none() {
             return "no worker has joined yet, so there is nowhere to place it; start one, then try again".to_owned();
         }
         let closed = self
-            .workers
-            .iter()
-            .filter_map(|(name, (record, _))| Some(format!("{name} {}", closed(record)?)));
+            .workers()
+            .filter_map(|(name, record)| Some(format!("{name} {}", closed(record)?)));
         let closed: Vec<String> = closed.take(8).collect();
         format!(
             "no worker takes new VMs: {}; start another worker, or open one again with `trunkctl node uncordon`",
@@ -130,7 +166,7 @@ mod tests {
     fn nothing_new_goes_to_a_worker_that_is_cordoned_or_gone() {
         let cluster = cluster(&[("w1", true, false), ("w2", false, true), ("w3", false, false)]);
         let connected = [name("w1"), name("w2")].into();
-        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        let mut placement = Placement::of(&cluster, &connected, BTreeSet::new());
         assert_eq!(
             placement.place(None),
             Some(name("w3")),
@@ -146,7 +182,7 @@ mod tests {
     fn the_emptiest_of_the_connected_is_taken() {
         let cluster = cluster(&[("w1", false, false), ("w2", false, false), ("w3", false, false)]);
         let connected = [name("w2"), name("w3")].into();
-        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        let mut placement = Placement::of(&cluster, &connected, BTreeSet::new());
         let placed: Vec<Name> = std::iter::from_fn(|| placement.place(None)).take(4).collect();
         assert_eq!(placed, [name("w2"), name("w3"), name("w2"), name("w3")]);
     }

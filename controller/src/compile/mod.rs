@@ -181,6 +181,18 @@ impl Desired {
             .map(|(name, _, _)| name)
     }
 
+    /// Slices that put something on one of these nodes.
+    pub(crate) fn slices_on<'a>(&'a self, nodes: &'a BTreeSet<Name>) -> impl Iterator<Item = &'a Name> {
+        let parts = self.slices.iter();
+        let on = move |part: &Part| nodes.iter().any(|node| part.nodes.contains_key(node));
+        parts.filter(move |(_, part)| on(part)).map(|(name, _)| name)
+    }
+
+    /// Nodes that a slice puts something on.
+    pub(crate) fn nodes_of(&self, slice: &Name) -> impl Iterator<Item = &Name> {
+        self.slices.get(slice).into_iter().flat_map(|part| part.nodes.keys())
+    }
+
     /// VLANs that a slice's deployed revision has on each node.
     pub(crate) fn vlans_of(&self, slice: &Name) -> BTreeMap<&Name, &BTreeSet<VlanId>> {
         let part = self.slices.get(slice);

@@ -83,6 +83,22 @@ pub fn slices_with_status(state: &State) -> Vec<Name> {
     names.into_iter().collect()
 }
 
+/// True for a slice that has a status.
+pub fn has_status(state: &State, name: &Name) -> bool {
+    let slice = state.cluster.slices.get(name);
+    slice.is_some_and(|slice| slice.deployed().is_some()) || !holding(state, name).is_empty()
+}
+
+/// Nodes of which the status of these slices speaks.
+pub fn nodes_of<'a>(state: &'a State, slices: &BTreeSet<Name>) -> BTreeSet<&'a Name> {
+    let departures = state.cluster.departures.values();
+    let waiting = departures.filter(|departure| slices.contains(&departure.slice));
+    let waiting = waiting.flat_map(|departure| departure.waiting.keys());
+    let have = slices.iter().flat_map(|slice| state.desired.nodes_of(slice));
+    let netnode = state.cluster.meta.netnode.as_ref();
+    waiting.chain(have).chain(netnode).collect()
+}
+
 /// Status of a slice. One that is not deployed has no state of its own; while hosts still hold something of it, it is pending.
 pub fn slice_status(state: &State, views: &Views, name: &Name) -> wire::SliceStatus {
     let holding = holding(state, name);

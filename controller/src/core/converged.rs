@@ -1,7 +1,7 @@
 //! Notices when a slice becomes ready, or stops being so: the journal's entry, and the end of the deployment's trace.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Share of the time that looking may take: one part in this many.
 const SHARE: u32 = 10;
 
+/// When so many nodes have said something, looking at all is quicker than finding out what they have.
+const MANY: usize = 200;
+
 /// How long after our own start a slice may take to be what it was: until then its nodes only have not reported again.
 const RETURN: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,52 @@ struct Waiting {
     span: Span,
 }
 
+/// What may have another status than when it was looked at last: a report or a commit says of which slices and nodes it was.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    slices: BTreeSet<Name>,
+    nodes: BTreeSet<Name>,
+    /// Everything.
+    all: bool,
+}
+
+impl Stale {
+    /// After a commit.
+    pub(super) fn commit(&mut self, old: &State, new: &State, touched: &BTreeSet<Name>) {
+        let changed = old.cluster.slices.differences(&new.cluster.slices);
+        let changed = changed.filter(|(_, was, is)| was != is);
+        self.slices.extend(changed.map(|(name, _, _)| name.clone()));
+        let records = old.cluster.nodes.differences(&new.cluster.nodes);
+        let records = records.filter(|(_, was, is)| was != is).map(|(name, _, _)| name);
+        self.nodes.extend(records.chain(touched).cloned());
+        if old.cluster.departures != new.cluster.departures {
+            let departing = [old, new]
+                .into_iter()
+                .flat_map(|state| state.cluster.departures.values());
+            self.slices.extend(departing.map(|departure| departure.slice.clone()));
+        }
+        self.all |= old.cluster.meta.netnode != new.cluster.meta.netnode;
+    }
+
+    /// After a word of a node, or when it came or went.
+    pub(super) fn node(&mut self, node: &Name) {
+        if !self.nodes.contains(node) {
+            self.nodes.insert(node.clone());
+        }
+    }
+
+    /// The slices whose status may be another; `None` for all. Every slice stands on the network node.
+    fn slices(mut self, state: &State) -> Option<BTreeSet<Name>> {
+        let netnode = state.cluster.meta.netnode.as_ref();
+        if self.all || self.nodes.len() > MANY || netnode.is_some_and(|netnode| self.nodes.contains(netnode)) {
+            return None;
+        }
+        let on_nodes = state.desired.slices_on(&self.nodes);
+        self.slices.extend(on_nodes.cloned());
+        Some(self.slices)
+    }
+}
+
 /// What was seen of the slices last.
 #[derive(Debug)]
 struct Known {
@@ -44,6 +93,8 @@ struct Known {
     /// Deployed before our start, and not reported on since: that they are unknown, and then ready again, is no news.
     returning: BTreeMap<Name, u32>,
     since: Instant,
+    /// When all were looked at last.
+    whole: Option<Instant>,
 }
 
 impl Known {
@@ -59,6 +110,7 @@ impl Known {
                 .map(|(slice, frozen)| (slice.name.clone(), frozen.number))
                 .collect(),
             since: Instant::now(),
+            whole: None,
         }
     }
 
@@ -156,10 +208,31 @@ impl Core {
         }
     }
 
+    /// Looks at the slices that may have changed, and now and then at all: that time has passed may be news, too.
     fn look(&self, known: &mut Known) -> Vec<NewEvent> {
-        let (state, views) = (self.state(), self.views());
-        let names = converge::slices_with_status(&state);
-        known.states.retain(|name, _| names.contains(name));
+        let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
+        // After what is stale was taken: what comes now is looked at again.
+        let state = self.state();
+        let long_ago = known.whole.is_none_or(|whole| whole.elapsed() >= RETURN);
+        let some = if long_ago { None } else { stale.slices(&state) };
+        let views = match &some {
+            Some(names) => self.views_of(&converge::nodes_of(&state, names)),
+            None => self.views(),
+        };
+        let names: BTreeSet<Name> = match some {
+            Some(names) => {
+                let (with, without): (BTreeSet<_>, BTreeSet<_>) =
+                    names.into_iter().partition(|name| converge::has_status(&state, name));
+                known.states.retain(|name, _| !without.contains(name));
+                with
+            }
+            None => {
+                known.whole = Some(Instant::now());
+                let names = converge::slices_with_status(&state).into_iter().collect();
+                known.states.retain(|name, _| BTreeSet::contains(&names, name));
+                names
+            }
+        };
         let mut events = self.live().left_out();
         for name in names {
             let status = converge::slice_status(&state, &views, &name);

@@ -11,6 +11,7 @@
 //! durable, so the controller stops and the next start reads what is there.
 
 mod converged;
+mod export;
 mod history;
 mod live;
 mod notes;
@@ -19,7 +20,7 @@ mod timer;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,7 @@ use tokio::{sync::watch, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::Name;
 
+pub use export::Unexported;
 pub use history::{Commit, Compacted, SliceChange};
 pub use live::{Leftovers, Live, NewSession, SessionId, SessionInfo, Taken, owner};
 pub use quota::Story;
@@ -75,7 +77,11 @@ pub struct Core {
     /// Counts changes of state or of what nodes report.
     status: watch::Sender<u64>,
     converging: converged::Converging,
+    /// What the look-out for convergence has to look at.
+    stale: Mutex<converged::Stale>,
     notes: notes::Notes,
+    /// For an export that follows; nothing is kept before one is asked for.
+    unexported: Mutex<Option<Unexported>>,
     metrics: CoreMetrics,
     /// Cancelled when the controller must stop.
     fatal: CancellationToken,
@@ -144,7 +150,9 @@ impl Core {
             desired: Mutex::new(BTreeMap::new()),
             status: watch::Sender::new(0),
             converging: converged::Converging::default(),
+            stale: Mutex::default(),
             notes: notes::Notes::default(),
+            unexported: Mutex::default(),
             metrics,
             fatal,
             failed: AtomicBool::new(false),
@@ -248,8 +256,16 @@ impl Core {
         self.live().views().clone()
     }
 
-    /// Says that what nodes report has changed.
-    pub fn touch_status(&self) {
+    /// The same of some nodes only.
+    fn views_of(&self, nodes: &BTreeSet<&Name>) -> Views {
+        let live = self.live();
+        let view = |node: &&Name| Some(((*node).clone(), live.views().get(*node)?.clone()));
+        nodes.iter().filter_map(view).collect()
+    }
+
+    /// Says that what is known of a node has changed.
+    pub fn touch_status(&self, node: &Name) {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner).node(node);
         self.status.send_modify(|count| *count += 1);
     }
 }

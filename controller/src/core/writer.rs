@@ -112,6 +112,7 @@ impl Core {
             let planned = core.journal.plan(events, now(), &mut batch);
             core.commit(writer, &batch)?;
             core.journal.accept(planned);
+            core.to_export(batch);
             Ok(())
         };
         self.with_writer_to_the_end(store).await
@@ -187,6 +188,7 @@ impl Core {
         }
         self.journal.accept(entries);
         self.publish(&old, step);
+        self.to_export(batch);
         Ok(answer)
     }
 
@@ -208,6 +210,7 @@ impl Core {
             held: &held,
             traceparent: &traceparent,
             fresh_secret: fresh_secret.as_ref(),
+            holdings: None,
         };
         span.in_scope(|| Ok(state.step(intent, &cx)?))
     }
@@ -240,7 +243,11 @@ impl Core {
         self.live().follow(old, &state, &step.touched);
         self.send_desired(old, &state, &step.touched);
         self.metrics.of_state(&state);
-        self.touch_status();
+        self.stale
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .commit(old, &state, &step.touched);
+        self.status.send_modify(|count| *count += 1);
     }
 
     fn send_desired(&self, old: &State, state: &State, touched: &BTreeSet<Name>) {

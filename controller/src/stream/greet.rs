@@ -174,7 +174,7 @@ pub(super) fn journal(core: &Core, kind: &'static str, actor: String, node: &Nam
         (live.sessions(), live.admits(node, Story::Sessions))
     };
     core.metrics().of_sessions(connected);
-    core.touch_status();
+    core.touch_status(node);
     if !told {
         return;
     }

@@ -87,7 +87,7 @@ pub(super) async fn take(from: Reporter<'_>, report: wire::Report) {
     if !clean.is_start() {
         take_clean(&from, clean).await;
     }
-    from.core.touch_status();
+    from.core.touch_status(from.node);
 }
 
 impl Reporter<'_> {

@@ -300,7 +300,7 @@ impl Session {
             &desired,
         );
         drop(live);
-        self.core.touch_status();
+        self.core.touch_status(&self.node);
         Ok(())
     }
 

@@ -37,8 +37,9 @@ pub use rejection::{Conflict, Rejection, Violation};
 pub use state::{LoadError, State, Step};
 
 use crate::{
+    allocate::Holdings,
     leftovers::HeldBack,
-    model::{NodeRole, Position, ProbeSecret, Timestamp},
+    model::{Cluster, NodeRole, Position, ProbeSecret, Timestamp},
     settings::Settings,
 };
 
@@ -59,6 +60,15 @@ pub struct Context<'a> {
     pub traceparent: &'a str,
     /// Drawn by the caller for a cluster that has none.
     pub fresh_secret: Option<&'a ProbeSecret>,
+    /// Who holds what before the step; left out by the caller.
+    pub(crate) holdings: Option<&'a Holdings>,
+}
+
+impl Context<'_> {
+    /// Who holds what of a cluster, the one before the step: nothing is allocated twice in one.
+    fn holdings(&self, cluster: &Cluster) -> Holdings {
+        self.holdings.cloned().unwrap_or_else(|| Holdings::of(cluster))
+    }
 }
 
 /// What is asked for. Texts come as they were sent; mistakes are found here, all at once.

@@ -1,6 +1,9 @@
 //! An earlier revision as it can be today: what has been taken meanwhile is replaced, and told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{InterfaceName, LinkSubnet, Mac, Name};
 
@@ -19,7 +22,7 @@ pub(super) fn restore(cluster: &Cluster, slice: &Slice, wanted: &Frozen, cx: &Co
     let mut rollback = Rollback {
         slice,
         cx,
-        ledger: Ledger::of(cluster, cx.settings, |_| false),
+        ledger: Ledger::of(cluster, cx.holdings(cluster), cx.settings, &BTreeSet::new()),
         mistakes: Mistakes::default(),
         told: Vec::new(),
     };

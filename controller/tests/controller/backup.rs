@@ -13,7 +13,11 @@ use trunkline_controller::{
     model::Timestamp,
     store::StoreError,
 };
-use trunkline_proto::{client::ApiError, daemon::DurationText, wire};
+use trunkline_proto::{
+    client::{ApiError, new_request_id},
+    daemon::DurationText,
+    wire,
+};
 
 fn now() -> Timestamp {
     Timestamp::from_millis(0)
@@ -160,7 +164,39 @@ async fn a_running_controller_exports_soon_after_a_change_and_that_can_be_restor
     let restored = backup::restore(&file, &elsewhere, Some(7)).unwrap();
     assert_eq!((restored.term, restored.slices), (7, 1));
     assert_eq!(restored.deployed, [("shop".to_owned(), 1)]);
-    assert!(text_of_header(&file).contains(&restored.at), "{}", restored.at);
+    assert!(headers(&file).last().unwrap().contains(&restored.at), "{}", restored.at);
+
+    // What comes later is added: a slice that is new, and one that is gone.
+    operator
+        .slices()
+        .apply_slices(apply(vec![pair("other")], true))
+        .await
+        .unwrap();
+    let gone = wire::DeleteSliceRequest {
+        request_id: new_request_id(),
+        name: "shop".into(),
+        expected_revision: 0,
+    };
+    operator.slices().delete_slice(gone).await.unwrap();
+    eventually("both are in the export", written, |text| {
+        text.contains("\"frozen/other/") && text.contains("{\"key\":\"slice/shop\",\"gone\":true}")
+    })
+    .await;
+    assert!(headers(&file).len() > 1);
+    let target = controller.dir.path().join("later");
+    let restored = backup::restore(&file, &target, None).unwrap();
+    assert_eq!(restored.deployed, [("other".to_owned(), 1)]);
+
+    // The machine went down while the last part was written.
+    let text = fs::read_to_string(&file).unwrap();
+    let copy = controller.dir.path().join("cut.jsonl");
+    fs::write(&copy, &text[..text.len() - 20]).unwrap();
+    let before = backup::restore(&copy, &controller.dir.path().join("before"), None).unwrap();
+    assert!(before.revision < restored.revision, "{before:?}");
+    // Damage is no cut.
+    fs::write(&copy, text.replace("frozen/other", "frozen/others")).unwrap();
+    let error = backup::restore(&copy, &controller.dir.path().join("damaged"), None).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
 }
 
 #[tokio::test]
@@ -201,7 +237,8 @@ async fn an_export_that_is_not_whole_is_refused() {
     assert!(error.contains("raise the term"), "{error}");
 }
 
-fn text_of_header(file: &std::path::Path) -> String {
+fn headers(file: &std::path::Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
-    text.lines().next().unwrap().to_owned()
+    let headers = text.lines().filter(|line| line.contains("\"trunkline_export\""));
+    headers.map(str::to_owned).collect()
 }

@@ -73,10 +73,10 @@ pub(super) fn plan(cluster: &Cluster, intents: &[SliceIntent], cx: &Context, mis
     let mut planner = Planner {
         cluster,
         cx,
-        ledger: Ledger::of(cluster, cx.settings, |name| rewritten.contains(name)),
+        ledger: Ledger::of(cluster, cx.holdings(cluster), cx.settings, &rewritten),
         mistakes,
         next_vm_id: cluster.meta.next_vm_id,
-        placement: Placement::of(cluster, cx.connected, |slice| !rewritten.contains(&slice.name)),
+        placement: Placement::of(cluster, cx.connected, rewritten.iter().copied().cloned().collect()),
     };
     let mut works: Vec<Work> = intents.iter().map(|intent| planner.begin(intent)).collect();
     planner.pools(&mut works);
