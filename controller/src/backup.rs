@@ -58,17 +58,6 @@ struct Line {
     gone: bool,
 }
 
-impl Line {
-    /// Without a value the row is gone.
-    fn new(key: &str, value: Option<Value>) -> Self {
-        Self {
-            key: key.to_owned(),
-            gone: value.is_none(),
-            value,
-        }
-    }
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Footer {
     rows: usize,
@@ -142,7 +131,11 @@ pub fn render(rows: &Rows, at: Timestamp) -> Result<Vec<u8>, BackupError> {
     text.push(b'\n');
     let mut count = 0;
     for (key, value) in rows.iter().filter(|(key, _)| is_exported(key)) {
-        let line = Line::new(key, Some(serde_json::from_slice(value).map_err(unusable)?));
+        let line = Line {
+            key: key.clone(),
+            value: Some(serde_json::from_slice(value).map_err(unusable)?),
+            gone: false,
+        };
         serde_json::to_writer(&mut text, &line).map_err(unusable)?;
         text.push(b'\n');
         count += 1;

@@ -1,12 +1,13 @@
 //! The last look before a change is stored: rules over the whole of what is deployed, checked without the bookkeeping that was
 //! meant to keep them. A failure is a bug of ours, and nothing is stored.
 
+mod index;
 mod probes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+pub use index::Index;
+use index::Protection;
 
 use trunkline_proto::{
     LinkSubnet, Mac, Name, VlanId,
@@ -15,7 +16,7 @@ use trunkline_proto::{
 
 use crate::{
     compile::{Desired, NodeDesired},
-    model::{Cluster, Link, Vm},
+    model::Cluster,
     parallel,
     settings::Settings,
 };
@@ -112,33 +113,41 @@ pub fn check<'a>(
     before: &Desired,
     touched: impl IntoIterator<Item = &'a Name> + Clone,
     settings: &Settings,
+) -> Result<Index, CheckError> {
+    let index = Index::of(cluster, settings)?;
+    check_nodes(&index, cluster, desired, before, touched)?;
+    Ok(index)
+}
+
+/// The same after a change of `old`, of which this was the index.
+pub fn check_change<'a>(
+    (old, index): (&Cluster, &Index),
+    cluster: &Cluster,
+    desired: &Desired,
+    before: &Desired,
+    touched: impl IntoIterator<Item = &'a Name> + Clone,
+    settings: &Settings,
+) -> Result<Index, CheckError> {
+    let index = index.follow(old, cluster, settings)?;
+    check_nodes(&index, cluster, desired, before, touched)?;
+    Ok(index)
+}
+
+fn check_nodes<'a>(
+    index: &Index,
+    cluster: &Cluster,
+    desired: &Desired,
+    before: &Desired,
+    touched: impl IntoIterator<Item = &'a Name> + Clone,
 ) -> Result<(), CheckError> {
-    let mut seen = Seen {
-        settings,
-        vlans: BTreeMap::new(),
-        protection: [(VlanId::INTERNET, Protection::ALL)].into(),
-        macs: BTreeSet::new(),
-        addresses: BTreeSet::new(),
-        subnets: vec![settings.internet_subnet],
-    };
-    for (slice, frozen) in cluster.deployed() {
-        for link in frozen.links.values() {
-            seen.link(&slice.name, link)?;
-        }
-        for vm in frozen.vms.values() {
-            seen.vm(&slice.name, vm, |name| frozen.links.get(name).map(AsRef::as_ref))?;
-        }
-    }
     let names: Vec<&Name> = touched.clone().into_iter().collect();
-    let needed = needed(cluster, &names);
     let one = |name: &&Name| {
         let (Some(node), before) = (desired.node(name), before.node(name)) else {
             return Ok(());
         };
-        let carried = readable(name, node, before.map(AsRef::as_ref), &seen.protection)?;
-        let none = BTreeSet::new();
-        let needed = needed.get(name).unwrap_or(&none);
-        if carried != *needed {
+        let carried = readable(name, node, before.map(AsRef::as_ref), index)?;
+        let needed = needed(index, cluster, name);
+        if carried != needed {
             return Err(CheckError::Trunk { node: (*name).clone() });
         }
         // Guests are on workers only.
@@ -157,95 +166,11 @@ pub fn check<'a>(
     let weight = names.iter().map(new).sum();
     let (probes, nodes) = parallel::both(
         weight,
-        || probes::check(cluster, desired, before, touched),
+        || probes::check(index, cluster, desired, before, touched),
         || parallel::map(&names, weight, one),
     );
     nodes.into_iter().collect::<Result<(), _>>()?;
-    probes?;
-    seen.subnets()
-}
-
-/// What a VLAN's guests are held to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Protection {
-    port_security: bool,
-    protected: bool,
-}
-
-impl Protection {
-    const ALL: Self = Self {
-        port_security: true,
-        protected: true,
-    };
-}
-
-struct Seen<'a> {
-    settings: &'a Settings,
-    vlans: BTreeMap<VlanId, String>,
-    protection: BTreeMap<VlanId, Protection>,
-    macs: BTreeSet<Mac>,
-    addresses: BTreeSet<(VlanId, Ipv4Addr)>,
-    subnets: Vec<LinkSubnet>,
-}
-
-impl Seen<'_> {
-    fn link(&mut self, slice: &Name, link: &Link) -> Result<(), CheckError> {
-        let (name, vlan) = (format!("{slice}/{}", link.name), link.vlan);
-        if self.settings.is_reserved(vlan) {
-            return Err(CheckError::Reserved { link: name, vlan });
-        }
-        if let Some(one) = self.vlans.insert(vlan, name.clone()) {
-            return Err(CheckError::Vlan { vlan, one, other: name });
-        }
-        let protection = Protection {
-            port_security: link.port_security,
-            protected: link.protected,
-        };
-        self.protection.insert(vlan, protection);
-        self.subnets.push(link.subnet);
-        Ok(())
-    }
-
-    fn vm<'l>(&mut self, slice: &Name, vm: &Vm, link: impl Fn(&Name) -> Option<&'l Link>) -> Result<(), CheckError> {
-        for interface in &vm.interfaces {
-            let internet = vm.internet && interface.name.index() == 0;
-            let link = interface.link.as_ref().and_then(&link);
-            let (vlan, subnet) = match link {
-                _ if internet => (Some(VlanId::INTERNET), Some(self.settings.internet_subnet)),
-                Some(link) => (Some(link.vlan), Some(link.subnet)),
-                None => (None, None),
-            };
-            if interface.vlan != vlan || interface.link.is_some() != (link.is_some()) {
-                let interface = format!("{slice}/{}.{}", vm.name, interface.name);
-                return Err(CheckError::Interface { interface });
-            }
-            if !self.macs.insert(interface.mac) {
-                return Err(CheckError::Mac(interface.mac));
-            }
-            if let (Some(vlan), Some(subnet), Some(address)) = (vlan, subnet, interface.address) {
-                if !subnet.holds_guest(address) {
-                    return Err(CheckError::Outside { address, subnet });
-                }
-                if !self.addresses.insert((vlan, address)) {
-                    return Err(CheckError::Address { address, vlan });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sorted by their first address, subnets overlap only if neighbours do.
-    fn subnets(mut self) -> Result<(), CheckError> {
-        self.subnets.sort_by_key(|s| s.net().network());
-        for pair in self.subnets.windows(2) {
-            if let [one, other] = *pair
-                && one.overlaps(other.net())
-            {
-                return Err(CheckError::Subnets { one, other });
-            }
-        }
-        Ok(())
-    }
+    probes
 }
 
 /// Opens the trunk and what is new, and gives back the VLANs that the trunk carries.
@@ -253,7 +178,7 @@ fn readable(
     name: &Name,
     node: &NodeDesired,
     before: Option<&NodeDesired>,
-    protection: &BTreeMap<VlanId, Protection>,
+    index: &Index,
 ) -> Result<BTreeSet<VlanId>, CheckError> {
     let mut carried = None;
     for (key, envelope) in &node.resources {
@@ -273,7 +198,7 @@ fn readable(
                     port_security: flows.port_security,
                     protected: flows.protected,
                 };
-                if protection.get(&flows.vlan) != Some(&held_to) {
+                if index.protection(flows.vlan) != Some(held_to) {
                     return Err(CheckError::Flows { node: name.clone() });
                 }
             }
@@ -289,21 +214,11 @@ fn flows(node: &NodeDesired) -> BTreeSet<String> {
     keys.map(|key| key.name.to_string()).collect()
 }
 
-/// The VLANs of these nodes, from the deployed revisions alone.
-fn needed<'a>(cluster: &Cluster, nodes: &[&'a Name]) -> BTreeMap<&'a Name, BTreeSet<VlanId>> {
-    let mut needed: BTreeMap<&Name, BTreeSet<VlanId>> = nodes.iter().map(|node| (*node, BTreeSet::new())).collect();
-    let netnode = cluster.meta.netnode.as_ref();
-    let mut all = netnode.and_then(|netnode| needed.remove(netnode));
-    for vm in cluster.deployed().flat_map(|(_, frozen)| frozen.vms.values()) {
-        let vlans = || vm.interfaces.iter().filter_map(|interface| interface.vlan);
-        if let Some(all) = &mut all {
-            all.extend(vlans());
-        }
-        if let Some(here) = needed.get_mut(&vm.worker) {
-            here.extend(vlans());
-        }
+/// The VLANs of a node, from the deployed revisions alone.
+fn needed(index: &Index, cluster: &Cluster, node: &Name) -> BTreeSet<VlanId> {
+    if cluster.meta.netnode.as_ref() == Some(node) {
+        index.all_vlans().collect()
+    } else {
+        index.vlans(node).collect()
     }
-    let netnode = nodes.iter().find(|node| Some(**node) == netnode);
-    needed.extend(netnode.copied().zip(all));
-    needed
 }

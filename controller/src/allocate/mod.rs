@@ -5,20 +5,24 @@
 //! a link that is renamed may keep its VLAN. Nothing passes from one slice to another before its departure is over.
 
 mod addresses;
+mod holdings;
 pub(crate) mod placement;
 mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
 
 use trunkline_proto::{InterfaceName, LinkSubnet, Mac, Name, VlanId, VmId};
 
 pub(crate) use addresses::{AddressProblem, Want, assign};
+pub(crate) use holdings::Holdings;
 pub(crate) use placement::Placement;
 
+use holdings::push;
+
 use crate::{
-    model::{Cluster, Hold, Link, Slice, VlanRange, Vm},
+    model::{Cluster, Hold},
     settings::Settings,
     transition::Conflict,
 };
@@ -37,7 +41,7 @@ enum Stage {
     Departing,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Holder {
     slice: Name,
     uid: u64,
@@ -59,114 +63,29 @@ pub(crate) struct Claim {
     pub(crate) takes_over: bool,
 }
 
-/// Everything that is held, of one cluster.
+/// What is held, of one cluster, in the course of one request.
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     settings: &'a Settings,
-    vlans: BTreeMap<VlanId, Vec<Holder>>,
-    /// VLANs that are in use with the subnet derived from them.
-    derived: BTreeMap<VlanId, Vec<Holder>>,
-    /// Subnets that were given.
-    given: Vec<(LinkSubnet, Holder)>,
-    /// MACs that were given; derived ones cannot meet.
-    macs: BTreeMap<Mac, Vec<Holder>>,
-    /// Addresses of VLAN 400.
-    internet: BTreeMap<Ipv4Addr, Vec<Holder>>,
-    pools: Vec<(VlanRange, Name)>,
+    held: Holdings,
     /// What a restore holds back.
     hold: Option<Hold>,
 }
 
 impl<'a> Ledger<'a> {
-    /// Without the drafts of the slices for which `rewritten` holds: those are claimed anew.
-    pub(crate) fn of(cluster: &Cluster, settings: &'a Settings, rewritten: impl Fn(&Name) -> bool) -> Self {
-        let mut ledger = Self {
+    /// Without the drafts of the slices that are rewritten: those are claimed anew.
+    pub(crate) fn of(cluster: &Cluster, held: &Holdings, settings: &'a Settings, rewritten: &BTreeSet<&Name>) -> Self {
+        let mut held = held.clone();
+        for slice in rewritten.iter().filter_map(|name| cluster.slices.get(*name)) {
+            held.forget(slice, slice.vms.values(), slice.links.values(), |stage| {
+                stage == Stage::Draft
+            });
+        }
+        Self {
             settings,
-            vlans: BTreeMap::new(),
-            derived: BTreeMap::new(),
-            given: Vec::new(),
-            macs: BTreeMap::new(),
-            internet: BTreeMap::new(),
-            pools: Vec::new(),
+            held,
             hold: cluster.meta.hold.clone(),
-        };
-        for slice in cluster.slices.values() {
-            ledger.pool(slice);
-            if !rewritten(&slice.name) {
-                ledger.state(slice, Stage::Draft, slice.vms.values(), slice.links.values());
-            }
-            if let Some(frozen) = slice.deployed() {
-                ledger.state(slice, Stage::Deployed, frozen.vms.values(), frozen.links.values());
-            }
         }
-        for departure in cluster.departures.values() {
-            let holder = |what, label| Holder {
-                slice: departure.slice.clone(),
-                uid: departure.uid,
-                what,
-                label,
-                stage: Stage::Departing,
-            };
-            for (vlan, link) in &departure.links {
-                let holder = holder(What::Link(link.name.clone()), format!("link {}", link.name));
-                ledger.hold_vlan(*vlan, link.subnet, holder);
-            }
-            for (address, vm) in &departure.addresses {
-                let what = What::Interface(*vm, InterfaceName::MANAGEMENT);
-                let holder = holder(what, format!("vm {vm}"));
-                ledger.internet.entry(*address).or_default().push(holder);
-            }
-        }
-        ledger
-    }
-
-    fn pool(&mut self, slice: &Slice) {
-        let ranges = slice.pool.ranges.iter();
-        self.pools.extend(ranges.map(|r| (*r, slice.name.clone())));
-    }
-
-    fn state<'s>(
-        &mut self,
-        slice: &Slice,
-        stage: Stage,
-        vms: impl Iterator<Item = &'s std::sync::Arc<Vm>>,
-        links: impl Iterator<Item = &'s std::sync::Arc<Link>>,
-    ) {
-        let holder = |what, label| Holder {
-            slice: slice.name.clone(),
-            uid: slice.uid,
-            what,
-            label,
-            stage,
-        };
-        for link in links {
-            let holder = holder(What::Link(link.name.clone()), format!("link {}", link.name));
-            self.hold_vlan(link.vlan, link.subnet, holder);
-        }
-        for vm in vms {
-            for interface in &vm.interfaces {
-                let what = || What::Interface(vm.id, interface.name);
-                let label = || format!("{}.{}", vm.name, interface.name);
-                if interface.mac_given {
-                    self.macs
-                        .entry(interface.mac)
-                        .or_default()
-                        .push(holder(what(), label()));
-                }
-                if let (Some(VlanId::INTERNET), Some(address)) = (interface.vlan, interface.address) {
-                    self.internet.entry(address).or_default().push(holder(what(), label()));
-                }
-            }
-        }
-    }
-
-    fn hold_vlan(&mut self, vlan: VlanId, subnet: LinkSubnet, holder: Holder) {
-        if subnet == LinkSubnet::derived(vlan) {
-            self.derived.entry(vlan).or_default().push(holder.clone());
-        } else {
-            self.given.push((subnet, holder.clone()));
-        }
-        self.vlans.entry(vlan).or_default().push(holder);
     }
 
     /// Why things that are free are not given out, when that is so; to be put behind a sentence.
@@ -185,7 +104,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn claim_link(&mut self, vlan: VlanId, subnet: LinkSubnet, claim: &Claim) -> Result<(), LinkConflict> {
         self.vlan_is_free(vlan, claim).map_err(LinkConflict::Vlan)?;
         self.subnet_is_free(subnet, claim).map_err(LinkConflict::Subnet)?;
-        self.hold_vlan(vlan, subnet, claim.holder());
+        self.held.hold_vlan(vlan, subnet, claim.holder());
         Ok(())
     }
 
@@ -199,7 +118,7 @@ impl<'a> Ledger<'a> {
         if self.holds_back(vlan) {
             return conflict(format!("vlan {vlan} is not given out yet{}", self.held_back()));
         }
-        let pool = self.pools.iter().find(|(r, _)| (r.first..=r.last).contains(&vlan));
+        let pool = self.held.pools.iter().find(|(r, _)| (r.first..=r.last).contains(&vlan));
         if let Some((range, owner)) = pool
             && *owner != claim.slice
         {
@@ -208,7 +127,7 @@ impl<'a> Ledger<'a> {
                 "vlan {vlan} belongs to the pool {first} to {last} of slice {owner}; write another, or leave it out"
             ));
         }
-        match self.vlans.get(&vlan).and_then(|h| claim.blocked_by(h)) {
+        match self.held.vlans.get(&vlan).and_then(|h| claim.blocked_by(h)) {
             Some(holder) => conflict(format!(
                 "vlan {vlan} is taken by {holder}; write another, or leave it out"
             )),
@@ -226,12 +145,12 @@ impl<'a> Ledger<'a> {
                 "subnet {subnet} holds the DNS server {server}, which its guests could not reach any more; write another"
             ));
         }
-        for (other, holder) in &self.given {
+        for (other, holder) in &self.held.given {
             if subnet.overlaps(other.net()) && claim.is_blocked(holder) {
                 return conflict(format!("subnet {subnet} overlaps {other} of {holder}; write another"));
             }
         }
-        let under = vlan_of_derived(subnet).and_then(|v| self.derived.get(&v));
+        let under = vlan_of_derived(subnet).and_then(|v| self.held.derived.get(&v));
         match under.and_then(|holders| claim.blocked_by(holders)) {
             Some(holder) => conflict(format!("subnet {subnet} overlaps that of {holder}; write another")),
             None => Ok(()),
@@ -240,8 +159,8 @@ impl<'a> Ledger<'a> {
 
     /// The lowest VLAN of `vlans` that nobody holds and, when the subnet is to be derived, whose subnet nobody has given away.
     pub(crate) fn free_vlan(&self, vlans: impl Iterator<Item = VlanId>, derive: bool) -> Option<VlanId> {
-        let mut vlans =
-            vlans.filter(|v| !self.settings.is_reserved(*v) && !self.vlans.contains_key(v) && !self.holds_back(*v));
+        let mut vlans = vlans
+            .filter(|v| !self.settings.is_reserved(*v) && !self.held.vlans.contains_key(v) && !self.holds_back(*v));
         vlans.find(|v| !derive || self.derivable(*v))
     }
 
@@ -257,24 +176,23 @@ impl<'a> Ledger<'a> {
         let subnet = LinkSubnet::derived(vlan);
         !subnet.overlaps(self.settings.internet_subnet.net())
             && self.dns_in(subnet).is_none()
-            && !self.given.iter().any(|(given, _)| subnet.overlaps(given.net()))
+            && !self.held.given.iter().any(|(given, _)| subnet.overlaps(given.net()))
     }
 
     /// How many of `vlans` are held by nothing but departures.
     pub(crate) fn resting(&self, vlans: impl Iterator<Item = VlanId>) -> usize {
         let resting = |h: &Vec<Holder>| h.iter().all(|h| h.stage == Stage::Departing);
-        vlans.filter(|v| self.vlans.get(v).is_some_and(resting)).count()
+        vlans.filter(|v| self.held.vlans.get(v).is_some_and(resting)).count()
     }
 
     /// Takes a MAC that was given.
     pub(crate) fn claim_mac(&mut self, mac: Mac, claim: &Claim) -> Result<(), Conflict> {
-        let holders = self.macs.entry(mac).or_default();
-        if let Some(holder) = claim.blocked_by(holders) {
+        if let Some(holder) = self.held.macs.get(&mac).and_then(|holders| claim.blocked_by(holders)) {
             return conflict(format!(
                 "mac {mac} is taken by {holder}; write another, or leave it out"
             ));
         }
-        holders.push(claim.holder());
+        push(&mut self.held.macs, mac, claim.holder());
         Ok(())
     }
 
@@ -294,20 +212,20 @@ impl<'a> Ledger<'a> {
         {
             return conflict(format!("address {address} is not given out yet{}", self.held_back()));
         }
-        let holders = self.internet.entry(address).or_default();
-        if let Some(holder) = claim.blocked_by(holders) {
+        let holders = self.held.internet.get(&address);
+        if let Some(holder) = holders.and_then(|holders| claim.blocked_by(holders)) {
             return conflict(format!(
                 "address {address} is taken by {holder}; write another, or leave it out"
             ));
         }
-        holders.push(claim.holder());
+        push(&mut self.held.internet, address, claim.holder());
         Ok(())
     }
 
     /// The lowest address of VLAN 400 that nobody holds.
     pub(crate) fn free_internet(&self) -> Option<Ipv4Addr> {
         let held_back = |a: &Ipv4Addr| self.hold.as_ref().is_some_and(|hold| !hold.addresses.contains(a));
-        let taken = |a: &Ipv4Addr| held_back(a) || self.internet.get(a).is_some_and(|h| !h.is_empty());
+        let taken = |a: &Ipv4Addr| held_back(a) || self.held.internet.get(a).is_some_and(|h| !h.is_empty());
         self.settings.internet_subnet.guest_addresses().find(|a| !taken(a))
     }
 }

@@ -4,39 +4,57 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_proto::Name;
 
-use crate::model::{Cluster, NodeRecord, NodeRole, Slice};
+use crate::model::{Cluster, NodeRecord, NodeRole};
 
-/// The workers, and how many VMs each has.
+/// The workers, and how many VMs each has; that is counted when somebody is to be placed.
 #[derive(Debug)]
 pub(crate) struct Placement<'a> {
-    workers: BTreeMap<Name, (&'a NodeRecord, u32)>,
+    cluster: &'a Cluster,
     connected: &'a BTreeSet<Name>,
+    /// Slices of which the drafts do not count.
+    without: BTreeSet<Name>,
+    /// VMs that are there besides.
+    more: Vec<Name>,
+    counts: Option<BTreeMap<&'a Name, u32>>,
 }
 
 impl<'a> Placement<'a> {
-    /// Counts the VMs in the drafts of these slices.
-    pub(crate) fn of(cluster: &'a Cluster, connected: &'a BTreeSet<Name>, counted: impl Fn(&Slice) -> bool) -> Self {
-        let workers = cluster.nodes.iter().filter(|(_, n)| n.role == NodeRole::Worker);
-        let mut placement = Self {
-            workers: workers.map(|(name, record)| (name.clone(), (record, 0))).collect(),
+    /// Counts the VMs in all drafts but those of some slices.
+    pub(crate) fn of(cluster: &'a Cluster, connected: &'a BTreeSet<Name>, without: BTreeSet<Name>) -> Self {
+        Self {
+            cluster,
             connected,
-        };
-        for slice in cluster.slices.values().filter(|slice| counted(slice)) {
-            slice.vms.values().for_each(|vm| placement.count(&vm.worker));
+            without,
+            more: Vec::new(),
+            counts: None,
         }
-        placement
     }
 
     /// One VM more is there.
     pub(crate) fn count(&mut self, worker: &Name) {
-        if let Some((_, vms)) = self.workers.get_mut(worker) {
-            *vms += 1;
+        match &mut self.counts {
+            Some(counts) => {
+                if let Some(vms) = counts.get_mut(worker) {
+                    *vms += 1;
+                }
+            }
+            None => self.more.push(worker.clone()),
         }
     }
 
     /// The worker of that name.
     pub(crate) fn worker(&self, name: &Name) -> Option<&'a NodeRecord> {
-        self.workers.get(name).map(|(record, _)| *record)
+        self.cluster
+            .nodes
+            .get(name)
+            .filter(|record| record.role == NodeRole::Worker)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (&'a Name, &'a NodeRecord)> + use<'a> {
+        self.cluster
+            .nodes
+            .iter()
+            .filter(|(_, record)| record.role == NodeRole::Worker)
     }
 
     /// True when new VMs may go there.
@@ -46,22 +64,17 @@ impl<'a> Placement<'a> {
 
     /// Places one VM: on the worker with the fewest, on one that is connected for choice, on none that takes no new ones.
     pub(crate) fn place(&mut self) -> Option<Name> {
-        let open = self.workers.iter().filter(|(_, (record, _))| record.takes_vms());
-        let best = open.min_by_key(|(name, (_, vms))| (!self.connected.contains(*name), *vms));
-        let name = best.map(|(name, _)| name.clone())?;
-        self.count(&name);
-        Some(name)
+        let open = self.workers().filter(|(_, record)| record.takes_vms());
+        self.place_on_one(open)
     }
 
     /// Places one VM that runs already: on the connected worker with the fewest, and on none that is not connected, where it would stop.
     pub(crate) fn place_now(&mut self, not_on: &Name) -> Option<Name> {
+        let connected = self.connected;
         let open = self
-            .workers
-            .iter()
-            .filter(|(name, _)| *name != not_on && self.takes_now(name));
-        let name = open.min_by_key(|(_, (_, vms))| *vms).map(|(name, _)| name.clone())?;
-        self.count(&name);
-        Some(name)
+            .workers()
+            .filter(|(name, record)| *name != not_on && record.takes_vms() && connected.contains(*name));
+        self.place_on_one(open)
     }
 
     /// True when a VM that runs already may go there.
@@ -69,9 +82,36 @@ impl<'a> Placement<'a> {
         self.takes(name) && self.connected.contains(name)
     }
 
+    fn place_on_one(&mut self, open: impl Iterator<Item = (&'a Name, &'a NodeRecord)>) -> Option<Name> {
+        let counts = self.counts.take().unwrap_or_else(|| self.counted());
+        let vms = |name: &Name| counts.get(name).copied().unwrap_or_default();
+        let best = open.min_by_key(|(name, _)| (!self.connected.contains(*name), vms(name)));
+        let name = best.map(|(name, _)| name.clone());
+        self.counts = Some(counts);
+        let name = name?;
+        self.count(&name);
+        Some(name)
+    }
+
+    fn counted(&self) -> BTreeMap<&'a Name, u32> {
+        let mut counts: BTreeMap<&Name, u32> = self.workers().map(|(name, _)| (name, 0)).collect();
+        let slices = self
+            .cluster
+            .slices
+            .values()
+            .filter(|slice| !self.without.contains(&slice.name));
+        let theirs = slices.flat_map(|slice| slice.vms.values()).map(|vm| &vm.worker);
+        for worker in theirs.chain(&self.more) {
+            if let Some(vms) = counts.get_mut(worker) {
+                *vms += 1;
+            }
+        }
+        counts
+    }
+
     /// What to write instead of a worker that there is not: one of these, `or` something else.
     pub(crate) fn known(&self, or: &str) -> String {
-        let names: Vec<&str> = self.workers.keys().take(8).map(Name::as_str).collect();
+        let names: Vec<&str> = self.workers().take(8).map(|(name, _)| name.as_str()).collect();
         if names.is_empty() {
             "no worker has joined yet; start one, then try again".to_owned()
         } else {
@@ -81,13 +121,12 @@ impl<'a> Placement<'a> {
 
     /// Why nothing can be placed, and what to do.
     pub(crate) fn full(&self) -> String {
-        if self.workers.is_empty() {
+        if self.workers().next().is_none() {
             return "no worker has joined yet, so there is nowhere to place it; start one, then try again".to_owned();
         }
         let closed = self
-            .workers
-            .iter()
-            .filter_map(|(name, (record, _))| Some(format!("{name} {}", closed(record)?)));
+            .workers()
+            .filter_map(|(name, record)| Some(format!("{name} {}", closed(record)?)));
         let closed: Vec<String> = closed.take(8).collect();
         format!(
             "no worker takes new VMs: {}; start another worker, or open one again with `trunkctl node uncordon`",
@@ -99,16 +138,13 @@ impl<'a> Placement<'a> {
 impl Placement<'_> {
     /// Why nothing that runs can go to any worker but this one, and what to do.
     pub(crate) fn full_now(&self, but: &Name) -> String {
-        let others = self.workers.iter().filter(|(name, _)| *name != but);
+        let others = self.workers().filter(|(name, _)| *name != but);
         let why = |name: &Name, record| match closed(record) {
             Some(closed) => Some(format!("{name} {closed}")),
             None if !self.connected.contains(name) => Some(format!("{name} is not connected")),
             None => None,
         };
-        let why: Vec<String> = others
-            .filter_map(|(name, (record, _))| why(name, record))
-            .take(8)
-            .collect();
+        let why: Vec<String> = others.filter_map(|(name, record)| why(name, record)).take(8).collect();
         if why.is_empty() {
             return "there is no other worker; start one, then try again".to_owned();
         }
@@ -167,10 +203,10 @@ mod tests {
     fn nothing_new_goes_to_a_worker_that_is_cordoned_or_gone() {
         let connected = [name("w1"), name("w2")].into();
         let closed = cluster(&[("w1", true, false), ("w2", false, true)]);
-        let mut placement = Placement::of(&closed, &connected, |_| true);
+        let mut placement = Placement::of(&closed, &connected, BTreeSet::new());
         assert_eq!(placement.place(), None);
         let cluster = cluster(&[("w1", true, false), ("w2", false, true), ("w3", false, false)]);
-        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        let mut placement = Placement::of(&cluster, &connected, BTreeSet::new());
         assert_eq!(placement.place(), Some(name("w3")), "the only one, be it not connected");
         let why = placement.full();
         assert!(why.contains("w1 is cordoned, w2 was declared gone at 1970"), "{why}");
@@ -186,7 +222,7 @@ mod tests {
             ("w4", false, true),
         ]);
         let connected = [name("w1"), name("w3"), name("w4")].into();
-        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        let mut placement = Placement::of(&cluster, &connected, BTreeSet::new());
         assert_eq!(placement.place_now(&name("w1")), None);
         assert_eq!(placement.place_now(&name("w2")), Some(name("w1")));
         assert!(placement.takes(&name("w2")) && !placement.takes_now(&name("w2")));
@@ -196,7 +232,7 @@ mod tests {
             "{why}"
         );
         let alone = self::cluster(&[("w1", false, false)]);
-        let why = Placement::of(&alone, &connected, |_| true).full_now(&name("w1"));
+        let why = Placement::of(&alone, &connected, BTreeSet::new()).full_now(&name("w1"));
         assert!(why.contains("there is no other worker"), "{why}");
     }
 
@@ -204,7 +240,7 @@ mod tests {
     fn the_emptiest_of_the_connected_is_taken() {
         let cluster = cluster(&[("w1", false, false), ("w2", false, false), ("w3", false, false)]);
         let connected = [name("w2"), name("w3")].into();
-        let mut placement = Placement::of(&cluster, &connected, |_| true);
+        let mut placement = Placement::of(&cluster, &connected, BTreeSet::new());
         let placed: Vec<Name> = std::iter::from_fn(|| placement.place()).take(4).collect();
         assert_eq!(placed, [name("w2"), name("w3"), name("w2"), name("w3")]);
     }

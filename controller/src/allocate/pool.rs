@@ -17,6 +17,9 @@ impl Ledger<'_> {
         more: u32,
         avoid: &BTreeSet<VlanId>,
     ) -> Result<(), usize> {
+        if more == 0 {
+            return Ok(());
+        }
         let wanted = usize::try_from(more).unwrap_or(usize::MAX);
         let free = self.free_for_pools(avoid);
         let room: usize = free.iter().map(Vec::len).sum();
@@ -28,6 +31,7 @@ impl Ledger<'_> {
         let old: Vec<VlanId> = pool.vlans().collect();
         let mut all: Vec<VlanId> = old.into_iter().chain(chosen).collect();
         all.sort_unstable();
+        let before = std::mem::take(&mut pool.ranges);
         pool.ranges = runs(all)
             .iter()
             .filter_map(|run| {
@@ -37,17 +41,16 @@ impl Ledger<'_> {
                 })
             })
             .collect();
-        self.pools.retain(|(_, owner)| owner != slice);
-        self.pools.extend(pool.ranges.iter().map(|r| (*r, slice.clone())));
+        self.held.set_pool(&before, &pool.ranges, slice);
         Ok(())
     }
 
     fn free_for_pools(&self, avoid: &BTreeSet<VlanId>) -> Vec<Vec<VlanId>> {
         let (first, last) = (self.settings.vlan_first, self.settings.vlan_last);
-        let pooled: BTreeSet<VlanId> = self.pools.iter().flat_map(|(range, _)| range.vlans()).collect();
+        let pooled: BTreeSet<VlanId> = self.held.pools.iter().flat_map(|(range, _)| range.vlans()).collect();
         let free = (VlanRange { first, last }).vlans().filter(|v| {
             !self.settings.is_reserved(*v)
-                && !self.vlans.contains_key(v)
+                && !self.held.vlans.contains_key(v)
                 && !avoid.contains(v)
                 && !pooled.contains(v)
                 && !self.holds_back(*v)

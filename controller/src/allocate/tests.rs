@@ -32,7 +32,7 @@ fn a_pool_is_one_range_when_there_is_room_and_pieces_when_not() {
         ..Settings::default()
     };
     let cluster = Cluster::new("x");
-    let mut ledger = Ledger::of(&cluster, &settings, |_| false);
+    let mut ledger = Ledger::of(&cluster, &Holdings::of(&cluster), &settings, &BTreeSet::new());
     let grow = |ledger: &mut Ledger, slice: &str, n| {
         let mut pool = Pool::default();
         let result = ledger.grow(&name(slice), &mut pool, n, &BTreeSet::new());

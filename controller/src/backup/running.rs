@@ -9,6 +9,7 @@
 //! Each footer's checksum is over everything before it. When more was added than the whole is long, the file is written anew.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io::Write,
     path::PathBuf,
@@ -16,12 +17,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BackupError, Footer, Header, Line, VERSION, is_exported, render, unusable, write};
+use super::{BackupError, Footer, Header, VERSION, is_exported, unusable, write};
 use crate::{
     core::{Core, Unexported},
     journal,
-    model::{Timestamp, rows},
-    store::Rows,
+    model::{Cluster, Timestamp, rows},
 };
 
 /// A file shorter than this is not worth being made shorter.
@@ -66,7 +66,15 @@ impl Running {
     }
 
     fn whole(&self, core: &Core, at: Timestamp) -> Result<Begun, BackupError> {
-        let text = render(&all(core), at)?;
+        let mut sum = Sha256::new();
+        let (state, journal) = (core.state(), core.journal().all());
+        let entries = journal.iter().filter_map(|entry| {
+            let value = serde_json::to_vec(entry.as_ref()).ok()?;
+            Some((journal::row_key(entry.sequence), value))
+        });
+        let rows = rows::each(&state.cluster).flatten().chain(entries);
+        let rows = rows.map(|(key, value)| (Cow::Owned(key), Some(Cow::Owned(value))));
+        let text = part(&mut sum, &state.cluster, rows, at)?;
         write(&self.path, &text)?;
         let file = OpenOptions::new().append(true).open(&self.path);
         let file = file.map_err(|source| BackupError::Io {
@@ -74,8 +82,6 @@ impl Running {
             what: "written",
             source,
         })?;
-        let mut sum = Sha256::new();
-        sum.update(&text);
         let (whole, added) = (text.len(), 0);
         Ok(Begun {
             file,
@@ -88,7 +94,9 @@ impl Running {
 
 impl Begun {
     fn add(mut self, path: PathBuf, core: &Core, changed: &Unexported, at: Timestamp) -> Result<Self, BackupError> {
-        let text = addition(&mut self.sum, core, changed, at)?;
+        let rows = changed.iter().filter(|(key, _)| is_exported(key));
+        let rows = rows.map(|(key, value)| (Cow::Borrowed(key.as_str()), value.as_deref().map(Cow::Borrowed)));
+        let text = part(&mut self.sum, &core.state().cluster, rows, at)?;
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         written.map_err(|source| BackupError::Io {
             path,
@@ -100,28 +108,39 @@ impl Begun {
     }
 }
 
-fn addition(sum: &mut Sha256, core: &Core, changed: &Unexported, at: Timestamp) -> Result<Vec<u8>, BackupError> {
-    let meta = &core.state().cluster.meta;
+/// A row's key and its value, as JSON; without one it is gone.
+type Row<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+
+/// One part of the file. The rows are made one at a time: all of them are as large as the state itself.
+fn part<'a>(
+    sum: &mut Sha256,
+    cluster: &Cluster,
+    rows: impl Iterator<Item = Row<'a>>,
+    at: Timestamp,
+) -> Result<Vec<u8>, BackupError> {
     let header = Header {
         trunkline_export: VERSION,
-        cluster_id: meta.cluster_id.clone(),
-        term: meta.term,
-        revision: meta.revision,
+        cluster_id: cluster.meta.cluster_id.clone(),
+        term: cluster.meta.term,
+        revision: cluster.meta.revision,
         at: at.to_string(),
     };
     let mut text = serde_json::to_vec(&header).map_err(unusable)?;
-    text.push(b'\n');
     let mut count = 0;
-    for (key, value) in changed.iter().filter(|(key, _)| is_exported(key)) {
-        let value = value
-            .as_ref()
-            .map(|value| serde_json::from_slice(value))
-            .transpose()
-            .map_err(unusable)?;
-        serde_json::to_writer(&mut text, &Line::new(key, value)).map_err(unusable)?;
-        text.push(b'\n');
+    for (key, value) in rows {
+        text.extend_from_slice(b"\n{\"key\":");
+        serde_json::to_writer(&mut text, &key).map_err(unusable)?;
+        match value {
+            Some(value) => {
+                text.extend_from_slice(b",\"value\":");
+                text.extend_from_slice(&value);
+                text.push(b'}');
+            }
+            None => text.extend_from_slice(b",\"gone\":true}"),
+        }
         count += 1;
     }
+    text.push(b'\n');
     sum.update(&text);
     let footer = Footer {
         rows: count,
@@ -132,14 +151,4 @@ fn addition(sum: &mut Sha256, core: &Core, changed: &Unexported, at: Timestamp) 
     text.push(b'\n');
     sum.update(&text[end..]);
     Ok(text)
-}
-
-/// The rows of an export, from memory: a running controller holds the database's lock.
-fn all(core: &Core) -> Rows {
-    let entries = core.journal().all();
-    let entries = entries.iter().filter_map(|entry| {
-        let value = serde_json::to_vec(entry.as_ref()).ok()?;
-        Some((journal::row_key(entry.sequence), value))
-    });
-    rows::all(&core.state().cluster).into_iter().chain(entries).collect()
 }

@@ -10,7 +10,7 @@ use trunkline_proto::{
     resource::{Key, Kind, Probe, Spec},
 };
 
-use super::CheckError;
+use super::{CheckError, Index};
 use crate::{
     compile::{Desired, NodeDesired, probe::ALL_PAIRS},
     model::Cluster,
@@ -19,12 +19,13 @@ use crate::{
 /// On the nodes that a change touched every VLAN that joins them to another node is probed, and no other; and whoever hears a node is
 /// heard by it. Probes that were there `before` were looked at when they were new.
 pub(super) fn check<'a>(
+    index: &Index,
     cluster: &Cluster,
     desired: &Desired,
     before: &Desired,
     touched: impl IntoIterator<Item = &'a Name>,
 ) -> Result<(), CheckError> {
-    let joined = Joined::of(cluster);
+    let joined = Joined::of(index, cluster);
     let mut known = Known {
         desired,
         peers: BTreeMap::new(),
@@ -57,49 +58,48 @@ pub(super) fn check<'a>(
 
 /// The nodes that each VLAN is on.
 struct Joined<'a> {
-    vlans: BTreeMap<VlanId, BTreeSet<&'a Name>>,
+    index: &'a Index,
     netnode: Option<&'a Name>,
     /// Without a secret nothing is probed.
     secret: bool,
 }
 
 impl<'a> Joined<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
-        let netnode = cluster.meta.netnode.as_ref();
-        let mut vlans = BTreeMap::<VlanId, BTreeSet<&Name>>::new();
-        for (_, frozen) in cluster.deployed() {
-            for vm in frozen.vms.values() {
-                for vlan in vm.interfaces.iter().filter_map(|interface| interface.vlan) {
-                    let nodes = vlans.entry(vlan).or_default();
-                    nodes.insert(&vm.worker);
-                    nodes.extend(netnode);
-                }
-            }
-        }
+    fn of(index: &'a Index, cluster: &'a Cluster) -> Self {
         Self {
-            vlans,
-            netnode,
+            index,
+            netnode: cluster.meta.netnode.as_ref(),
             secret: cluster.meta.probe_secret.is_some(),
         }
     }
 
+    /// Its guests' workers, and the network node.
+    fn nodes(&self, vlan: VlanId) -> BTreeSet<&'a Name> {
+        let mut nodes: BTreeSet<&Name> = self.index.workers(vlan).collect();
+        if !nodes.is_empty() {
+            nodes.extend(self.netnode);
+        }
+        nodes
+    }
+
     /// The probes of VLANs that join a node to another one that it is to hear.
     fn probed(&self, node: &Name) -> BTreeMap<Key, VlanId> {
-        let joins = |vlan: VlanId, nodes: &BTreeSet<&Name>| {
-            nodes.contains(node) && nodes.len() > 1 && (vlan != VlanId::INTERNET || self.netnode.is_some())
+        let joins = |vlan: &VlanId| {
+            let others = self.index.workers(*vlan).chain(self.netnode).any(|other| other != node);
+            others && (*vlan != VlanId::INTERNET || self.netnode.is_some())
         };
-        let vlans = self.vlans.iter().filter(|_| self.secret);
-        vlans
-            .filter(|(vlan, nodes)| joins(**vlan, nodes))
-            .filter_map(|(vlan, _)| Some((key(*vlan)?, *vlan)))
-            .collect()
+        let vlans: Vec<VlanId> = match self.netnode {
+            _ if !self.secret => Vec::new(),
+            Some(netnode) if netnode == node => self.index.all_vlans().collect(),
+            _ => self.index.vlans(node).collect(),
+        };
+        let joined = vlans.into_iter().filter(joins);
+        joined.filter_map(|vlan| Some((key(vlan)?, vlan))).collect()
     }
 
     /// True when these are the peers that a node may have.
     fn shape(&self, node: &Name, vlan: VlanId, peers: &BTreeSet<Name>) -> bool {
-        let Some(nodes) = self.vlans.get(&vlan) else {
-            return false;
-        };
+        let nodes = self.nodes(vlan);
         let others: BTreeSet<&Name> = nodes.iter().copied().filter(|other| *other != node).collect();
         let peers: BTreeSet<&Name> = peers.iter().collect();
         if self.netnode == Some(node) || (vlan != VlanId::INTERNET && nodes.len() <= ALL_PAIRS) {
@@ -156,7 +156,8 @@ mod tests {
     fn fits(cluster: &Cluster, of: &World) -> bool {
         let desired = &of.state.desired;
         let all: Vec<&Name> = desired.nodes().map(|(name, _)| name).collect();
-        check(cluster, desired, &Desired::default(), all).is_ok()
+        let index = Index::of(cluster, &of.settings).unwrap();
+        check(&index, cluster, desired, &Desired::default(), all).is_ok()
     }
 
     fn three(workers: [&str; 3]) -> World {
@@ -191,14 +192,28 @@ mod tests {
     #[test]
     fn who_is_no_longer_to_be_heard_must_have_been_told() {
         let (two, all) = (three(["w1", "w2", "w2"]), three(["w1", "w2", "w3"]));
+        let index = Index::of(&two.state.cluster, &two.settings).unwrap();
         let told = |nodes: &[&str]| {
             let names: Vec<Name> = nodes.iter().copied().map(name).collect();
-            check(&two.state.cluster, &two.state.desired, &all.state.desired, &names).is_ok()
+            check(
+                &index,
+                &two.state.cluster,
+                &two.state.desired,
+                &all.state.desired,
+                &names,
+            )
+            .is_ok()
         };
         assert!(told(&["w1", "w2", "w3", "n1"]) && told(&["w3"]));
         // The same as before for w1, which still hears w3.
         let names = [name("w3")];
-        let stale = check(&two.state.cluster, &all.state.desired, &two.state.desired, &names);
+        let stale = check(
+            &index,
+            &two.state.cluster,
+            &all.state.desired,
+            &two.state.desired,
+            &names,
+        );
         assert!(stale.is_err());
     }
 }

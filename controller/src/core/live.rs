@@ -489,6 +489,52 @@ mod tests {
     use trunkline_proto::resource::{Probe, ProbeKey, Trunk};
 
     use super::*;
+    use crate::testing::{World, name};
+
+    fn session(node: &str) -> (NewSession, CancellationToken) {
+        let cancel = CancellationToken::new();
+        let session = NewSession {
+            node: name(node),
+            instance: "i".to_owned(),
+            info: SessionInfo {
+                facts: wire::NodeFacts::default(),
+                certificate_expires: SystemTime::UNIX_EPOCH,
+            },
+            position: Position::default(),
+            digest: Digest::default(),
+            patience: Duration::from_secs(1),
+            cancel: cancel.clone(),
+            confirm: mpsc::channel(1).0,
+        };
+        (session, cancel)
+    }
+
+    #[test]
+    fn a_commit_that_makes_a_node_unknown_or_gone_ends_the_session_that_it_came_with() {
+        let known = World::new().state;
+        let (mut removed, mut gone) = (known.clone(), known.clone());
+        removed.cluster.nodes.remove(&name("w1"));
+        gone.cluster.nodes.get_mut(&name("w1")).unwrap().gone = Some(Timestamp::default());
+        let none = BTreeSet::new();
+        for (next, ends) in [(&known, false), (&removed, true), (&gone, true)] {
+            let (mut live, (new, cancel)) = (Live::default(), session("w1"));
+            let id = live.begin(new, Timestamp::default()).unwrap();
+            assert!(live.joins(&name("w1"), id, NodeRole::Worker, &known));
+            live.follow(&known, next, &none);
+            assert_eq!(cancel.is_cancelled(), ends);
+        }
+        // One that is not let in yet waits for the writer, and is not ended by what it did not build on.
+        let (mut live, (new, cancel)) = (Live::default(), session("w9"));
+        let id = live.begin(new, Timestamp::default()).unwrap();
+        assert!(!live.joins(&name("w9"), id, NodeRole::Worker, &known));
+        assert!(!live.joins(&name("w9"), id, NodeRole::Netnode, &known));
+        live.follow(&known, &removed, &none);
+        assert!(!cancel.is_cancelled());
+        // Nothing is kept of it once it has left.
+        live.end(&name("w9"), id);
+        live.follow(&known, &removed, &none);
+        assert!(live.views().iter().next().is_none() && live.info(&name("w9")).is_none());
+    }
 
     fn probe(peers: usize) -> Envelope {
         let peer = |i| format!("worker-with-a-rather-long-n-{i:04}").parse().unwrap();

@@ -109,14 +109,24 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Batch {
 
 /// Every row of a cluster.
 pub fn all(cluster: &Cluster) -> Vec<(String, Vec<u8>)> {
+    each(cluster).flatten().collect()
+}
+
+/// The same, some at a time: all of them together are as large as the state itself.
+pub fn each(cluster: &Cluster) -> impl Iterator<Item = Vec<(String, Vec<u8>)>> {
+    let slices = cluster.slices.values().map(|slice| slice_rows(slice));
+    let nodes = cluster.nodes.iter().map(|(name, record)| {
+        let mut batch = Batch::default();
+        put(&mut batch, node_key(name), record);
+        batch.puts
+    });
+    std::iter::once(rest(cluster)).chain(slices).chain(nodes)
+}
+
+/// What belongs to no slice and no node.
+fn rest(cluster: &Cluster) -> Vec<(String, Vec<u8>)> {
     let mut batch = Batch::default();
     put(&mut batch, "meta".into(), &cluster.meta);
-    for slice in cluster.slices.values() {
-        batch.puts.extend(slice_rows(slice));
-    }
-    for (name, record) in &cluster.nodes {
-        put(&mut batch, node_key(name), record);
-    }
     diff_map(&BTreeMap::new(), &cluster.departures, departure_key, &mut batch);
     batch.puts
 }

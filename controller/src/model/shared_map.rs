@@ -91,6 +91,22 @@ impl<K: Ord, V> SharedMap<K, V> {
         Some(&self.leaves.get(leaf)?.get(place.ok()?)?.1)
     }
 
+    /// The values of the keys just below and just above this one.
+    pub fn neighbours(&self, key: &K) -> (Option<&V>, Option<&V>) {
+        let (at, place) = self.find(key);
+        let (place, next) = match place {
+            Ok(place) => (place, place + 1),
+            Err(place) => (place, place),
+        };
+        let within = |leaf: usize, place: usize| self.leaves.get(leaf)?.get(place);
+        let below = match place.checked_sub(1) {
+            Some(place) => within(at, place),
+            None => at.checked_sub(1).and_then(|leaf| self.leaves.get(leaf)?.last()),
+        };
+        let above = within(at, next).or_else(|| within(at + 1, 0));
+        (below.map(|(_, value)| value), above.map(|(_, value)| value))
+    }
+
     /// True when there is such a key.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
@@ -354,6 +370,9 @@ mod tests {
                 prop_assert!(map.into_iter().eq(model.iter()));
                 prop_assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
                 prop_assert!((0..400).all(|key| map.get(&key) == model.get(&key)));
+                let below = |key| model.range(..key).next_back().map(|(_, value)| value);
+                let above = |key| model.range(key + 1..).next().map(|(_, value)| value);
+                prop_assert!((0..400).all(|key| map.neighbours(&key) == (below(key), above(key))));
             }
             prop_assert_eq!(before == map, was == model);
         }

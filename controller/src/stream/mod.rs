@@ -25,7 +25,7 @@ mod tests;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -41,6 +41,10 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// Messages that wait for the transport.
 const OUTBOUND: usize = 1;
+
+/// What waits. A channel has room for 32 at once, however few it takes, and a fleet has thousands of channels: so each is behind a
+/// pointer.
+type Outbound = Box<Result<ControllerMessage, Status>>;
 
 /// Waits of a session.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +83,10 @@ impl NodeService for Nodes {
     async fn sync(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SyncStream>, Status> {
         let peer = authz::peer(&request)?.clone();
         let (out, answers) = mpsc::channel(OUTBOUND);
+        let answers = ReceiverStream::new(answers).map(|message: Outbound| *message);
         let session = session::run(self.core.clone(), self.timing, peer.clone(), request.into_inner(), out);
         let span = tracing::info_span!(parent: None, "session", node = peer.identity.name());
         self.life.spawn(session.instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        Ok(Response::new(Box::pin(answers)))
     }
 }

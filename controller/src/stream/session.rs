@@ -35,7 +35,7 @@ use crate::{
 /// Longest wait for room to say why a session ended.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Outbound = mpsc::Sender<Result<ControllerMessage, Status>>;
+type Outbound = mpsc::Sender<super::Outbound>;
 
 struct Session {
     core: Arc<Core>,
@@ -89,7 +89,7 @@ pub(super) async fn run(
     };
     if status.code() != Code::Ok {
         // The stream may be stuck: then the connection ends without our last word.
-        let _ = timeout(FAREWELL_TIMEOUT, out.send(Err(status))).await;
+        let _ = timeout(FAREWELL_TIMEOUT, out.send(Box::new(Err(status)))).await;
     }
 }
 
@@ -209,7 +209,7 @@ impl Session {
             .extend(parts.into_iter().map(|part| message(ToNode::Update(part))));
     }
 
-    fn send(&mut self, permit: mpsc::Permit<'_, Result<ControllerMessage, Status>>) {
+    fn send(&mut self, permit: mpsc::Permit<'_, super::Outbound>) {
         let Some(next) = self.queue.pop_front() else { return };
         // The clock of an answer runs from the last word of the question; these are no questions.
         if !matches!(
@@ -218,7 +218,7 @@ impl Session {
         ) {
             self.answer = self.protocol.waiting().then(|| Instant::now() + self.timing.ack);
         }
-        permit.send(Ok(next));
+        permit.send(Box::new(Ok(next)));
     }
 
     fn confirm(&mut self, word: Word) {

@@ -6,6 +6,7 @@ use trunkline_proto::{Name, wire};
 
 use super::{Action, Change, Context, Mistakes, Rejection, deploy, draft::plan, event, state::Draft};
 use crate::{
+    allocate::Holdings,
     intent::parse,
     model::{Cluster, Interface, Link, Slice, Vm},
 };
@@ -15,6 +16,7 @@ const TOLD: usize = 5;
 
 pub(super) fn apply(
     cluster: &mut Cluster,
+    held: &Holdings,
     specs: &[wire::SliceSpec],
     expected: &BTreeMap<String, u64>,
     deploy: bool,
@@ -24,7 +26,7 @@ pub(super) fn apply(
         let slice = name.parse().ok().and_then(|name: Name| cluster.slices.get(&name));
         expect(name, slice, *expected)?;
     }
-    let mut draft = rewrite(cluster, specs, cx)?;
+    let mut draft = rewrite(cluster, held, specs, cx)?;
     if deploy {
         for name in draft.outcome.slices.clone() {
             deploy::freeze(cluster, &name, cx, &mut draft)?;
@@ -47,10 +49,15 @@ pub(super) fn expect(name: &str, slice: Option<&Arc<Slice>>, expected: u64) -> R
 }
 
 /// Replaces the drafts of the slices that are named, all or none.
-pub(super) fn rewrite(cluster: &mut Cluster, specs: &[wire::SliceSpec], cx: &Context) -> Result<Draft, Rejection> {
+pub(super) fn rewrite(
+    cluster: &mut Cluster,
+    held: &Holdings,
+    specs: &[wire::SliceSpec],
+    cx: &Context,
+) -> Result<Draft, Rejection> {
     let mut mistakes = Mistakes::default();
     let intents = parse(specs, &mut mistakes);
-    let planned = plan(cluster, &intents, cx, &mut mistakes);
+    let planned = plan(cluster, held, &intents, cx, &mut mistakes);
     mistakes.finish()?;
     let mut draft = Draft::default();
     cluster.meta.next_vm_id = planned.next_vm_id;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use trunkline_proto::Name;
 
 use super::{Action, Change, Context, Rejection, edit::find, event, rollback, state::Draft};
-use crate::model::{Cluster, Frozen, Position, Slice};
+use crate::{
+    allocate::Holdings,
+    model::{Cluster, Frozen, Position, Slice},
+};
 
 pub(super) fn deploy(cluster: &mut Cluster, name: &str, expected: u64, cx: &Context) -> Result<Draft, Rejection> {
     let slice = find(cluster, "name", name, expected)?;
@@ -35,6 +38,7 @@ pub(super) fn freeze(cluster: &mut Cluster, name: &Name, cx: &Context, draft: &m
 
 pub(super) fn rollback(
     cluster: &mut Cluster,
+    held: &Holdings,
     name: &str,
     number: u32,
     expected: u64,
@@ -46,7 +50,7 @@ pub(super) fn rollback(
         name: number.to_string(),
     })?;
     let mut draft = named(&slice);
-    let (vms, links, renumbered) = rollback::restore(cluster, &slice, wanted, cx)?;
+    let (vms, links, renumbered) = rollback::restore(cluster, held, &slice, wanted, cx)?;
     if let Some(now) = slice.deployed().filter(|f| f.vms == vms && f.links == links) {
         draft.outcome.number = Some(now.number);
         return Ok(draft);

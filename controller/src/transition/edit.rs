@@ -11,12 +11,14 @@ use super::{
     state::Draft,
 };
 use crate::{
+    allocate::Holdings,
     model::{Cluster, Slice},
     view,
 };
 
 pub(super) fn add_vm(
     cluster: &mut Cluster,
+    held: &Holdings,
     slice: &str,
     vm: Option<wire::VmSpec>,
     expected: u64,
@@ -31,13 +33,14 @@ pub(super) fn add_vm(
     let mut spec = view::spec(&slice);
     spec.vms.push(vm);
     let path = format!("slices[0].vms[{}]", spec.vms.len() - 1);
-    let mut draft = rewrite(cluster, &[spec], cx).map_err(|r| shorten(r, &path, "vm"))?;
+    let mut draft = rewrite(cluster, held, &[spec], cx).map_err(|r| shorten(r, &path, "vm"))?;
     draft.outcome.vm = name;
     Ok(draft)
 }
 
 pub(super) fn remove_vm(
     cluster: &mut Cluster,
+    held: &Holdings,
     slice: &str,
     name: &str,
     expected: u64,
@@ -66,11 +69,12 @@ pub(super) fn remove_vm(
     }
     let mut spec = view::spec(&slice);
     spec.vms.retain(|vm| vm.name != name.as_str());
-    rewrite(cluster, &[spec], cx)
+    rewrite(cluster, held, &[spec], cx)
 }
 
 pub(super) fn add_link(
     cluster: &mut Cluster,
+    held: &Holdings,
     slice: &str,
     link: Option<wire::LinkSpec>,
     expected: u64,
@@ -85,7 +89,7 @@ pub(super) fn add_link(
     let mut spec = view::spec(&slice);
     spec.links.push(link);
     let path = format!("slices[0].links[{}]", spec.links.len() - 1);
-    let mut draft = rewrite(cluster, &[spec], cx).map_err(|r| shorten(r, &path, "link"))?;
+    let mut draft = rewrite(cluster, held, &[spec], cx).map_err(|r| shorten(r, &path, "link"))?;
     let now = cluster.slices.get(&slice.name);
     let new = now.and_then(|s| s.links.keys().find(|name| !slice.links.contains_key(name)));
     draft.outcome.link = new.cloned();
@@ -94,6 +98,7 @@ pub(super) fn add_link(
 
 pub(super) fn remove_link(
     cluster: &mut Cluster,
+    held: &Holdings,
     slice: &str,
     name: &str,
     expected: u64,
@@ -106,7 +111,7 @@ pub(super) fn remove_link(
     }
     let mut spec = view::spec(&slice);
     spec.links.retain(|link| link.name != name.as_str());
-    rewrite(cluster, &[spec], cx)
+    rewrite(cluster, held, &[spec], cx)
 }
 
 /// The slice that a request names in `field`, if it is at the expected revision.

@@ -2,7 +2,10 @@
 //!
 //! A move changes where a VM is and nothing else: its MACs, addresses and VLANs stay, so its peers notice no more than a pause.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{Name, VmId};
 
@@ -65,7 +68,7 @@ pub(super) fn drain(cluster: &mut Cluster, name: &str, onto: &str, cx: &Context)
     let mut way = Way {
         from: &name,
         onto: onto.as_ref(),
-        placement: Placement::of(&before, cx.connected, |_| true),
+        placement: Placement::of(&before, cx.connected, BTreeSet::new()),
     };
     for slice in before.slices.values() {
         let plan = way.plan(slice)?;
@@ -104,7 +107,7 @@ pub(super) fn move_vm(
             name: vm.to_string(),
         });
     };
-    let placement = Placement::of(cluster, cx.connected, |_| false);
+    let placement = Placement::of(cluster, cx.connected, BTreeSet::new());
     let Some(record) = placement.worker(&onto) else {
         let mut mistakes = Mistakes::default();
         mistakes.add("worker", format!("there is no worker {onto}; {}", placement.known("")));
@@ -225,7 +228,7 @@ fn worker(cluster: &Cluster, name: &str) -> Result<Name, Rejection> {
 /// The worker that is to take all that `from` has.
 fn target(cluster: &Cluster, from: &Name, onto: &str, cx: &Context) -> Result<Name, Rejection> {
     let onto = parse("onto", onto)?;
-    let placement = Placement::of(cluster, cx.connected, |_| false);
+    let placement = Placement::of(cluster, cx.connected, BTreeSet::new());
     let wrong = |text: String| {
         let mut mistakes = Mistakes::default();
         mistakes.add("onto", text);

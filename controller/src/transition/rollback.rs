@@ -1,12 +1,15 @@
 //! An earlier revision as it can be today: what has been taken meanwhile is replaced, and told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use trunkline_proto::{InterfaceName, LinkSubnet, Mac, Name};
 
 use super::{Context, Mistakes, Rejection};
 use crate::{
-    allocate::{Claim, Ledger, Want, What, assign},
+    allocate::{Claim, Holdings, Ledger, Want, What, assign},
     model::{Cluster, Frozen, Link, NodeRole, Slice, Vm},
 };
 
@@ -14,12 +17,18 @@ use crate::{
 type Restored = (BTreeMap<Name, Arc<Vm>>, BTreeMap<Name, Arc<Link>>, Vec<String>);
 
 /// The revision with new values where another holds the old ones. The draft stays as it is, and nothing of it is taken.
-pub(super) fn restore(cluster: &Cluster, slice: &Slice, wanted: &Frozen, cx: &Context) -> Result<Restored, Rejection> {
+pub(super) fn restore(
+    cluster: &Cluster,
+    held: &Holdings,
+    slice: &Slice,
+    wanted: &Frozen,
+    cx: &Context,
+) -> Result<Restored, Rejection> {
     workers(cluster, slice, wanted)?;
     let mut rollback = Rollback {
         slice,
         cx,
-        ledger: Ledger::of(cluster, cx.settings, |_| false),
+        ledger: Ledger::of(cluster, held, cx.settings, &BTreeSet::new()),
         mistakes: Mistakes::default(),
         told: Vec::new(),
     };

@@ -9,7 +9,7 @@ use super::{
     state::{Draft, State, Step},
 };
 use crate::{
-    check::check,
+    check::check_change,
     compile::Desired,
     model::{Cluster, Position, Slice, rows},
 };
@@ -47,7 +47,10 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
     }
     mark(&old.cluster, &mut cluster, position);
     depart::begin(old, &mut cluster, &desired, &touched, cx);
-    check(&cluster, &desired, &old.desired, &touched, cx.settings).map_err(Rejection::Internal)?;
+    let before = (&old.cluster, &old.index);
+    let index = check_change(before, &cluster, &desired, &old.desired, &touched, cx.settings);
+    let index = index.map_err(Rejection::Internal)?;
+    let holdings = old.holdings.follow(&old.cluster, &cluster);
     let batch = rows::diff(&old.cluster, &cluster);
     let revision = cluster.meta.revision;
     let events = told_at(draft.events, revision);
@@ -57,6 +60,8 @@ pub(super) fn settle(old: &State, mut cluster: Cluster, draft: Draft, cx: &Conte
             desired,
             // Each of them was touched.
             astray: Arc::default(),
+            index,
+            holdings,
         },
         batch,
         changes: draft.changes,

@@ -9,7 +9,8 @@ use super::{
     settle::{is_astray, settle},
 };
 use crate::{
-    check::{CheckError, check},
+    allocate::Holdings,
+    check::{CheckError, Index, check},
     compile::{Desired, NodeDesired},
     model::{Cluster, rows},
     settings::Settings,
@@ -25,6 +26,10 @@ pub struct State {
     /// Nodes whose desired state is not what their record says, because the settings or the controller changed since it was stored: found
     /// when the state is loaded, and gone with the first step.
     pub(super) astray: Arc<BTreeSet<Name>>,
+    /// What the deployed revisions have together, for the last look before a change is stored.
+    pub(super) index: Index,
+    /// Who holds what.
+    pub(super) holdings: Holdings,
 }
 
 /// A step that was made, to be stored, then shown.
@@ -71,6 +76,8 @@ impl State {
             cluster: Cluster::new(id),
             desired: Desired::default(),
             astray: Arc::default(),
+            index: Index::default(),
+            holdings: Holdings::default(),
         }
     }
 
@@ -79,13 +86,15 @@ impl State {
     pub fn load(cluster: Cluster, settings: &Settings) -> Result<Self, LoadError> {
         let desired = Desired::compile(&cluster, settings);
         let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
-        check(&cluster, &desired, &Desired::default(), &all, settings)?;
+        let index = check(&cluster, &desired, &Desired::default(), &all, settings)?;
         let astray = cluster.nodes.keys().filter(|name| is_astray(&cluster, &desired, name));
         let astray = Arc::new(astray.cloned().collect());
         Ok(Self {
+            holdings: Holdings::of(&cluster),
             cluster,
             desired,
             astray,
+            index,
         })
     }
 
@@ -101,27 +110,28 @@ impl State {
     /// Does what is asked for, or says why not. `self` stays as it is.
     pub fn step(&self, intent: Intent, cx: &Context) -> Result<Step, Rejection> {
         let mut cluster = self.cluster.clone();
-        let draft = dispatch(&mut cluster, intent, cx)?;
+        let draft = dispatch(&mut cluster, &self.holdings, intent, cx)?;
         settle(self, cluster, draft, cx)
     }
 }
 
-fn dispatch(cluster: &mut Cluster, intent: Intent, cx: &Context) -> Result<Draft, Rejection> {
+/// `held` is who holds what before it.
+fn dispatch(cluster: &mut Cluster, held: &Holdings, intent: Intent, cx: &Context) -> Result<Draft, Rejection> {
     use super::{apply, deploy, edit, life, node};
     match intent {
         Intent::Apply {
             slices,
             expected,
             deploy,
-        } => apply::apply(cluster, &slices, &expected, deploy, cx),
+        } => apply::apply(cluster, held, &slices, &expected, deploy, cx),
         Intent::DeleteSlice { name, expected } => deploy::delete(cluster, &name, expected, cx),
-        Intent::AddVm { slice, vm, expected } => edit::add_vm(cluster, &slice, vm, expected, cx),
-        Intent::RemoveVm { slice, name, expected } => edit::remove_vm(cluster, &slice, &name, expected, cx),
-        Intent::AddLink { slice, link, expected } => edit::add_link(cluster, &slice, link, expected, cx),
-        Intent::RemoveLink { slice, name, expected } => edit::remove_link(cluster, &slice, &name, expected, cx),
+        Intent::AddVm { slice, vm, expected } => edit::add_vm(cluster, held, &slice, vm, expected, cx),
+        Intent::RemoveVm { slice, name, expected } => edit::remove_vm(cluster, held, &slice, &name, expected, cx),
+        Intent::AddLink { slice, link, expected } => edit::add_link(cluster, held, &slice, link, expected, cx),
+        Intent::RemoveLink { slice, name, expected } => edit::remove_link(cluster, held, &slice, &name, expected, cx),
         Intent::Deploy { name, expected } => deploy::deploy(cluster, &name, expected, cx),
         Intent::Undeploy { name, expected } => deploy::undeploy(cluster, &name, expected, cx),
-        Intent::Rollback { name, number, expected } => deploy::rollback(cluster, &name, number, expected, cx),
+        Intent::Rollback { name, number, expected } => deploy::rollback(cluster, held, &name, number, expected, cx),
         Intent::MoveVm {
             slice,
             name,

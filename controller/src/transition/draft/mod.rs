@@ -19,7 +19,7 @@ use trunkline_proto::{Endpoint, Name, VlanId};
 
 use super::{Context, Mistakes};
 use crate::{
-    allocate::{Claim, Ledger, Placement, What},
+    allocate::{Claim, Holdings, Ledger, Placement, What},
     intent::{LinkIntent, SliceIntent, VmIntent},
     model::{Cluster, Link, Pool, Slice, Vm},
 };
@@ -68,15 +68,21 @@ pub(super) struct Planned {
 }
 
 /// Plans the drafts that `intents` ask for.
-pub(super) fn plan(cluster: &Cluster, intents: &[SliceIntent], cx: &Context, mistakes: &mut Mistakes) -> Planned {
+pub(super) fn plan(
+    cluster: &Cluster,
+    held: &Holdings,
+    intents: &[SliceIntent],
+    cx: &Context,
+    mistakes: &mut Mistakes,
+) -> Planned {
     let rewritten: BTreeSet<&Name> = intents.iter().map(|i| &i.name).collect();
     let mut planner = Planner {
         cluster,
         cx,
-        ledger: Ledger::of(cluster, cx.settings, |name| rewritten.contains(name)),
+        ledger: Ledger::of(cluster, held, cx.settings, &rewritten),
         mistakes,
         next_vm_id: cluster.meta.next_vm_id,
-        placement: Placement::of(cluster, cx.connected, |slice| !rewritten.contains(&slice.name)),
+        placement: Placement::of(cluster, cx.connected, rewritten.iter().copied().cloned().collect()),
     };
     let mut works: Vec<Work> = intents.iter().map(|intent| planner.begin(intent)).collect();
     planner.pools(&mut works);

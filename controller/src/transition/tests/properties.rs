@@ -13,7 +13,7 @@ use crate::{
     compile::Desired,
     model::{Cluster, Position, rows},
     testing::*,
-    transition::{Intent, Step},
+    transition::{Intent, State, Step},
 };
 
 #[derive(Debug, Clone)]
@@ -297,6 +297,9 @@ fn nothing_waits_for_ever(world: &mut World) {
 fn compiled_is_as_from_scratch(world: &World) {
     let scratch = Desired::compile(&world.state.cluster, &world.settings);
     assert_eq!(scratch, world.state.desired.clone().after_a_restart());
+    let loaded = State::load(world.state.cluster.clone(), &world.settings).unwrap();
+    assert_eq!(loaded.index, world.state.index);
+    assert!(loaded.holdings.same(&world.state.holdings));
     for (_, node) in world.state.desired.nodes() {
         assert_eq!(node.digest, Digest::of(node.resources.iter().map(|(k, e)| (k, e.hash))));
     }

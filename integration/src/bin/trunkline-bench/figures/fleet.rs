@@ -2,7 +2,7 @@
 //!
 //! Two fleets, of ten nodes and of many, each with its own controller, take turns. Each node of either has a guest on a link. The
 //! change sets another MTU on a link between two guests; it is made many times in a round, because one alone is lost in the noise of
-//! the heartbeats. What the controller uses without any change, measured just before, is taken off.
+//! the heartbeats. What the controller uses without any change, measured just before and just after, is taken off.
 
 use std::time::{Duration, Instant};
 
@@ -71,8 +71,8 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
             round(fleet, bench.size(10, 2), Duration::ZERO)?;
         }
         for _ in 0..repetitions {
-            of_many.push(&round(&mut many, bench.size(100, 10), SETTLED)?);
-            of_few.push(&round(&mut few, bench.size(100, 10), SETTLED)?);
+            of_many.push(&round(&mut many, bench.size(300, 10), SETTLED)?);
+            of_few.push(&round(&mut few, bench.size(300, 10), SETTLED)?);
         }
         let goal = |goal| if is_goal { goal } else { Goal::None };
         let row = |what: &str, unit, ours: &Series, floor: &Series, goal| {
@@ -100,11 +100,8 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
 }
 
 fn round(fleet: &mut Fleet, changes: u32, settled: Duration) -> Result<Round, LabError> {
-    let used = |fleet: &Fleet| Ok::<_, LabError>((cpu(fleet.controller.id())?, Instant::now()));
-    let before = used(fleet)?;
-    std::thread::sleep(settled);
-    let (start, began) = used(fleet)?;
-    let idle = (start - before.0) / began.duration_since(before.1).as_secs_f64().max(1e-9);
+    let before = idle(fleet, settled)?;
+    let (start, began) = (cpu(fleet.controller.id())?, Instant::now());
     let taken: u64 = fleet.simulator.ask(&Question::Updates)?;
     let mut times = Series::default();
     for change in 0..changes {
@@ -115,13 +112,22 @@ fn round(fleet: &mut Fleet, changes: u32, settled: Duration) -> Result<Round, La
         times.push(at.saturating_sub(sent) as f64 / 1e6);
     }
     std::thread::sleep(settled);
-    let (end, ended) = used(fleet)?;
-    let of_changes = end - start - idle * ended.duration_since(began).as_secs_f64();
+    let used = cpu(fleet.controller.id())? - start;
+    let lasted = began.elapsed().as_secs_f64();
+    let idle = f64::midpoint(before, idle(fleet, settled)?);
     let updates = fleet.simulator.ask::<u64>(&Question::Updates)? - taken;
     Ok(Round {
         receipt: times.median(),
-        cpu: of_changes * 1e3 / f64::from(changes),
+        cpu: (used - idle * lasted) * 1e3 / f64::from(changes),
         idle: idle * 1e3,
         others: updates as f64 - 2.0 * f64::from(changes),
     })
+}
+
+/// Seconds of processor time in each second, while nothing is changed.
+fn idle(fleet: &Fleet, during: Duration) -> Result<f64, LabError> {
+    let (start, began) = (cpu(fleet.controller.id())?, Instant::now());
+    std::thread::sleep(during);
+    let lasted = began.elapsed().as_secs_f64().max(1e-9);
+    Ok((cpu(fleet.controller.id())? - start) / lasted)
 }

@@ -2,20 +2,23 @@
 //! resumption; each connection stays open.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use trunkline_certs::Reloader;
+use trunkline_certs::{CA_FILE, CERT_FILE, KEY_FILE, Reloader};
 use trunkline_integration::LabError;
 
 use crate::part;
@@ -91,14 +94,32 @@ impl Count {
 /// Serves until nothing more is asked.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
     let runtime = simulator::runtime()?;
-    let tls = Reloader::server(&arguments.bundle).map_err(|error| failed(&arguments.bundle, &error))?;
+    let tls = server_config(&arguments.bundle).map_err(|error| failed(&arguments.bundle, error.as_ref()))?;
     let count = Arc::new(Count::default());
     let listener = runtime.block_on(async { listen(arguments.address) })?;
-    runtime.spawn(accept(listener, tls.current().config.clone(), count.clone()));
+    runtime.spawn(accept(listener, Arc::new(tls), count.clone()));
     part::answer(|question| match question {
         Question::Done(handshakes) => count.reach(handshakes),
         Question::Call => Err(LabError::Other("this is the server".to_owned())),
     })
+}
+
+/// TLS 1.3 with the same keys, rustls' own look at the callers' certificates, and nobody resumes.
+fn server_config(bundle: &Path) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain: Vec<_> = CertificateDer::pem_file_iter(bundle.join(CERT_FILE))?.collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(bundle.join(KEY_FILE))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(bundle.join(CA_FILE))?)?;
+    let callers = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(callers)
+        .with_single_cert(chain, key)?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, LabError> {
