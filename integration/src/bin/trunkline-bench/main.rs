@@ -88,10 +88,16 @@ fn run(arguments: &Arguments) -> Result<(), LabError> {
     let publication = arguments.publish.as_deref().map(Publication::new).transpose()?;
     end_on_signal()?;
     let bench = Bench::new(arguments.short);
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut failed): (Vec<Row>, Vec<&str>) = (Vec::new(), Vec::new());
     for figure in &chosen {
         bench.say(&format!("{}: {}", figure.name, figure.what));
-        for row in (figure.run)(&bench)? {
+        // What the others show is not lost with one that cannot be measured.
+        let measured = (figure.run)(&bench).unwrap_or_else(|error| {
+            bench.say(&format!("  {} could not be measured: {}", figure.name, error.chain()));
+            failed.push(figure.name);
+            Vec::new()
+        });
+        for row in measured {
             bench.say(&report::line(&row));
             if let Some(file) = &mut json {
                 writeln!(file, "{}", report::json(&row)).map_err(LabError::io("cannot write JSON"))?;
@@ -101,6 +107,9 @@ fn run(arguments: &Arguments) -> Result<(), LabError> {
     }
     leave_it_to_the_signal();
     say_line(&report::table(&rows))?;
+    if !failed.is_empty() {
+        return Err(LabError::Other(format!("could not be measured: {}", failed.join(", "))));
+    }
     publication.map_or(Ok(()), |publication| publication.write(&chosen, &rows))
 }
 
