@@ -26,7 +26,7 @@ const OUTBOUND: usize = 16;
 const BATCH: usize = 64;
 
 /// Shortest time between two status messages, once the first ones after a silence have gone out.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many messages may go out at once after a silence, so that a single change is seen when it happens.
 const BURST: u32 = 10;
