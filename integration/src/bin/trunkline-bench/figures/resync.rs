@@ -18,9 +18,9 @@ use crate::figure::{Bench, Figure, Goal, Row};
 use crate::floor::bridge::Bridge;
 use crate::floor::database::Database;
 use crate::floor::kernel::Kernel;
-use crate::floor::program::{Floor, Process};
 use crate::floor::sync::Places;
 use crate::held::{Fleet, Size};
+use crate::part::{Asked, Part};
 use crate::series::{Series, interleave};
 
 pub(crate) const FIGURE: Figure = Figure {
@@ -69,7 +69,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let floor = || {
         fleet.settle()?;
         let start = Instant::now();
-        Process::start(&host, &Floor::Sync(places()))?.wait()?;
+        Asked::start_on(&host, &Part::Sync(places()))?.hear::<[usize; 3]>()?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     let (ours, floor) = interleave(bench.size(9, 2), ours, floor)?;

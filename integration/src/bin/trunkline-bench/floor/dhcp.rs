@@ -2,7 +2,6 @@
 //! dnsmasq, one after the other.
 
 use std::fs::File;
-use std::io::stdin;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -15,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trunkline_integration::LabError;
 use trunkline_integration::lab::Host;
-use trunkline_integration::program::console::say_line;
 
 use super::database::{Database, reference};
 use super::kernel::Kernel;
+use crate::part;
 
 /// Of the lab's hosts, as they see it.
 const SOCKET: &str = "/run/openvswitch/db.sock";
@@ -76,19 +75,28 @@ pub(crate) fn prepare(host: &Host) -> Result<(), LabError> {
     database.apply(&all)
 }
 
-/// The program, on the host: told by lines to `start` and to `stop`, it says when it has.
-pub(crate) fn program(sites: &[Site]) -> Result<(), LabError> {
+/// What it is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Make it all.
+    Start,
+    /// Unmake it all.
+    Stop,
+}
+
+/// Does what it is asked for, and unmakes it all in the end.
+pub(crate) fn run(sites: &[Site]) -> Result<(), LabError> {
     let mut servers = Vec::new();
     for directory in [NETNS, FILES] {
         std::fs::create_dir_all(directory).map_err(LabError::io("cannot make the floor's directories"))?;
     }
-    for line in stdin().lines() {
-        match line.map_err(LabError::io("cannot read what to do"))?.as_str() {
-            "start" => servers = start(sites)?,
-            _ => stop(sites, std::mem::take(&mut servers))?,
+    part::answer(|question| {
+        match question {
+            Question::Start => servers = start(sites)?,
+            Question::Stop => stop(sites, std::mem::take(&mut servers))?,
         }
-        say_line("done")?;
-    }
+        Ok(Value::Null)
+    })?;
     stop(sites, servers)
 }
 

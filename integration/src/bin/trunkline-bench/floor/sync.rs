@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trunkline_certs::{Bundle, client_config};
 use trunkline_integration::LabError;
-use trunkline_integration::program::console::say_line;
+
+use crate::part;
 
 use super::bridge::Bridge;
 use super::database::Database;
@@ -27,15 +28,15 @@ pub(crate) struct Places {
     pub(crate) bridge: PathBuf,
 }
 
-/// The program, on the host.
-pub(crate) fn program(places: &Places) -> Result<(), LabError> {
+/// Says what it found.
+pub(crate) fn run(places: &Places) -> Result<(), LabError> {
     let connection = shake_hands(places)?;
     let mut database = Database::connect(&places.database)?;
     let rows = database.monitor(&columns())?;
     let devices = Kernel::route()?.devices()?;
     let flows = Bridge::connect(&places.bridge)?.flows()?;
     let tables = rows.as_object().map_or(0, serde_json::Map::len);
-    say_line(&format!("{tables} tables, {devices} devices, {flows} flows"))?;
+    part::say(&[tables, devices, flows])?;
     drop(connection);
     Ok(())
 }
