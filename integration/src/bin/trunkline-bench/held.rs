@@ -1,15 +1,17 @@
-//! A fleet that holds many ports: two workers with as many of them each, joined by links, and a network node with a port for each.
-
-use std::time::Duration;
+//! Our own fleet in the lab, in an operator's hands: two workers and a network node.
+//!
+//! It holds nothing, or many ports: each worker as many, joined by links, and a port on the network node for each link.
 
 use std::sync::Arc;
+use std::time::Duration;
+
 use trunkline_integration::LabError;
 use trunkline_integration::api::Api;
 use trunkline_integration::lab::{AGENT_PROGRAM, Host, Lab, NETNODE_PROGRAM, OVSDB, Options, VSWITCHD};
 use trunkline_integration::wait::until;
-use trunkline_proto::client::{ApiError, new_request_id};
-use trunkline_proto::wire::{ApplySlicesRequest, LinkSpec, Node, SliceSpec, VmSpec};
+use trunkline_proto::wire::{LinkSpec, Node, SliceSpec, VmSpec};
 
+use crate::operator;
 use crate::settle::settle;
 
 /// A VM has at most so many interfaces of links, and one of its own.
@@ -45,13 +47,19 @@ impl Size {
 }
 
 impl Fleet {
-    /// Starts it and returns when all is ready, and everybody has come to rest.
-    pub(crate) fn start(size: Size) -> Result<Self, LabError> {
+    /// Starts one that holds nothing, and returns when every node has its session.
+    pub(crate) fn empty() -> Result<Self, LabError> {
         let lab = Lab::start(&Options::default())?;
         let api = Api::connect(&lab.controller_endpoint(), &lab.bundle("operator"))?;
         let fleet = Self { api, lab };
         fleet.await_nodes("sessions", |node| node.connected)?;
-        fleet.apply(slice(size))?;
+        Ok(fleet)
+    }
+
+    /// Starts one and returns when all that it holds is ready, and everybody has come to rest.
+    pub(crate) fn start(size: Size) -> Result<Self, LabError> {
+        let fleet = Self::empty()?;
+        operator::apply(&fleet.api, vec![slice(size)], true)?;
         fleet.await_nodes("ready resources", |node| {
             node.status
                 .as_ref()
@@ -64,19 +72,6 @@ impl Fleet {
     /// A host.
     pub(crate) fn host(&self, name: &str) -> Result<Arc<Host>, LabError> {
         self.lab.host(name).cloned()
-    }
-
-    /// Makes a slice and deploys it.
-    fn apply(&self, slice: SliceSpec) -> Result<(), LabError> {
-        let request = ApplySlicesRequest {
-            request_id: new_request_id(),
-            slices: vec![slice],
-            deploy: true,
-            ..ApplySlicesRequest::default()
-        };
-        let call = self.api.block_on(self.api.client().slices().apply_slices(request));
-        call.map(drop)
-            .map_err(|status| LabError::Other(format!("the slice was refused: {}", ApiError::from(status))))
     }
 
     /// Waits until this is true of every node.

@@ -8,6 +8,7 @@
 //!
 //! A figure that is missed is shown as missed. Nothing is kept from one run to the next.
 
+mod controller;
 mod discover;
 mod figure;
 mod figures;
@@ -16,14 +17,15 @@ mod floor;
 mod held;
 mod machine;
 mod node;
+mod operator;
 mod part;
 mod plot;
+mod process;
 mod publish;
 mod report;
 mod series;
 mod settle;
 mod simulator;
-mod site;
 mod stage;
 
 use std::fs::File;
@@ -60,8 +62,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let part = part::run().or_else(floor::program::if_asked);
-    if let Some(ended) = part.or_else(floor::as_process) {
+    if let Some(ended) = part::run() {
         return ended;
     }
     match run(&Arguments::parse()) {

@@ -11,7 +11,7 @@ use trunkline_integration::LabError;
 use trunkline_proto::client::Client;
 use trunkline_proto::wire::{self, controller_message::Message as Down, node_message::Message as Up};
 
-use crate::site::{Site, other};
+use crate::controller::{Controller, other};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -100,8 +100,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// Says hello and is welcomed.
-    pub(crate) async fn connect(site: &Site, held: Held) -> Result<Self, LabError> {
-        let client = site.client(held.role, &held.name, &site.endpoint())?;
+    pub(crate) async fn connect(controller: &Controller, held: Held) -> Result<Self, LabError> {
+        let client = controller.client(held.role, &held.name, &controller.endpoint())?;
         let (out, outbound) = mpsc::channel(8);
         let hello = Up::Hello(held.hello());
         // The receiver is ours still.

@@ -1,58 +1,90 @@
-//! Parts of a figure that have to be processes of their own: this program, started again under a hidden first word.
+//! Parts of a figure that have to be processes of their own: this program, started again under a hidden first word. The second word
+//! says which part it is, and all that it has to know.
 //!
-//! Parent and part exchange lines of JSON, a question and its answer. A part ends with its standard input, so none outlives the
-//! bench, however that ends.
+//! ```text
+//!   bench                                          part
+//!   Asked::start(part)    ---- part JSON ---->     run() -> Part::run
+//!   ask(question)         ---- a line of JSON -->  answer(..)
+//!                         <--- a line of JSON ---
+//! ```
+//!
+//! On this machine a part ends with us, however we end. On a host of the lab it ends with the host.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
-use clap::{Parser, Subcommand};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trunkline_integration::LabError;
+use trunkline_integration::lab::{Host, Running};
 use trunkline_integration::program::console::{say_line, tell};
 
-use crate::floor::bare;
+use crate::floor::bare::{handshakes, streams};
+use crate::floor::{acknowledge, dhcp, sync, trees};
+use crate::process::{Process, command};
 use crate::simulator;
 
 /// The hidden first word.
 const WORD: &str = "part";
 
-#[derive(Debug, Parser)]
-struct Parts {
-    #[command(subcommand)]
-    part: Part,
+/// What to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    /// Simulated nodes.
+    Simulator(simulator::Order),
+    /// A server of streams that does nothing of its own.
+    Streams(streams::Order),
+    /// A server that shakes hands and nothing else.
+    Handshakes(handshakes::Order),
+    /// Its callers.
+    Callers(handshakes::Callers),
+    /// A handler that appends, syncs and answers.
+    Acknowledge(acknowledge::Order),
+    /// A reader of a controller's database.
+    Trees(PathBuf),
+    /// Whoever makes and starts DHCP servers, on a host.
+    Dhcp(Vec<dhcp::Site>),
+    /// A node that starts, on a host.
+    Sync(sync::Places),
 }
 
-#[derive(Debug, Subcommand)]
-enum Part {
-    /// Simulated nodes.
-    Simulate(simulator::Arguments),
-    /// A server of streams that does nothing of its own.
-    BareStreams(bare::streams::Arguments),
-    /// A server that shakes hands and nothing else.
-    BareHandshakes(bare::handshakes::Arguments),
-    /// Its callers.
-    BareCallers(bare::handshakes::Callers),
+impl Part {
+    fn run(&self) -> Result<(), LabError> {
+        match self {
+            Self::Simulator(order) => simulator::run(order),
+            Self::Streams(order) => streams::run(order),
+            Self::Handshakes(order) => handshakes::run(order),
+            Self::Callers(order) => handshakes::call(order),
+            Self::Acknowledge(order) => acknowledge::run(order),
+            Self::Trees(database) => trees::run(database),
+            Self::Dhcp(sites) => dhcp::run(sites),
+            Self::Sync(places) => sync::run(places),
+        }
+    }
+
+    /// Its two words, behind `to`.
+    fn words(&self, to: &mut Command) -> Result<(), LabError> {
+        to.args([WORD, &text(self)?]);
+        Ok(())
+    }
+
+    /// Starts it on this machine, with nobody to talk to.
+    pub(crate) fn start(&self) -> Result<Process, LabError> {
+        let mut command = command(&ourselves()?);
+        self.words(&mut command)?;
+        Process::start(command, "a part of the bench")
+    }
 }
 
 /// Does what this process was started for, if it is a part.
 pub(crate) fn run() -> Option<ExitCode> {
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    if arguments.get(1)? != WORD {
-        return None;
-    }
-    arguments.remove(1);
-    let ended = match Parts::parse_from(arguments).part {
-        Part::Simulate(arguments) => simulator::run(&arguments),
-        Part::BareStreams(arguments) => bare::streams::run(&arguments),
-        Part::BareHandshakes(arguments) => bare::handshakes::run(&arguments),
-        Part::BareCallers(arguments) => bare::handshakes::call(&arguments),
-    };
-    Some(match ended {
+    let mut words = std::env::args().skip(1);
+    let part = words.next().filter(|word| word == WORD).and(words.next())?;
+    let done = value(&part).and_then(|part: Part| part.run());
+    Some(match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&format!("error: {}", error.chain()));
@@ -61,115 +93,108 @@ pub(crate) fn run() -> Option<ExitCode> {
     })
 }
 
+/// The part's side: says something without being asked.
+pub(crate) fn say(what: &impl Serialize) -> Result<(), LabError> {
+    say_line(&text(&Ok::<_, String>(what))?)
+}
+
 /// The part's side: answers questions until there are no more.
 pub(crate) fn answer<Q: DeserializeOwned>(mut with: impl FnMut(Q) -> Result<Value, LabError>) -> Result<(), LabError> {
     for line in std::io::stdin().lines() {
-        let line = line.map_err(LabError::io("cannot read a question"))?;
-        let question = serde_json::from_str(&line).map_err(|error| LabError::Other(format!("{line}: {error}")))?;
-        let answer: Result<Value, String> = with(question).map_err(|error| error.chain());
-        say_line(&serde_json::to_string(&answer).unwrap_or_default())?;
+        let question = value(&line.map_err(LabError::io("cannot read a question"))?)?;
+        say_line(&text(&with(question).map_err(|error| error.chain()))?)?;
     }
     Ok(())
 }
 
-/// A process that ends with us: a part, or a program of ours.
-#[derive(Debug)]
-pub(crate) struct Process {
-    child: std::process::Child,
-    name: String,
-}
-
-impl Process {
-    /// Starts a program. Its standard error goes to `log`.
-    pub(crate) fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Self, LabError> {
-        Self::spawn(program, arguments, log, |command| {
-            command.stdin(Stdio::null()).stdout(Stdio::null())
-        })
-    }
-
-    fn spawn(
-        program: &Path,
-        arguments: &[String],
-        log: &Path,
-        with: impl FnOnce(&mut Command) -> &mut Command,
-    ) -> Result<Self, LabError> {
-        let name = format!("{} {}", program.display(), arguments.first().map_or("", String::as_str));
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
-        let log = log.map_err(LabError::io("cannot open a log"))?;
-        let mut command = Command::new("setpriv");
-        // Ctrl-C is for us, and whatever becomes of us, it goes with us.
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
-        command.process_group(0).stderr(log);
-        let child = with(&mut command)
-            .spawn()
-            .map_err(LabError::io(format!("cannot start {name}")))?;
-        Ok(Self { child, name })
-    }
-
-    /// Its number.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Fails when it has ended.
-    pub(crate) fn must_live(&mut self) -> Result<(), LabError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(LabError::Other(format!("{} ended early: {status}", self.name))),
-            Err(error) => Err(LabError::io(format!("cannot wait for {}", self.name))(error)),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The parent's side of a part.
-#[derive(Debug)]
+/// The bench's side of a part.
 pub(crate) struct Asked {
-    process: Process,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: Home,
+    input: PipeWriter,
+    output: BufReader<PipeReader>,
+}
+
+/// Where it is.
+enum Home {
+    Machine(Process),
+    Host(Running),
 }
 
 impl Asked {
-    /// Starts a part.
-    pub(crate) fn start(part: &str, arguments: &[String], log: &Path) -> Result<Self, LabError> {
-        let program = std::env::current_exe().map_err(LabError::io("cannot find this program"))?;
-        let arguments = [&[WORD.to_owned(), part.to_owned()], arguments].concat();
-        let mut process = Process::spawn(&program, &arguments, log, |command| {
-            command.stdin(Stdio::piped()).stdout(Stdio::piped())
-        })?;
-        let pipes = (process.child.stdin.take(), process.child.stdout.take());
-        let (Some(input), Some(output)) = pipes else {
-            return Err(LabError::Other(format!("{part} has no pipes")));
-        };
-        let output = BufReader::new(output);
-        Ok(Self { process, input, output })
+    /// Starts a part on this machine.
+    pub(crate) fn start(part: &Part) -> Result<Self, LabError> {
+        let begin = |command| Ok(Home::Machine(Process::start(command, "a part of the bench")?));
+        Self::begin(part, command(&ourselves()?), begin)
     }
 
-    /// Its number.
+    /// Starts a part on a host.
+    pub(crate) fn start_on(host: &Host, part: &Part) -> Result<Self, LabError> {
+        let mut command = Command::new(ourselves()?);
+        command.process_group(0);
+        let begin = |command| Ok(Home::Host(host.spawn_command(command, "a part of the bench")?));
+        Self::begin(part, command, begin)
+    }
+
+    fn begin(
+        part: &Part,
+        mut command: Command,
+        begin: impl FnOnce(Command) -> Result<Home, LabError>,
+    ) -> Result<Self, LabError> {
+        let piped = || LabError::io("cannot make a pipe");
+        let (theirs, input) = pipe().map_err(piped())?;
+        let (output, to_us) = pipe().map_err(piped())?;
+        part.words(&mut command)?;
+        command.stdin(theirs).stdout(to_us);
+        Ok(Self {
+            process: begin(command)?,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    /// Its number, as the machine counts.
     pub(crate) fn id(&self) -> u32 {
-        self.process.id()
+        match &self.process {
+            Home::Machine(process) => process.id(),
+            Home::Host(running) => running.pid(),
+        }
     }
 
     /// Asks and waits for the answer.
     pub(crate) fn ask<A: DeserializeOwned>(&mut self, question: &impl Serialize) -> Result<A, LabError> {
-        let broke = || LabError::io(format!("{} broke off", self.process.name));
-        let question = serde_json::to_string(question).unwrap_or_default();
-        self.input
-            .write_all(format!("{question}\n").as_bytes())
-            .map_err(broke())?;
-        let mut line = String::new();
-        self.output.read_line(&mut line).map_err(broke())?;
-        let answer: Result<Value, String> = serde_json::from_str(&line)
-            .map_err(|_| LabError::Other(format!("{} ended: its log says why", self.process.name)))?;
-        let value = answer.map_err(LabError::Other)?;
-        serde_json::from_value(value).map_err(|error| LabError::Other(format!("{}: {error}", self.process.name)))
+        let line = text(question)? + "\n";
+        if self.input.write_all(line.as_bytes()).is_err() {
+            return Err(self.ended());
+        }
+        self.hear()
     }
+
+    /// Waits for what it says next.
+    pub(crate) fn hear<A: DeserializeOwned>(&mut self) -> Result<A, LabError> {
+        let mut line = String::new();
+        match self.output.read_line(&mut line) {
+            Ok(1..) => value::<Result<A, String>>(&line)?.map_err(LabError::Other),
+            _ => Err(self.ended()),
+        }
+    }
+
+    fn ended(&self) -> LabError {
+        match &self.process {
+            Home::Machine(process) => process.failed("ended"),
+            // It says why on our own standard error.
+            Home::Host(_) => LabError::Other("a part of the bench ended".to_owned()),
+        }
+    }
+}
+
+fn ourselves() -> Result<PathBuf, LabError> {
+    std::env::current_exe().map_err(LabError::io("cannot find this program"))
+}
+
+fn text(what: &impl Serialize) -> Result<String, LabError> {
+    serde_json::to_string(what).map_err(|error| LabError::Other(error.to_string()))
+}
+
+fn value<T: DeserializeOwned>(text: &str) -> Result<T, LabError> {
+    serde_json::from_str(text).map_err(|error| LabError::Other(format!("{text}: {error}")))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -43,20 +42,16 @@ const KINDS: &[Kind] = &[
 const LOOK: Duration = Duration::from_millis(2);
 
 /// How many, and where.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
     /// `https://127.0.0.1:7443`.
-    #[arg(long)]
-    endpoint: String,
+    pub(crate) endpoint: String,
     /// Folder of the nodes' bundles.
-    #[arg(long)]
-    bundles: PathBuf,
+    pub(crate) bundles: PathBuf,
     /// Folder for the nodes' inboxes.
-    #[arg(long)]
-    state: PathBuf,
+    pub(crate) state: PathBuf,
     /// How many nodes.
-    #[arg(long)]
-    nodes: usize,
+    pub(crate) nodes: usize,
 }
 
 /// What the bench asks.
@@ -101,12 +96,12 @@ pub(crate) fn nanos() -> u64 {
 }
 
 /// Runs until nothing more is asked.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
+pub(crate) fn run(order: &Order) -> Result<(), LabError> {
     let runtime = runtime()?;
     let nodes: Vec<Simulated> = {
         let _inside = runtime.enter();
-        let start = |index| Simulated::start(arguments, index);
-        (0..arguments.nodes).map(start).collect::<Result<_, _>>()?
+        let start = |index| Simulated::start(order, index);
+        (0..order.nodes).map(start).collect::<Result<_, _>>()?
     };
     let fleet = Fleet { nodes };
     part::answer(|question| fleet.answer(&question))
@@ -215,11 +210,11 @@ struct Simulated {
 }
 
 impl Simulated {
-    fn start(arguments: &Arguments, index: usize) -> Result<Self, LabError> {
+    fn start(order: &Order, index: usize) -> Result<Self, LabError> {
         let name = name(index);
-        let state_dir = arguments.state.join(&name);
+        let state_dir = order.state.join(&name);
         std::fs::create_dir_all(&state_dir).map_err(LabError::io("cannot make a state directory"))?;
-        let bundle = arguments.bundles.join(&name);
+        let bundle = order.bundles.join(&name);
         let tls = Reloader::client(&bundle).map_err(|error| failed(&bundle, &error))?;
         let tls = Arc::new(tls);
         let dial = move |config: &NodeConfig| {
@@ -238,7 +233,7 @@ impl Simulated {
             validate: Arc::new(|_| Ok(())),
             dial: Arc::new(dial),
             host: NoHost { seat: seat.clone() },
-            config: config(arguments, &name, bundle, state_dir.clone())?,
+            config: config(order, &name, bundle, state_dir.clone())?,
         };
         let running = node
             .start(CancellationToken::new())
@@ -248,7 +243,7 @@ impl Simulated {
     }
 }
 
-fn config(arguments: &Arguments, name: &str, bundle: PathBuf, state_dir: PathBuf) -> Result<NodeConfig, LabError> {
+fn config(order: &Order, name: &str, bundle: PathBuf, state_dir: PathBuf) -> Result<NodeConfig, LabError> {
     Ok(NodeConfig {
         node: NodeSection {
             name: name.parse().map_err(|error| LabError::Other(format!("{error}")))?,
@@ -256,7 +251,7 @@ fn config(arguments: &Arguments, name: &str, bundle: PathBuf, state_dir: PathBuf
             state_dir,
         },
         controller: ControllerSection {
-            endpoint: arguments.endpoint.clone(),
+            endpoint: order.endpoint.clone(),
             server_name: None,
         },
         switch: Default::default(),

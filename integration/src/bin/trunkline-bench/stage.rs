@@ -6,17 +6,12 @@ use std::time::{Duration, Instant};
 
 use tonic::Streaming;
 use trunkline_integration::LabError;
-use trunkline_integration::api::Api;
-use trunkline_integration::demo::Fleet;
-use trunkline_integration::lab::{Lab, Options};
-use trunkline_proto::client::ApiError;
-use trunkline_proto::wire::{
-    ApplySlicesRequest, DeploySliceRequest, LinkSpec, SliceSpec, SliceStatus, State, UndeploySliceRequest, VmSpec,
-    WatchStatusRequest, WatchStatusResponse,
-};
+use trunkline_proto::wire::{LinkSpec, SliceSpec, SliceStatus, State, VmSpec, WatchStatusRequest, WatchStatusResponse};
 
 use crate::floor::held::Held;
 use crate::floor::site::{Floor, Sites};
+use crate::held::Fleet;
+use crate::operator::{self, refused};
 
 /// Most data interfaces of a VM.
 const INTERFACES: u32 = 16;
@@ -28,21 +23,15 @@ const BASE: &str = "base";
 /// Both fleets.
 pub(crate) struct Stage {
     /// The fleet with our daemons.
-    pub(crate) fleet: Client,
+    pub(crate) fleet: Fleet,
     /// The other fleet.
     pub(crate) floor: Floor,
     base: BTreeMap<String, Held>,
 }
 
-/// Our own fleet, in an operator's hands.
-pub(crate) struct Client {
-    lab: Lab,
-    api: Api,
-}
-
 /// A slice whose status is watched.
 pub(crate) struct Watched<'a> {
-    client: &'a Client,
+    fleet: &'a Fleet,
     stream: Streaming<WatchStatusResponse>,
     name: String,
 }
@@ -54,10 +43,6 @@ pub(crate) struct Deployed {
     pub(crate) ready: f64,
     /// Until frames at full MTU had passed between all nodes, both ways.
     pub(crate) proven: f64,
-}
-
-fn refused(status: tonic::Status) -> LabError {
-    LabError::Other(format!("the controller refused: {}", ApiError::from(status)))
 }
 
 /// A slice of links without DHCP, each between a VM on the first worker and one on the second.
@@ -86,48 +71,30 @@ fn slice(name: &str, links: u32) -> SliceSpec {
     }
 }
 
-fn id() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
 impl Stage {
     /// Starts both fleets, with a slice of so many links on each.
     pub(crate) fn start(links: u32) -> Result<Self, LabError> {
-        let lab = Lab::start(&Options::default())?;
-        let fleet = Fleet::connect(&lab)?;
-        fleet.await_nodes()?;
-        drop(fleet);
-        let api = Api::connect(&lab.controller_endpoint(), &lab.bundle("operator"))?;
         let mut stage = Self {
-            fleet: Client { lab, api },
+            fleet: Fleet::empty()?,
             floor: Floor::start()?,
             base: BTreeMap::new(),
         };
         stage.draft(BASE, links)?;
         stage.watch(BASE)?.deploy(true)?;
-        let nothing = stage.held_nothing();
-        let base = stage.held()?;
-        let sites = since(&base, &nothing);
-        stage.floor.add(&sites)?;
-        stage.base = base;
+        let base = stage.more()?;
+        stage.floor.add(&base)?;
+        stage.base = stage.held()?;
         Ok(stage)
     }
 
     /// Makes the draft of a slice of so many links.
     pub(crate) fn draft(&self, name: &str, links: u32) -> Result<(), LabError> {
-        let request = ApplySlicesRequest {
-            request_id: id(),
-            slices: vec![slice(name, links)],
-            ..ApplySlicesRequest::default()
-        };
-        let api = &self.fleet.api;
-        let applied = api.block_on(async { api.client().slices().apply_slices(request).await });
-        applied.map(drop).map_err(refused)
+        operator::apply(&self.fleet.api, vec![slice(name, links)], false).map(drop)
     }
 
     /// Begins to watch a slice.
     pub(crate) fn watch(&self, name: &str) -> Result<Watched<'_>, LabError> {
-        self.fleet.watch(name)
+        Watched::of(&self.fleet, name)
     }
 
     /// What our hosts have now more than at the start: what a floor has to do.
@@ -139,28 +106,6 @@ impl Stage {
         let read = |node: String| Ok((node.clone(), Held::read(self.fleet.lab.host(&node)?)?));
         self.fleet.lab.layout().nodes().into_iter().map(read).collect()
     }
-
-    fn held_nothing(&self) -> BTreeMap<String, Held> {
-        let nodes = self.fleet.lab.layout().nodes();
-        nodes.into_iter().map(|node| (node, Held::default())).collect()
-    }
-}
-
-impl Client {
-    /// Begins to watch a slice.
-    pub(crate) fn watch(&self, name: &str) -> Result<Watched<'_>, LabError> {
-        let request = WatchStatusRequest {
-            slices: vec![name.to_owned()],
-            brief: true,
-        };
-        let api = &self.api;
-        let stream = api
-            .block_on(async { api.client().watch().watch_status(request).await })
-            .map_err(refused)?
-            .into_inner();
-        let (client, name) = (self, name.to_owned());
-        Ok(Watched { client, stream, name })
-    }
 }
 
 fn since(now: &BTreeMap<String, Held>, before: &BTreeMap<String, Held>) -> Sites {
@@ -169,18 +114,28 @@ fn since(now: &BTreeMap<String, Held>, before: &BTreeMap<String, Held>) -> Sites
     now.iter().map(more).collect()
 }
 
-impl Watched<'_> {
+impl<'a> Watched<'a> {
+    /// Begins to watch a slice.
+    pub(crate) fn of(fleet: &'a Fleet, name: &str) -> Result<Self, LabError> {
+        let request = WatchStatusRequest {
+            slices: vec![name.to_owned()],
+            brief: true,
+        };
+        let api = &fleet.api;
+        let stream = api
+            .block_on(api.client().watch().watch_status(request))
+            .map_err(refused)?;
+        Ok(Self {
+            fleet,
+            stream: stream.into_inner(),
+            name: name.to_owned(),
+        })
+    }
+
     /// Deploys, and waits until every resource is ready; when asked for, also until frames have passed.
     pub(crate) fn deploy(&mut self, prove: bool) -> Result<Deployed, LabError> {
-        let request = DeploySliceRequest {
-            request_id: id(),
-            name: self.name.clone(),
-            expected_revision: 0,
-        };
-        let api = &self.client.api;
         let began = Instant::now();
-        api.block_on(async { api.client().slices().deploy_slice(request).await })
-            .map_err(refused)?;
+        operator::deploy(&self.fleet.api, &self.name)?;
         let elapsed = || began.elapsed().as_secs_f64() * 1e3;
         let status = self.until("every resource ready", is_ready)?;
         let ready = elapsed();
@@ -197,15 +152,8 @@ impl Watched<'_> {
 
     /// Undeploys, and waits until every node has read back that it is gone; answers how many milliseconds that took.
     pub(crate) fn undeploy(&mut self) -> Result<f64, LabError> {
-        let request = UndeploySliceRequest {
-            request_id: id(),
-            name: self.name.clone(),
-            expected_revision: 0,
-        };
-        let api = &self.client.api;
         let began = Instant::now();
-        api.block_on(async { api.client().slices().undeploy_slice(request).await })
-            .map_err(refused)?;
+        operator::undeploy(&self.fleet.api, &self.name)?;
         self.until("removed", |status| !status.removing && status.deployed_number == 0)?;
         Ok(began.elapsed().as_secs_f64() * 1e3)
     }
@@ -228,7 +176,7 @@ impl Watched<'_> {
                 seen = format!("{}: {}", status.state().as_str_name(), status.reason);
             }
         };
-        let api = &self.client.api;
+        let api = &self.fleet.api;
         match api.block_on(async { tokio::time::timeout(LIMIT, whole).await }) {
             Ok(done) => done,
             Err(_) => Err(LabError::Timeout {

@@ -3,11 +3,15 @@
 //! The change sets another MTU on every link. Each side has the same simulated nodes. The bare server sends to each of its nodes what
 //! the controller sent to one of the others: the same resources under the same digest, which it makes and encodes beforehand.
 
+use std::rc::Rc;
+
 use trunkline_integration::LabError;
 
+use crate::controller::Certificates;
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::fleet::{BareStreams, Certificates, Fleet, Simulator, racks};
-use crate::floor::bare::streams;
+use crate::fleet::{Fleet, Simulator, certificates, racks};
+use crate::floor::bare::streams::{self, Order};
+use crate::part::{Asked, Part};
 use crate::series::interleave;
 use crate::simulator::{Holding, Question, nanos};
 
@@ -21,7 +25,7 @@ pub(crate) const FIGURE: Figure = Figure {
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let sizes: &[usize] = bench.size(&[10, 100, 1000, 10_000], &[40]);
     let largest = sizes.last().copied().unwrap_or_default();
-    let certificates = Certificates::new(largest)?;
+    let certificates = certificates(largest)?;
     let mut rows = Vec::new();
     for nodes in sizes.iter().copied() {
         let goal = if nodes == largest {
@@ -34,7 +38,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     Ok(rows)
 }
 
-fn size(certificates: &Certificates, nodes: usize, repetitions: usize, goal: Goal) -> Result<Row, LabError> {
+fn size(certificates: &Rc<Certificates>, nodes: usize, repetitions: usize, goal: Goal) -> Result<Row, LabError> {
     let mut fleet = Fleet::start(certificates, nodes)?;
     let [small, usual] = [1400, 1500].map(|mtu| racks(nodes, mtu));
     let first = held(&mut fleet)?;
@@ -48,9 +52,11 @@ fn size(certificates: &Certificates, nodes: usize, repetitions: usize, goal: Goa
     };
     change(&mut fleet)?;
     let second = held(&mut fleet)?;
-    let mut bare = BareStreams::start(certificates)?;
+    let bundle = certificates.of_controller()?;
+    let mut bare = Asked::start(&Part::Streams(Order { bundle }))?;
+    let endpoint: String = bare.hear()?;
     bare.ask::<()>(&streams::Question::Load(first, second))?;
-    let mut simulator = Simulator::start(certificates, &bare.endpoint(), nodes)?;
+    let mut simulator = Simulator::start(certificates, &endpoint, nodes)?;
     simulator.received(1, nodes)?;
     let send = || {
         let sent: streams::Sent = bare.ask(&streams::Question::Send)?;

@@ -45,12 +45,10 @@ const ADD_AT_MOST: f64 = 1.25;
 const REMOVE_AT_MOST: f64 = 1.25;
 const FASTER: f64 = 20.0;
 
-/// What came of one round, in seconds.
+/// What came of one round, in seconds: ours and the floor's.
 struct Round {
-    add: f64,
-    floor_add: f64,
-    remove: f64,
-    floor_remove: f64,
+    add: [f64; 2],
+    remove: [f64; 2],
 }
 
 /// Ours, then the floor's, there and back. Ours goes first, because what it leaves is what the floor has to do.
@@ -59,51 +57,34 @@ fn round(bench: &Bench, stage: &mut Stage) -> Result<Round, LabError> {
     let add = watched.deploy(false)?.ready;
     let more = stage.more()?;
     let remove = watched.undeploy()?;
-    let floor_add = stage.floor.add(&more)?;
-    let floor_remove = stage.floor.remove(&more)?;
-    let [add, floor_add, remove, floor_remove] = [add, floor_add, remove, floor_remove].map(|ms| ms / 1e3);
+    let add = [add, stage.floor.add(&more)?].map(|ms| ms / 1e3);
+    let remove = [remove, stage.floor.remove(&more)?].map(|ms| ms / 1e3);
     bench.say(&format!(
-        "  there {add:.3} s (floor {floor_add:.3}), back {remove:.3} s (floor {floor_remove:.3})"
+        "  there {:.3} s (floor {:.3}), back {:.3} s (floor {:.3})",
+        add[0], add[1], remove[0], remove[1]
     ));
-    Ok(Round {
-        add,
-        floor_add,
-        remove,
-        floor_remove,
-    })
+    Ok(Round { add, remove })
 }
 
-fn rounds(bench: &Bench, links: u32, repetitions: usize) -> Result<Vec<Round>, LabError> {
+/// Rounds with so many links, and one way of them.
+fn rounds(bench: &Bench, name: &str, links: u32, most: f64, way: fn(&Round) -> [f64; 2]) -> Result<Vec<Row>, LabError> {
     let mut stage = Stage::start(1)?;
     stage.draft(SLICE, bench.size(links, SHORT))?;
-    let count = bench.size(repetitions, 2);
-    (0..count).map(|_| round(bench, &mut stage)).collect()
+    let (mut ours, mut floor) = (Series::default(), Series::default());
+    for _ in 0..bench.size(REPETITIONS, 2) {
+        let [of_ours, of_floor] = way(&round(bench, &mut stage)?);
+        ours.push(of_ours);
+        floor.push(of_floor);
+    }
+    Ok(vec![Row::of(name, "s", &ours, &floor, Goal::AtMostTimes(most))])
 }
 
 fn bulk(bench: &Bench) -> Result<Vec<Row>, LabError> {
-    let rounds = rounds(bench, MANY, REPETITIONS)?;
-    let ours: Series = rounds.iter().map(|round| round.add).collect();
-    let floor: Series = rounds.iter().map(|round| round.floor_add).collect();
-    Ok(vec![Row::of(
-        "bulk",
-        "s",
-        &ours,
-        &floor,
-        Goal::AtMostTimes(ADD_AT_MOST),
-    )])
+    rounds(bench, BULK.name, MANY, ADD_AT_MOST, |round| round.add)
 }
 
 fn remove(bench: &Bench) -> Result<Vec<Row>, LabError> {
-    let rounds = rounds(bench, REMOVED, REPETITIONS)?;
-    let ours: Series = rounds.iter().map(|round| round.remove).collect();
-    let floor: Series = rounds.iter().map(|round| round.floor_remove).collect();
-    Ok(vec![Row::of(
-        "remove",
-        "s",
-        &ours,
-        &floor,
-        Goal::AtMostTimes(REMOVE_AT_MOST),
-    )])
+    rounds(bench, REMOVE.name, REMOVED, REMOVE_AT_MOST, |round| round.remove)
 }
 
 fn bulk_script(bench: &Bench) -> Result<Vec<Row>, LabError> {

@@ -1,7 +1,6 @@
 //! How long a controller with a full database takes from exec to its first answer, and that no node is told anything then.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::Instant;
 
 use futures::future::try_join_all;
@@ -12,11 +11,12 @@ use trunkline_proto::client::new_request_id;
 use trunkline_proto::wire::{ApplySlicesRequest, GetSliceRequest, LinkSpec, SliceSpec, VmSpec};
 
 use super::intents::runtime;
+use crate::controller::{Certificates, Controller, other};
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::floor::{self, trees};
 use crate::node::{Held, Node};
+use crate::part::Part;
 use crate::series::{Series, interleave};
-use crate::site::{Process, Site, other};
+use crate::simulator::nanos;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "cold",
@@ -26,7 +26,7 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 /// Every VLAN but 1 and 400 is for links.
-const NETWORK: &str = "vlan_first = 2";
+const NETWORK: &str = "[nodes]\nheartbeat = \"2s\"\n[network]\nvlan_first = 2\n";
 /// Data interfaces of a VM; with `eth0` it has one port more.
 const DATA: usize = 4;
 /// Ends of a link.
@@ -39,23 +39,30 @@ const SPREAD: usize = 4;
 
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let (slices, workers) = bench.size((40, 50), (1, 4));
-    let site = Site::new(NETWORK)?;
+    let mut controller = Controller::new(&Certificates::new()?, NETWORK)?;
     let runtime = runtime()?;
-    let held = fill(&site, &runtime, slices, workers)?;
+    controller.start()?;
+    let held = fill(&controller, &runtime, slices, workers)?;
+    controller.kill();
+    let trees = Part::Trees(controller.database());
     let (links, ports) = (slices * LINKS, slices * VMS * (DATA + 1));
     bench.say(&format!("  {links} VLANs and {ports} ports are stored"));
     let mut operations = Series::default();
     let ours = || {
-        let begin = Instant::now();
-        let controller = site.exec()?;
-        runtime.block_on(first_answer(&site))?;
-        let time = begin.elapsed();
-        operations.push(runtime.block_on(told(&site, &held))?);
-        // Killed: what was answered is durable, and the next start is the same.
-        drop(controller);
-        Ok(time.as_secs_f64())
+        let began = controller.exec()?;
+        runtime.block_on(first_answer(&controller))?;
+        let time = nanos().saturating_sub(began);
+        operations.push(runtime.block_on(told(&controller, &held))?);
+        // What was answered is durable, and the next start is the same.
+        controller.kill();
+        Ok(time as f64 / 1e9)
     };
-    let (ours, floor) = interleave(bench.size(7, 1), ours, || read(&site))?;
+    let floor = || {
+        let began = Instant::now();
+        trees.start()?.finish()?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    let (ours, floor) = interleave(bench.size(7, 1), ours, floor)?;
     let name = format!("cold/{ports}");
     let time = Row::of(name.clone(), "s", &ours, &floor, Goal::AtMostTimes(2.0));
     Ok(vec![
@@ -71,12 +78,11 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
 }
 
 /// Deploys all of it, with every node taking its part. Returns what the nodes hold.
-fn fill(site: &Site, runtime: &Runtime, slices: usize, workers: usize) -> Result<Vec<Held>, LabError> {
-    let controller = site.start()?;
-    let held = runtime.block_on(async {
+fn fill(controller: &Controller, runtime: &Runtime, slices: usize, workers: usize) -> Result<Vec<Held>, LabError> {
+    runtime.block_on(async {
         let mut new = vec![Held::nothing(Role::Netnode, "n1")];
         new.extend((0..workers).map(|number| Held::nothing(Role::Worker, &worker(number))));
-        let nodes = try_join_all(new.into_iter().map(|held| Node::connect(site, held))).await?;
+        let nodes = try_join_all(new.into_iter().map(|held| Node::connect(controller, held))).await?;
         let (end, _) = tokio::sync::watch::channel(());
         let live = |mut node: Node| {
             let mut ended = end.subscribe();
@@ -91,7 +97,7 @@ fn fill(site: &Site, runtime: &Runtime, slices: usize, workers: usize) -> Result
             })
         };
         let nodes: Vec<_> = nodes.into_iter().map(live).collect();
-        let operator = site.operator()?;
+        let operator = controller.operator()?;
         for number in 0..slices {
             let request = ApplySlicesRequest {
                 request_id: new_request_id(),
@@ -103,10 +109,8 @@ fn fill(site: &Site, runtime: &Runtime, slices: usize, workers: usize) -> Result
         }
         drop(end);
         let held = try_join_all(nodes).await.map_err(other)?;
-        settle(site, held.into_iter().collect::<Result<_, _>>()?).await
-    })?;
-    drop(controller);
-    Ok(held)
+        settle(controller, held.into_iter().collect::<Result<_, _>>()?).await
+    })
 }
 
 fn worker(number: usize) -> String {
@@ -144,9 +148,9 @@ fn slice(number: usize, workers: usize) -> SliceSpec {
 }
 
 /// What the nodes hold once all is in step.
-async fn settle(site: &Site, mut held: Vec<Held>) -> Result<Vec<Held>, LabError> {
+async fn settle(controller: &Controller, mut held: Vec<Held>) -> Result<Vec<Held>, LabError> {
     loop {
-        let (next, operations) = connected(site, &held).await?;
+        let (next, operations) = connected(controller, &held).await?;
         if operations == 0 {
             return Ok(next);
         }
@@ -155,17 +159,17 @@ async fn settle(site: &Site, mut held: Vec<Held>) -> Result<Vec<Held>, LabError>
 }
 
 /// How much the nodes are told when they come back.
-async fn told(site: &Site, held: &[Held]) -> Result<f64, LabError> {
-    let (_, operations) = connected(site, held).await?;
+async fn told(controller: &Controller, held: &[Held]) -> Result<f64, LabError> {
+    let (_, operations) = connected(controller, held).await?;
     Ok(f64::from(u32::try_from(operations).unwrap_or(u32::MAX)))
 }
 
 /// A session of each node, until the controller has nothing to tell it.
-async fn connected(site: &Site, held: &[Held]) -> Result<(Vec<Held>, u64), LabError> {
+async fn connected(controller: &Controller, held: &[Held]) -> Result<(Vec<Held>, u64), LabError> {
     let session = |held: &Held| {
         let held = held.clone();
         async move {
-            let mut node = Node::connect(site, held).await?;
+            let mut node = Node::connect(controller, held).await?;
             node.settle().await?;
             Ok::<_, LabError>((node.held, node.operations))
         }
@@ -176,12 +180,12 @@ async fn connected(site: &Site, held: &[Held]) -> Result<(Vec<Held>, u64), LabEr
 }
 
 /// Asks until somebody answers.
-async fn first_answer(site: &Site) -> Result<(), LabError> {
+async fn first_answer(controller: &Controller) -> Result<(), LabError> {
     let request = || GetSliceRequest {
         name: "slice-0".to_owned(),
         ..GetSliceRequest::default()
     };
-    let operator = site.operator()?;
+    let operator = controller.operator()?;
     let begin = Instant::now();
     loop {
         match operator.slices().get_slice(request()).await {
@@ -190,12 +194,4 @@ async fn first_answer(site: &Site) -> Result<(), LabError> {
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
         }
     }
-}
-
-fn read(site: &Site) -> Result<f64, LabError> {
-    let begin = Instant::now();
-    let mut command = floor::process(trees::NAME)?;
-    command.arg(site.state().join("db")).stdout(Stdio::null());
-    Process::start(command, &site.path("floor.log"))?.finish()?;
-    Ok(begin.elapsed().as_secs_f64())
 }

@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 use trunkline_integration::LabError;
 use trunkline_integration::api::Api;
 use trunkline_integration::lab::layout::{FABRIC, NETNODE};
-use trunkline_integration::lab::{
-    AGENT_PROGRAM, CONTROLLER_PROGRAM, Host, Lab, NETNODE_PROGRAM, OVSDB, Options, VSWITCHD,
-};
+use trunkline_integration::lab::{AGENT_PROGRAM, CONTROLLER_PROGRAM, Host, NETNODE_PROGRAM, OVSDB, VSWITCHD};
 use trunkline_integration::wait::until;
-use trunkline_proto::client::{ApiError, new_request_id};
-use trunkline_proto::wire::{
-    ApplySlicesRequest, DeploySliceRequest, LinkSpec, Slice, SliceSpec, UndeploySliceRequest, VmSpec,
-};
+use trunkline_proto::wire::{LinkSpec, Slice, SliceSpec, VmSpec};
 
 use crate::discover::await_offers;
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::floor::dhcp::{Site, prepare};
-use crate::floor::program::{Floor, Process};
+use crate::floor::dhcp::{Question, Site, prepare};
+use crate::held::Fleet;
+use crate::operator;
+use crate::part::{Asked, Part};
 use crate::series::interleave;
 use crate::settle::settle;
 
@@ -43,9 +40,7 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let links = bench.size(100, 6);
-    let lab = Lab::start(&Options::default())?;
-    let api = Api::connect(&lab.controller_endpoint(), &lab.bundle("operator"))?;
-    await_nodes(&lab, &api)?;
+    let Fleet { api, lab } = Fleet::empty()?;
     for worker in lab.layout().workers() {
         lab.kill_daemon(&worker, AGENT_PROGRAM)?;
     }
@@ -54,8 +49,8 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let vlans: Vec<u16> = sites.iter().map(|site| site.vlan).collect();
     let (fabric, node, other) = (lab.host(FABRIC)?, lab.host(NETNODE)?, lab.host(OTHER)?);
     prepare(other)?;
-    let mut bare = Process::start(other, &Floor::Dhcp(sites))?;
-    let mut pids = vec![bare.pid()];
+    let mut bare = Asked::start_on(other, &Part::Dhcp(sites))?;
+    let mut pids = vec![bare.id()];
     for (host, program) in [
         (NETNODE, OVSDB),
         (NETNODE, VSWITCHD),
@@ -68,37 +63,25 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let ours = || {
         settle(&pids)?;
         let start = Instant::now();
-        deploy(&api)?;
+        operator::deploy(&api, NAME)?;
         await_offers(fabric, &format!("t-{NETNODE}"), &vlans, AGAIN)?;
         let took = start.elapsed();
         settle(&pids)?;
-        undeploy(&api)?;
+        operator::undeploy(&api, NAME)?;
         await_clean(node)?;
         Ok(took.as_secs_f64() * 1e3)
     };
     let floor = || {
         settle(&pids)?;
         let start = Instant::now();
-        bare.order("start")?;
+        bare.ask::<()>(&Question::Start)?;
         await_offers(fabric, &format!("t-{OTHER}"), &vlans, AGAIN)?;
         let took = start.elapsed();
-        bare.order("stop")?;
+        bare.ask::<()>(&Question::Stop)?;
         Ok(took.as_secs_f64() * 1e3)
     };
     let (ours, floor) = interleave(bench.size(7, 1), ours, floor)?;
     Ok(vec![Row::of(NAME, "ms", &ours, &floor, Goal::AtMostTimes(1.25))])
-}
-
-fn await_nodes(lab: &Lab, api: &Api) -> Result<(), LabError> {
-    until("every node's session", Duration::from_secs(30), || {
-        let nodes = api.nodes().map_err(|error| error.chain())?;
-        let connected = nodes.iter().filter(|node| node.connected).count();
-        if connected == lab.layout().nodes().len() {
-            Ok(())
-        } else {
-            Err(format!("{connected}"))
-        }
-    })
 }
 
 /// A slice of so many links, each between two VMs of one worker; it is on no host yet.
@@ -127,16 +110,8 @@ fn draft(api: &Api, links: u32) -> Result<Slice, LabError> {
         links: links_of.collect(),
         vlan_pool_size: links,
     };
-    let request = ApplySlicesRequest {
-        request_id: new_request_id(),
-        slices: vec![slice],
-        ..ApplySlicesRequest::default()
-    };
-    let answer = api
-        .block_on(api.client().slices().apply_slices(request))
-        .map_err(refused)?;
-    let slice = answer.into_inner().slices.pop();
-    slice.ok_or_else(|| LabError::Other("the controller has made no slice".to_owned()))
+    let made = operator::apply(api, vec![slice], false)?.slices.pop();
+    made.ok_or_else(|| LabError::Other("the controller has made no slice".to_owned()))
 }
 
 fn site(link: &trunkline_proto::wire::Link) -> Result<Site, LabError> {
@@ -144,32 +119,6 @@ fn site(link: &trunkline_proto::wire::Link) -> Result<Site, LabError> {
     let vlan = u16::try_from(link.vlan).ok();
     let site = vlan.zip(gateway).map(|(vlan, gateway)| Site { vlan, gateway });
     site.ok_or_else(|| LabError::Other(format!("the link {} has no VLAN or no gateway", link.name)))
-}
-
-fn deploy(api: &Api) -> Result<(), LabError> {
-    let request = DeploySliceRequest {
-        request_id: new_request_id(),
-        name: NAME.to_owned(),
-        expected_revision: 0,
-    };
-    api.block_on(api.client().slices().deploy_slice(request))
-        .map(drop)
-        .map_err(refused)
-}
-
-fn undeploy(api: &Api) -> Result<(), LabError> {
-    let request = UndeploySliceRequest {
-        request_id: new_request_id(),
-        name: NAME.to_owned(),
-        expected_revision: 0,
-    };
-    api.block_on(api.client().slices().undeploy_slice(request))
-        .map(drop)
-        .map_err(refused)
-}
-
-fn refused(status: tonic::Status) -> LabError {
-    LabError::Other(format!("the controller refused: {}", ApiError::from(status)))
 }
 
 /// Until nothing of ours is left on the host.

@@ -12,8 +12,8 @@ use trunkline_proto::wire::Slice;
 
 use crate::figure::{Bench, Figure, Goal, Row};
 use crate::floor::repair::{
-    Address, Case, Edited, Flows, Forwarding, Namespace, Node, PortChanged, PortRemoved, Rules, Server, TapDeleted,
-    TapDown, Trunk, Wiped,
+    Address, Case, Edited, FlowsDeleted, Forwarding, Namespace, Node, PortChanged, PortRemoved, Rules, Server,
+    TapDeleted, TapDown, Wiped,
 };
 use crate::held::{Fleet, Size};
 use crate::series::interleave;
@@ -90,9 +90,13 @@ const ALL: &[Drift] = &[
     of_worker("port-retagged", |node, things, pick| {
         Ok(Box::new(PortChanged::retagged(node, &things.tap(pick))?))
     }),
-    of_worker("trunk-emptied", |node, _, _| Ok(Box::new(Trunk::emptied(node)?))),
-    of_worker("trunk-narrowed", |node, _, _| Ok(Box::new(Trunk::narrowed(node)?))),
-    of_worker("flows-flushed", |node, _, _| Ok(Box::new(Flows::new(node)?))),
+    of_worker("trunk-emptied", |node, _, _| {
+        Ok(Box::new(PortChanged::trunk_emptied(node)?))
+    }),
+    of_worker("trunk-narrowed", |node, _, _| {
+        Ok(Box::new(PortChanged::trunk_narrowed(node)?))
+    }),
+    of_worker("flows-flushed", |node, _, _| Ok(Box::new(FlowsDeleted::new(node)?))),
     of_netnode("gateway-address", |_, things, pick| {
         let (device, address) = things.gateways[pick * 7 % things.gateways.len()].clone();
         Ok(Box::new(Address { device, address }))
@@ -117,9 +121,7 @@ const ALL: &[Drift] = &[
     },
 ];
 
-type MakeCase = fn(&mut Node, &Things, usize) -> Result<Box<dyn Case>, LabError>;
-
-const fn of_worker(name: &'static str, case: MakeCase) -> Drift {
+const fn of_worker(name: &'static str, case: Throw) -> Drift {
     Drift {
         name,
         host: WORKER,
@@ -128,7 +130,7 @@ const fn of_worker(name: &'static str, case: MakeCase) -> Drift {
     }
 }
 
-const fn of_netnode(name: &'static str, case: MakeCase) -> Drift {
+const fn of_netnode(name: &'static str, case: Throw) -> Drift {
     Drift {
         host: NETNODE,
         ..of_worker(name, case)

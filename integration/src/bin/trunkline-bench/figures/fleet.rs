@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use trunkline_integration::LabError;
 
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::fleet::{Certificates, Fleet, cpu, slice};
+use crate::fleet::{Fleet, certificates, slice};
+use crate::process::cpu;
 use crate::series::Series;
 use crate::simulator::{Question, nanos};
 
@@ -57,7 +58,7 @@ impl Rounds {
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let sizes: &[usize] = bench.size(&[100, 1000, 10_000], &[40]);
     let largest = sizes.last().copied().unwrap_or(FEW);
-    let certificates = Certificates::new(largest)?;
+    let certificates = certificates(largest)?;
     let mut few = Fleet::start(&certificates, FEW)?;
     let mut rows = Vec::new();
     for nodes in sizes.iter().copied() {

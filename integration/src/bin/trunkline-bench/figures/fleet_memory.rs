@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use trunkline_integration::LabError;
 
+use crate::controller::{Certificates, Controller};
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::fleet::{BareStreams, Certificates, Controller, Simulator, resident};
+use crate::fleet::{Simulator, certificates};
+use crate::floor::bare::streams::Order;
+use crate::part::{Asked, Part};
+use crate::process::resident;
 use crate::series::interleave;
 
 pub(crate) const FIGURE: Figure = Figure {
@@ -23,19 +27,22 @@ const SETTLED: Duration = Duration::from_secs(6);
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let sizes: &[usize] = bench.size(&[100, 1000, 10_000], &[40]);
     let largest = sizes.last().copied().unwrap_or_default();
-    let certificates = Certificates::new(largest)?;
+    let certificates = certificates(largest)?;
     let mut rows = Vec::new();
     for nodes in sizes.iter().copied() {
         let repetitions = bench.size(3, 1);
         let (ours, floor) = interleave(
             repetitions,
             || {
-                let controller = Controller::start(&certificates)?;
+                let mut controller = Controller::new(&certificates, "")?;
+                controller.start()?;
                 each(&certificates, controller.id(), &controller.endpoint(), nodes)
             },
             || {
-                let bare = BareStreams::start(&certificates)?;
-                each(&certificates, bare.id(), &bare.endpoint(), nodes)
+                let bundle = certificates.of_controller()?;
+                let mut bare = Asked::start(&Part::Streams(Order { bundle }))?;
+                let endpoint: String = bare.hear()?;
+                each(&certificates, bare.id(), &endpoint, nodes)
             },
         )?;
         let goal = if nodes == largest {

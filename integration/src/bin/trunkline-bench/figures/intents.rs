@@ -10,11 +10,13 @@ use trunkline_integration::LabError;
 use trunkline_proto::client::{Client, new_request_id};
 use trunkline_proto::wire::{ApplySlicesRequest, MoveVmRequest, SliceSpec, VmSpec};
 
+use crate::controller::{Certificates, Controller, other};
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::floor::{acknowledge, trees};
+use crate::floor::acknowledge::Order;
+use crate::floor::trees;
 use crate::node::{Held, Node};
+use crate::part::{Asked, Part};
 use crate::series::interleave;
-use crate::site::{Site, other};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "intents",
@@ -29,19 +31,26 @@ const ROWS: [&str; 5] = ["meta", "slice/", "vm/", "event/", "request/"];
 const WORKERS: [&str; 2] = ["w1", "w2"];
 
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
-    let site = Site::new("")?;
+    let certificates = Certificates::new()?;
+    let mut controller = Controller::new(&certificates, "[nodes]\nheartbeat = \"2s\"\n")?;
     let runtime = runtime()?;
     // Clients are made outside of a task.
     let _within = runtime.enter();
-    let bytes = prepare(&site, &runtime)?;
-    let _controller = site.start()?;
-    let ours = Callers::new(&site, &site.endpoint())?;
+    let bytes = prepare(&mut controller, &runtime)?;
+    controller.start()?;
+    let ours = Callers::new(&controller, &controller.endpoint())?;
+    let folder = tempfile::tempdir().map_err(LabError::io("cannot make a folder"))?;
     // Answers and journal entries are kept up to a number: beyond it each commit deletes as well.
     runtime.block_on(ours.rate(MANY, bench.size(Duration::from_secs(8), Duration::from_millis(100))))?;
     let mut rows = Vec::new();
     for (callers, goal) in [(1, 0.6), (MANY, 0.8)] {
-        let (_process, endpoint) = acknowledge::start(&site, bytes, callers > 1)?;
-        let floor = Callers::new(&site, &endpoint)?;
+        let mut bare = Asked::start(&Part::Acknowledge(Order {
+            bundle: certificates.of_controller()?,
+            file: folder.path().join(callers.to_string()),
+            bytes,
+            together: callers > 1,
+        }))?;
+        let floor = Callers::new(&controller, &bare.hear::<String>()?)?;
         let time = bench.size(Duration::from_secs(2), Duration::from_millis(100));
         let of = |side: &Callers| runtime.block_on(side.rate(callers, time));
         let (ours, floor) = interleave(bench.size(7, 1), || of(&ours), || of(&floor))?;
@@ -57,22 +66,27 @@ pub(super) fn runtime() -> Result<Runtime, LabError> {
 }
 
 /// Two workers and a slice for each caller. Returns how many bytes a mutation writes.
-fn prepare(site: &Site, runtime: &Runtime) -> Result<usize, LabError> {
-    let controller = site.start()?;
+fn prepare(controller: &mut Controller, runtime: &Runtime) -> Result<usize, LabError> {
+    controller.start()?;
     runtime.block_on(async {
         for worker in WORKERS {
-            Node::connect(site, Held::nothing(Role::Worker, worker)).await?;
+            Node::connect(controller, Held::nothing(Role::Worker, worker)).await?;
         }
         let request = ApplySlicesRequest {
             request_id: new_request_id(),
             slices: (0..MANY).map(slice).collect(),
             ..ApplySlicesRequest::default()
         };
-        site.operator()?.slices().apply_slices(request).await.map_err(other)
+        controller
+            .operator()?
+            .slices()
+            .apply_slices(request)
+            .await
+            .map_err(other)
     })?;
-    runtime.block_on(Callers::new(site, &site.endpoint())?.rate(1, Duration::from_millis(20)))?;
+    runtime.block_on(Callers::new(controller, &controller.endpoint())?.rate(1, Duration::from_millis(20)))?;
     controller.stop()?;
-    trees::bytes_of_a_mutation(&site.state().join("db"), &ROWS)
+    trees::bytes_of_a_mutation(&controller.database(), &ROWS)
 }
 
 fn slice(number: usize) -> SliceSpec {
@@ -97,8 +111,8 @@ fn name(caller: usize) -> String {
 struct Callers(Vec<Client>);
 
 impl Callers {
-    fn new(site: &Site, endpoint: &str) -> Result<Self, LabError> {
-        let client = |_| site.client(Role::Operator, "operator", endpoint);
+    fn new(controller: &Controller, endpoint: &str) -> Result<Self, LabError> {
+        let client = |_| controller.client(Role::Operator, "operator", endpoint);
         (0..MANY).map(client).collect::<Result<_, _>>().map(Self)
     }
 

@@ -42,7 +42,7 @@ fn one(bench: &Bench) -> Result<Vec<Row>, LabError> {
     for under in bench.size(UNDER, SHORT) {
         let (mut stage, more) = stage(under)?;
         let Stage { fleet, floor, .. } = &mut stage;
-        let mut watched = fleet.watch(SLICE)?;
+        let mut watched = Watched::of(fleet, SLICE)?;
         let ours = || again(&mut watched);
         let raw = || {
             let took = floor.add(&more)?;

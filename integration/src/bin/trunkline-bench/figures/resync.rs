@@ -15,12 +15,13 @@ use trunkline_proto::client::ApiError;
 use trunkline_proto::wire::{GetNodeRequest, Kind, State};
 
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::floor::bridge::Bridge;
 use crate::floor::database::Database;
-use crate::floor::kernel::Kernel;
-use crate::floor::program::{Floor, Process};
+use crate::floor::netlink::Netlink;
+use crate::floor::openflow::OpenFlow;
 use crate::floor::sync::Places;
+use crate::floor::{DATABASE, MANAGEMENT};
 use crate::held::{Fleet, Size};
+use crate::part::{Asked, Part};
 use crate::series::{Series, interleave};
 
 pub(crate) const FIGURE: Figure = Figure {
@@ -45,8 +46,6 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let places = || Places {
         bundle: fleet.lab.bundle(NODE),
         controller: SocketAddr::from((CONTROLLER_ADDRESS, CONTROLLER_PORT)),
-        database: "/run/openvswitch/db.sock".into(),
-        bridge: "/run/openvswitch/br-int.mgmt".into(),
     };
     let mut agent = None;
     let (mut said, mut writes) = (Series::default(), Series::default());
@@ -69,7 +68,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let floor = || {
         fleet.settle()?;
         let start = Instant::now();
-        Process::start(&host, &Floor::Sync(places()))?.wait()?;
+        Asked::start_on(&host, &Part::Sync(places()))?.hear::<[usize; 3]>()?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     let (ours, floor) = interleave(bench.size(9, 2), ours, floor)?;
@@ -173,30 +172,30 @@ fn check(fleet: &Fleet) -> Result<(), LabError> {
 /// the agent's file of what it is to do.
 struct Witness {
     database: Database,
-    bridge: Bridge,
-    route: Kernel,
-    netfilter: Kernel,
+    bridge: OpenFlow,
+    route: Netlink,
+    netfilter: Netlink,
     inbox: std::path::PathBuf,
     written: Option<SystemTime>,
 }
 
 impl Witness {
     fn new(host: &Arc<Host>) -> Result<Self, LabError> {
-        let mut database = Database::connect(&host.path("/run/openvswitch/db.sock"))?;
+        let mut database = Database::connect(&host.path(DATABASE))?;
         database.monitor(&json!({
             "Open_vSwitch": [{"columns": ["bridges", "next_cfg", "other_config", "external_ids"]}],
             "Bridge": [{"columns": ["name", "ports", "datapath_type", "fail_mode", "other_config", "external_ids", "flow_tables"]}],
             "Port": [{"columns": ["name", "interfaces", "vlan_mode", "tag", "trunks", "protected", "other_config", "external_ids"]}],
             "Interface": [{"columns": ["name", "type", "mac", "mtu_request", "ofport_request", "options", "external_ids"]}],
         }))?;
-        let mut bridge = Bridge::connect(&host.path("/run/openvswitch/br-int.mgmt"))?;
+        let mut bridge = OpenFlow::connect(&host.path(MANAGEMENT))?;
         bridge.monitor()?;
         let inbox = host.path("/var/lib/trunkline-agent/inbox");
         Ok(Self {
             database,
             bridge,
-            route: host.run(Kernel::notices_of_route)??,
-            netfilter: host.run(Kernel::notices_of_netfilter)??,
+            route: host.run(Netlink::notices_of_route)??,
+            netfilter: host.run(Netlink::notices_of_netfilter)??,
             written: written(&inbox),
             inbox,
         })

@@ -8,12 +8,18 @@
 //! Callers and nodes are processes on the same processors, with the same keys; nobody resumes. Both clocks begin with the start of the
 //! serving process.
 
+use std::rc::Rc;
+
 use trunkline_integration::LabError;
 
+use crate::controller::{Certificates, free_address};
 use crate::figure::{Bench, Figure, Goal, Row};
-use crate::fleet::{BareCallers, BareHandshakes, Certificates, Fleet, cpu, free_address};
+use crate::fleet::{Fleet, certificates};
+use crate::floor::bare::handshakes::{self, Callers, Order};
+use crate::part::{Asked, Part};
+use crate::process::cpu;
 use crate::series::Series;
-use crate::simulator::{Question, Reached};
+use crate::simulator::{Question, Reached, nanos};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "storm",
@@ -33,7 +39,7 @@ struct Storm {
 fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     let sizes: &[usize] = bench.size(&[10, 100, 1000, 10_000], &[40]);
     let largest = sizes.last().copied().unwrap_or_default();
-    let certificates = Certificates::new(largest)?;
+    let certificates = certificates(largest)?;
     let mut rows = Vec::new();
     for nodes in sizes.iter().copied() {
         let goals = nodes == largest;
@@ -47,7 +53,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>, LabError> {
     Ok(rows)
 }
 
-fn size(certificates: &Certificates, nodes: usize, repetitions: usize, goals: bool) -> Result<Vec<Row>, LabError> {
+fn size(certificates: &Rc<Certificates>, nodes: usize, repetitions: usize, goals: bool) -> Result<Vec<Row>, LabError> {
     let mut fleet = Fleet::start(certificates, nodes)?;
     let (mut ours, mut floor) = (
         (Series::default(), Series::default()),
@@ -99,7 +105,7 @@ fn push(series: &mut (Series, Series), storm: &Storm) {
 fn come_back(fleet: &mut Fleet) -> Result<Storm, LabError> {
     fleet.controller.kill();
     fleet.simulator.ask::<Reached>(&Question::Alone)?;
-    let began = fleet.controller.run()?;
+    let began = fleet.controller.exec()?;
     let nodes = fleet.nodes;
     let reached: Reached = fleet.simulator.ask(&Question::Connected(nodes))?;
     let cpu = cpu(fleet.controller.id())?;
@@ -112,13 +118,22 @@ fn come_back(fleet: &mut Fleet) -> Result<Storm, LabError> {
 
 fn handshakes(certificates: &Certificates, nodes: usize) -> Result<Storm, LabError> {
     let address = free_address()?;
-    let mut callers = BareCallers::start(certificates, address, nodes)?;
-    let (mut server, began) = BareHandshakes::start(certificates, address)?;
-    callers.call()?;
-    let at = server.done(nodes)?;
+    let bundles = certificates.path().to_owned();
+    let mut callers = Asked::start(&Part::Callers(Callers {
+        address,
+        bundles,
+        nodes,
+    }))?;
+    // They have read their certificates once they answer.
+    callers.ask::<Reached>(&handshakes::Question::Done(0))?;
+    let bundle = certificates.of_controller()?;
+    let began = nanos();
+    let mut server = Asked::start(&Part::Handshakes(Order { bundle, address }))?;
+    callers.ask::<()>(&handshakes::Question::Call)?;
+    let reached: Reached = server.ask(&handshakes::Question::Done(nodes))?;
     Ok(Storm {
         cpu: cpu(server.id())?,
-        last: seconds(began, at),
+        last: seconds(began, reached.at),
     })
 }
 

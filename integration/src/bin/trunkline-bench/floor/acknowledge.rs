@@ -10,83 +10,60 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
-use trunkline_certs::Role;
 use trunkline_integration::LabError;
-use trunkline_integration::program::console::say_line;
 use trunkline_proto::wire::{Interface, MoveVmRequest, MoveVmResponse, Vm};
 
-use crate::floor;
-use crate::site::{Process, Site, other};
+use super::bare::tls;
+use crate::controller::other;
+use crate::part;
 
-/// As a process.
-pub(crate) const NAME: &str = "acknowledge";
-
-const TOGETHER: &str = "together";
-const IN_PLACE: &str = "in-place";
-
-/// Starts it, and says where it listens. `together`: many records may share a sync.
-pub(crate) fn start(site: &Site, bytes: usize, together: bool) -> Result<(Process, String), LabError> {
-    use std::io::BufRead;
-    let how = if together { TOGETHER } else { IN_PLACE };
-    let mut command = floor::process(NAME)?;
-    let bundle = site.bundle(Role::Controller, "controller")?;
-    command.arg(bundle).arg(site.path(&format!("{how}.log")));
-    command.arg(bytes.to_string()).arg(how).stdout(Stdio::piped());
-    let mut process = Process::start(command, &site.path("floor.log"))?;
-    let mut line = String::new();
-    if let Some(out) = process.stdout() {
-        std::io::BufReader::new(out)
-            .read_line(&mut line)
-            .map_err(LabError::io("the floor says nothing"))?;
-    }
-    if line.is_empty() {
-        process.finish()?;
-        return Err(LabError::Other("the floor ended".to_owned()));
-    }
-    Ok((process, line.trim().to_owned()))
+/// What it is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// Its bundle.
+    pub(crate) bundle: PathBuf,
+    /// Where the records go.
+    pub(crate) file: PathBuf,
+    /// Of a record.
+    pub(crate) bytes: usize,
+    /// Many records may share a sync.
+    pub(crate) together: bool,
 }
 
-/// Serves until it is killed: bundle, file, bytes of a record, how.
-pub(crate) fn main(arguments: &[&Path]) -> Result<(), LabError> {
-    let [bundle, file, bytes, how] = arguments else {
-        return Err(LabError::Other("name bundle, file, bytes and how".to_owned()));
-    };
-    let bytes = bytes.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let file = OpenOptions::new().create(true).append(true).open(file);
+/// Says where it listens, and serves until it is killed.
+pub(crate) fn run(order: &Order) -> Result<(), LabError> {
+    let file = OpenOptions::new().create(true).append(true).open(&order.file);
     let file = file.map_err(LabError::io("cannot open the file"))?;
-    let log = if *how == Path::new(TOGETHER) {
-        Log::Together(start_writer(file, vec![0; bytes]))
+    let record = vec![0; order.bytes];
+    let log = if order.together {
+        Log::Together(start_writer(file, record))
     } else {
-        Log::InPlace(Arc::new(Mutex::new(file)), vec![0; bytes].into())
+        Log::InPlace(Arc::new(Mutex::new(file)), record.into())
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(LabError::io("cannot start a runtime"))?;
-    runtime.block_on(serve(bundle.to_path_buf(), Bare(log)))
+    runtime.block_on(serve(&order.bundle, Bare(log)))
 }
 
-async fn serve(bundle: PathBuf, service: Bare) -> Result<(), LabError> {
-    let read = |name: &str| std::fs::read(bundle.join(name)).map_err(LabError::io("cannot read the bundle"));
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(read("cert.pem")?, read("key.pem")?))
-        .client_ca_root(Certificate::from_pem(read("ca.pem")?));
+async fn serve(bundle: &Path, service: Bare) -> Result<(), LabError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.map_err(LabError::io("cannot listen"))?;
     let address = listener.local_addr().map_err(LabError::io("cannot listen"))?;
-    say_line(&format!("https://{address}"))?;
+    part::say(&format!("https://{address}"))?;
     Server::builder()
-        .tls_config(tls)
+        .tls_config(tls(bundle)?)
         .map_err(other)?
         .add_service(service)
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))

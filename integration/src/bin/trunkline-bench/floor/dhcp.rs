@@ -2,12 +2,10 @@
 //! dnsmasq, one after the other.
 
 use std::fs::File;
-use std::io::stdin;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -15,16 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trunkline_integration::LabError;
 use trunkline_integration::lab::Host;
-use trunkline_integration::program::console::say_line;
 
 use super::database::{Database, reference};
-use super::kernel::Kernel;
+use super::netlink::Netlink;
+use super::{ALIAS, BRIDGE, DATABASE, dnsmasq, nft};
+use crate::part;
 
-/// Of the lab's hosts, as they see it.
-const SOCKET: &str = "/run/openvswitch/db.sock";
 const FILES: &str = "/run/bench-dhcp";
 const NETNS: &str = "/run/netns";
-const BRIDGE: &str = "br-int";
 /// The calling thread's own namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 
@@ -36,9 +32,9 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn server(self) -> [u8; 4] {
+    fn server(self) -> Ipv4Addr {
         let [first, second, third, _] = self.gateway.octets();
-        [first, second, third, 254]
+        Ipv4Addr::new(first, second, third, 254)
     }
 
     fn mac(self, last: u8) -> String {
@@ -57,10 +53,11 @@ impl Site {
 
 /// Makes the bridge and its uplink, which are no part of what is measured.
 pub(crate) fn prepare(host: &Host) -> Result<(), LabError> {
-    let mut database = Database::connect(&host.path(SOCKET))?;
+    let mut database = Database::connect(&host.path(DATABASE))?;
     // An agent has made its own there, which forwards nothing without flows.
-    database
-        .apply(&[json!({"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}})])?;
+    database.apply(vec![
+        json!({"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}),
+    ])?;
     let mut all = vec![
         json!({"op": "insert", "table": "Bridge", "uuid-name": "bridge", "row": {"name": BRIDGE, "datapath_type": "netdev",
             "ports": ["set", [["named-uuid", format!("port_{}", plain(BRIDGE))], ["named-uuid", "port_trunk0"]]]}}),
@@ -73,31 +70,40 @@ pub(crate) fn prepare(host: &Host) -> Result<(), LabError> {
         &json!({"vlan_mode": "trunk", "trunks": 4095}),
         &json!({}),
     ));
-    database.apply(&all)
+    database.apply(all).map(drop)
 }
 
-/// The program, on the host: told by lines to `start` and to `stop`, it says when it has.
-pub(crate) fn program(sites: &[Site]) -> Result<(), LabError> {
+/// What it is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Make it all.
+    Start,
+    /// Unmake it all.
+    Stop,
+}
+
+/// Does what it is asked for, and unmakes it all in the end.
+pub(crate) fn run(sites: &[Site]) -> Result<(), LabError> {
     let mut servers = Vec::new();
     for directory in [NETNS, FILES] {
         std::fs::create_dir_all(directory).map_err(LabError::io("cannot make the floor's directories"))?;
     }
-    for line in stdin().lines() {
-        match line.map_err(LabError::io("cannot read what to do"))?.as_str() {
-            "start" => servers = start(sites)?,
-            _ => stop(sites, std::mem::take(&mut servers))?,
+    part::answer(|question| {
+        match question {
+            Question::Start => servers = start(sites)?,
+            Question::Stop => stop(sites, std::mem::take(&mut servers))?,
         }
-        say_line("done")?;
-    }
+        Ok(Value::Null)
+    })?;
     stop(sites, servers)
 }
 
 fn start(sites: &[Site]) -> Result<Vec<Child>, LabError> {
-    let mut database = Database::connect(Path::new(SOCKET))?;
-    database.apply(&rows(sites))?;
+    let mut database = Database::connect(Path::new(DATABASE))?;
+    database.apply(rows(sites))?;
     load(&rules(sites))?;
     let home = File::open(OWN).map_err(LabError::io("cannot open the host's namespace"))?;
-    let mut kernel = Kernel::route()?;
+    let mut kernel = Netlink::route()?;
     let servers = sites.iter().map(|site| serve(*site, &mut kernel)).collect();
     setns(&home, CloneFlags::CLONE_NEWNET)?;
     servers
@@ -116,13 +122,14 @@ fn stop(sites: &[Site], servers: Vec<Child>) -> Result<(), LabError> {
         let _ = std::fs::remove_file(site.namespace());
     }
     load("delete table inet bench\n")?;
-    let mut database = Database::connect(Path::new(SOCKET))?;
+    let mut database = Database::connect(Path::new(DATABASE))?;
     let ports = database.table("Port")?;
     let kept = ports
         .iter()
         .filter(|port| [BRIDGE, "trunk0"].iter().any(|name| port["name"] == *name));
     let kept: Vec<Value> = kept.map(reference).collect();
-    database.apply(&[json!({"op": "update", "table": "Bridge", "where": [], "row": {"ports": ["set", kept]}})])
+    let keep = json!({"op": "update", "table": "Bridge", "where": [], "row": {"ports": ["set", kept]}});
+    database.apply(vec![keep]).map(drop)
 }
 
 /// Nobody is let through by a gateway, and may only ping it.
@@ -141,7 +148,7 @@ fn rows(sites: &[Site]) -> Vec<Value> {
     let mut all = Vec::new();
     let mut names = Vec::new();
     for site in sites {
-        let port = json!({"vlan_mode": "access", "tag": site.vlan, "external_ids": ["map", [["trunkline", "bench"]]]});
+        let port = json!({"vlan_mode": "access", "tag": site.vlan, "external_ids": ["map", [[ALIAS, "bench"]]]});
         for (name, last) in [(format!("gw_vlan{}", site.vlan), 1), (site.device(), 254)] {
             let interface = json!({"type": "internal", "mac": site.mac(last), "mtu_request": 1500});
             all.extend(self::port(&name, &port, &interface));
@@ -182,24 +189,14 @@ fn plain(name: &str) -> String {
 fn load(rules: &str) -> Result<(), LabError> {
     let path = format!("{FILES}/rules.nft");
     std::fs::write(&path, rules).map_err(LabError::io("cannot write the floor's rules"))?;
-    let status = Command::new("nft")
-        .args(["-f", &path])
-        .status()
-        .map_err(LabError::io("cannot start nft"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(LabError::Other(format!("nft ended with {status}")))
-    }
+    nft(&["-f", &path])
 }
 
 /// The thread is in the host's namespace or in an earlier site's; afterwards it is in this one's.
-fn serve(site: Site, kernel: &mut Kernel) -> Result<Child, LabError> {
-    let gone = || LabError::Other(format!("ovs-vswitchd has not made the devices of VLAN {}", site.vlan));
-    let gateway = kernel.device(&format!("gw_vlan{}", site.vlan))?.ok_or_else(gone)?;
-    kernel.add_address(gateway.index, site.gateway.octets(), 24)?;
-    kernel.set_up(gateway.index, true)?;
-    let outside = kernel.device(&site.device())?.ok_or_else(gone)?;
+fn serve(site: Site, kernel: &mut Netlink) -> Result<Child, LabError> {
+    let gateway = kernel.index(&format!("gw_vlan{}", site.vlan))?;
+    kernel.address(&[(gateway, site.gateway, 24)])?;
+    let outside = kernel.index(&site.device())?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let path = site.namespace();
     File::create(&path).map_err(LabError::io("cannot make a namespace's file"))?;
@@ -211,16 +208,15 @@ fn serve(site: Site, kernel: &mut Kernel) -> Result<Child, LabError> {
         std::fs::write(format!("/proc/sys/net/{key}"), value).map_err(LabError::io("cannot set up a namespace"))?;
     }
     let namespace = File::open(OWN).map_err(LabError::io("cannot open a namespace"))?;
-    kernel.move_to(outside.index, namespace.as_raw_fd())?;
-    let mut inside = Kernel::route()?;
-    let device = inside.device(&site.device())?.ok_or_else(gone)?;
-    inside.add_address(device.index, site.server(), 24)?;
-    inside.set_up(device.index, true)?;
+    kernel.move_to(outside, namespace.as_raw_fd())?;
+    let mut inside = Netlink::route()?;
+    let device = inside.index(&site.device())?;
+    inside.address(&[(device, site.server(), 24)])?;
     inside.set_up(1, true)?;
-    dnsmasq(site)
+    server(site)
 }
 
-fn dnsmasq(site: Site) -> Result<Child, LabError> {
+fn server(site: Site) -> Result<Child, LabError> {
     let Site { vlan, gateway } = site;
     let [first, second, third, _] = gateway.octets();
     let network = format!("{first}.{second}.{third}");
@@ -232,12 +228,5 @@ fn dnsmasq(site: Site) -> Result<Child, LabError> {
     );
     let path = format!("{FILES}/{vlan}.conf");
     std::fs::write(&path, text).map_err(LabError::io("cannot write a configuration"))?;
-    Command::new("dnsmasq")
-        .args(["--keep-in-foreground", &format!("--conf-file={path}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(LabError::io("cannot start dnsmasq"))
+    dnsmasq(&path)
 }

@@ -3,17 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 use trunkline_integration::LabError;
 use trunkline_integration::lab::Host;
 
+use super::database::Database;
 use super::openflow::{Flows, Meters, OpenFlow};
-use super::ovsdb::Ovsdb;
+use super::{BRIDGE, DATABASE, MANAGEMENT};
 
-/// The bridge that we keep.
-pub(crate) const BRIDGE: &str = "br-int";
 const PORT_COLUMNS: [&str; 5] = ["vlan_mode", "tag", "trunks", "protected", "external_ids"];
 const INTERFACE_COLUMNS: [&str; 5] = ["type", "mac", "mtu_request", "ofport", "external_ids"];
 
@@ -39,26 +37,16 @@ pub(crate) struct Held {
     pub(crate) meters: Meters,
 }
 
-/// Where a host's database listens, as seen from here.
-pub(crate) fn database(host: &Host) -> PathBuf {
-    host.path("/run/openvswitch/db.sock")
-}
-
-/// Where a host's bridge listens, as seen from here.
-pub(crate) fn management(host: &Host) -> PathBuf {
-    host.path(&format!("/run/openvswitch/{BRIDGE}.mgmt"))
-}
-
 impl Held {
     /// Reads a host.
     pub(crate) fn read(host: &Host) -> Result<Self, LabError> {
-        let (flows, meters) = OpenFlow::connect(&management(host))?.read()?;
+        let (flows, meters) = OpenFlow::connect(&host.path(MANAGEMENT))?.read()?;
         let select = |table: &str, columns: &[&str]| {
             let columns = [columns, &["name"]].concat();
             json!({ "op": "select", "table": table, "where": [], "columns": columns })
         };
         let operations = vec![select("Port", &PORT_COLUMNS), select("Interface", &INTERFACE_COLUMNS)];
-        let results = Ovsdb::connect(&database(host))?.transact(operations)?;
+        let results = Database::connect(&host.path(DATABASE))?.transact(operations)?;
         let [ports, interfaces] = &results[..] else {
             return Err(LabError::Other("a database answered something else".to_owned()));
         };

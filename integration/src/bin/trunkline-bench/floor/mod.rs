@@ -2,19 +2,30 @@
 //! No check, no note of what was done, no second look. What is asked of a floor is, where it can be, what our own daemons have
 //! left on a host just before ([`held`]), so that both sides do the same.
 //!
-//! One that is measured as a process, or that serves, is this program again under a name that no person types.
+//! One that is measured as a process, or that serves, is a [`Part`](crate::part::Part): this program again.
+//!
+//! ```text
+//!   figure                     floor                                          its clients
+//!   bulk, remove, one          [`site`]: everything at once, by host          netlink, tap, database, openflow
+//!   bulk-script                [`script`]: a command for each step            ip, ovs-vsctl
+//!   drift                      [`repair`]: the one operation that mends       netlink, tap, database, openflow, nft, dnsmasq
+//!   dhcp                       [`dhcp`], a part on a host                     netlink, database, nft, dnsmasq
+//!   resync                     [`sync`], a part on a host                     netlink, database, openflow, rustls
+//!   fleet-memory, broadcast    [`bare::streams`], a part                      tonic
+//!   storm                      [`bare::handshakes`], two parts                rustls
+//!   cold                       [`trees`], a part                              sled
+//!   intents                    [`acknowledge`], a part                        tonic, a file
+//! ```
+//!
+//! The clients are raw, and there is one of each: [`netlink`] and [`tap`] for the kernel, [`database`] and [`openflow`] for the switch.
 
 pub(crate) mod acknowledge;
 pub(crate) mod bare;
-pub(crate) mod bridge;
 pub(crate) mod database;
 pub(crate) mod dhcp;
 pub(crate) mod held;
-pub(crate) mod kernel;
 pub(crate) mod netlink;
 pub(crate) mod openflow;
-pub(crate) mod ovsdb;
-pub(crate) mod program;
 pub(crate) mod repair;
 pub(crate) mod script;
 pub(crate) mod site;
@@ -22,46 +33,57 @@ pub(crate) mod sync;
 pub(crate) mod tap;
 pub(crate) mod trees;
 
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use trunkline_integration::LabError;
-use trunkline_integration::program::console::tell;
 
-use crate::site::command;
+/// The bridge that our daemons keep.
+pub(crate) const BRIDGE: &str = "br-int";
+/// Where its switch listens, as the host sees it: the database, and the bridge itself.
+pub(crate) const DATABASE: &str = "/run/openvswitch/db.sock";
+pub(crate) const MANAGEMENT: &str = "/run/openvswitch/br-int.mgmt";
+/// The alias that our own TAPs have, and the name of our mark and our table.
+const ALIAS: &str = "trunkline";
+const MTU: u32 = 1500;
 
-/// What comes before such a name.
-const MARK: &str = "--floor";
-
-/// This program as the floor `name`.
-pub(crate) fn process(name: &str) -> Result<Command, LabError> {
-    let ourselves = std::env::current_exe().map_err(LabError::io("cannot find this program"))?;
-    let mut command = command(&ourselves);
-    command.args([MARK, name]);
-    Ok(command)
+/// Does all jobs at once; answers how many seconds it took.
+fn at_once<T: Send>(
+    jobs: impl Iterator<Item = T>,
+    work: impl Fn(T) -> Result<(), LabError> + Sync,
+) -> Result<f64, LabError> {
+    let work = &work;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = jobs.map(|job| scope.spawn(move || work(job))).collect();
+        running.into_iter().try_for_each(|one| {
+            let died = |_| LabError::Other("a floor's thread died".to_owned());
+            one.join().map_err(died)?
+        })
+    })?;
+    Ok(began.elapsed().as_secs_f64())
 }
 
-/// When this process was started as a floor: does that, and says how it ended.
-pub(crate) fn as_process() -> Option<ExitCode> {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let [mark, name, rest @ ..] = &arguments[..] else {
-        return None;
-    };
-    if mark != MARK {
-        return None;
+/// Changes nftables in the network of the calling thread.
+fn nft(arguments: &[&str]) -> Result<(), LabError> {
+    let status = Command::new("nft").args(arguments).status();
+    let status = status.map_err(LabError::io("cannot start nft"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(LabError::Other(format!("nft ended with {status}")))
     }
-    let rest: Vec<&Path> = rest.iter().map(Path::new).collect();
-    let done = match name.to_str() {
-        Some(trees::NAME) => trees::main(&rest),
-        Some(acknowledge::NAME) => acknowledge::main(&rest),
-        _ => Err(LabError::Other("there is no such floor".to_owned())),
-    };
-    Some(match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tell(&error.chain());
-            ExitCode::FAILURE
-        }
-    })
+}
+
+/// Starts a DHCP server in the network of the calling thread.
+fn dnsmasq(configuration: &str) -> Result<Child, LabError> {
+    Command::new("dnsmasq")
+        .args(["--keep-in-foreground", &format!("--conf-file={configuration}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(LabError::io("cannot start dnsmasq"))
 }

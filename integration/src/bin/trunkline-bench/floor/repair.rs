@@ -3,18 +3,18 @@
 mod host;
 mod switch;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use trunkline_integration::LabError;
 use trunkline_integration::lab::Host;
 
-use super::bridge::Bridge;
 use super::database::Database;
-use super::kernel::Kernel;
+use super::netlink::Netlink;
+use super::openflow::OpenFlow;
+use super::{DATABASE, MANAGEMENT};
 
 pub(crate) use host::{Address, Edited, Forwarding, Namespace, Rules, Server, TapDeleted, TapDown};
-pub(crate) use switch::{Flows, PortChanged, PortRemoved, Trunk, Wiped};
+pub(crate) use switch::{FlowsDeleted, PortChanged, PortRemoved, Wiped};
 
 /// One thing that goes wrong.
 pub(crate) trait Case {
@@ -33,9 +33,9 @@ pub(crate) struct Node {
     pub(crate) fabric: Arc<Host>,
     pub(crate) cable: String,
     pub(crate) database: Database,
-    pub(crate) bridge: Bridge,
-    pub(crate) kernel: Kernel,
-    pub(crate) netfilter: Kernel,
+    pub(crate) bridge: OpenFlow,
+    pub(crate) kernel: Netlink,
+    pub(crate) netfilter: Netlink,
 }
 
 impl Node {
@@ -43,24 +43,12 @@ impl Node {
     pub(crate) fn connect(host: Arc<Host>, fabric: Arc<Host>) -> Result<Self, LabError> {
         Ok(Self {
             cable: format!("t-{}", host.name()),
-            database: Database::connect(&host.path("/run/openvswitch/db.sock"))?,
-            bridge: Bridge::connect(&management(&host))?,
-            kernel: host.run(Kernel::route)??,
-            netfilter: host.run(Kernel::netfilter)??,
+            database: Database::connect(&host.path(DATABASE))?,
+            bridge: OpenFlow::connect(&host.path(MANAGEMENT))?,
+            kernel: host.run(Netlink::route)??,
+            netfilter: host.run(Netlink::netfilter)??,
             host,
             fabric,
         })
     }
-
-    /// Index of a device that must be there.
-    fn index(&mut self, name: &str) -> Result<u32, LabError> {
-        let device = self.kernel.device(name)?;
-        device
-            .map(|device| device.index)
-            .ok_or_else(|| LabError::Other(format!("there is no device {name}")))
-    }
-}
-
-fn management(host: &Host) -> PathBuf {
-    host.path("/run/openvswitch/br-int.mgmt")
 }

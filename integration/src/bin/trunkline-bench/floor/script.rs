@@ -1,13 +1,12 @@
 //! How one would do it by hand: a command for each step of each port, one after the other, all workers at once.
 
-use std::time::Instant;
-
 use serde_json::Value;
 use trunkline_integration::LabError;
 use trunkline_integration::lab::{Host, Lab};
 
-use super::held::{BRIDGE, More, Port};
+use super::held::{More, Port};
 use super::site::Sites;
+use super::{BRIDGE, at_once};
 
 /// Makes TAPs and ports; answers how many seconds it took. No flows, no uplink, no gateways: a script has none.
 pub(crate) fn run(lab: &Lab, sites: &Sites) -> Result<f64, LabError> {
@@ -34,21 +33,11 @@ fn on_all(
     sites: &Sites,
     work: impl Fn(&Host, &str, &str) -> Result<(), LabError> + Sync,
 ) -> Result<f64, LabError> {
-    let work = &work;
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        let of_host = |(name, more): (&String, &More)| {
-            let host = lab.host(name)?;
-            let mut taps = more.ports.iter().filter(|(name, _)| name.starts_with("tap_"));
-            taps.try_for_each(|(tap, port)| work(host, tap, &tag(port)))
-        };
-        let running: Vec<_> = sites.iter().map(|site| scope.spawn(move || of_host(site))).collect();
-        running.into_iter().try_for_each(|one| {
-            let died = |_| LabError::Other("a script's thread died".to_owned());
-            one.join().map_err(died)?
-        })
-    })?;
-    Ok(began.elapsed().as_secs_f64())
+    at_once(sites.iter(), |(name, more): (&String, &More)| {
+        let host = lab.host(name)?;
+        let mut taps = more.ports.iter().filter(|(name, _)| name.starts_with("tap_"));
+        taps.try_for_each(|(tap, port)| work(host, tap, &tag(port)))
+    })
 }
 
 fn tag(port: &Port) -> String {

@@ -3,21 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use trunkline_integration::LabError;
 use trunkline_integration::lab::{Host, Lab, Options};
 
-use super::held::{BRIDGE, More, Port, database, management};
+use super::database::Database;
+use super::held::{More, Port};
 use super::netlink::Netlink;
 use super::openflow::OpenFlow;
-use super::ovsdb::Ovsdb;
-use super::tap;
-
-/// The alias that our own TAPs have.
-const ALIAS: &str = "trunkline";
-const MTU: u32 = 1500;
+use super::{ALIAS, BRIDGE, DATABASE, MANAGEMENT, MTU, at_once, tap};
 
 /// By host.
 pub(crate) type Sites = BTreeMap<String, More>;
@@ -32,7 +27,7 @@ pub(crate) struct Floor {
 /// What works on a host, with connections that were made beforehand, as our daemons' are.
 struct Hand {
     host: Arc<Host>,
-    database: Ovsdb,
+    database: Database,
     bridge: OpenFlow,
     netlink: Netlink,
     /// Rows of the ports that were made, by name.
@@ -87,29 +82,18 @@ impl Floor {
         for hand in self.hands.values_mut() {
             hand.connect()?;
         }
-        let work = &work;
-        let began = Instant::now();
-        std::thread::scope(|scope| {
-            let start = |(name, hand)| {
-                let more: Option<&More> = sites.get(name);
-                more.map(|more| scope.spawn(move || work(hand, more)))
-            };
-            let running: Vec<_> = self.hands.iter_mut().filter_map(start).collect();
-            running.into_iter().try_for_each(|one| {
-                let died = |_| LabError::Other("a floor's thread died".to_owned());
-                one.join().map_err(died)?
-            })
-        })?;
-        Ok(began.elapsed().as_secs_f64() * 1e3)
+        let hands = self.hands.iter_mut();
+        let jobs = hands.filter_map(|(name, hand)| Some((hand, sites.get(name)?)));
+        at_once(jobs, |(hand, more)| work(hand, more)).map(|took| took * 1e3)
     }
 }
 
 impl Hand {
     fn on(host: &Arc<Host>) -> Result<Self, LabError> {
         Ok(Self {
-            database: Ovsdb::connect(&database(host))?,
-            bridge: OpenFlow::connect(&management(host))?,
-            netlink: host.run(Netlink::open)?.map_err(LabError::io("cannot open netlink"))?,
+            database: Database::connect(&host.path(DATABASE))?,
+            bridge: OpenFlow::connect(&host.path(MANAGEMENT))?,
+            netlink: host.run(Netlink::route)??,
             host: Arc::clone(host),
             rows: BTreeMap::new(),
         })
@@ -117,8 +101,9 @@ impl Hand {
 
     /// Anew: what stood idle may have been ended from the other side.
     fn connect(&mut self) -> Result<(), LabError> {
-        self.database = Ovsdb::connect(&database(&self.host))?;
-        self.bridge = OpenFlow::connect(&management(&self.host))?;
+        self.database = Database::connect(&self.host.path(DATABASE))?;
+        self.database.follow()?;
+        self.bridge = OpenFlow::connect(&self.host.path(MANAGEMENT))?;
         Ok(())
     }
 
@@ -128,30 +113,26 @@ impl Hand {
         if !taps.is_empty() {
             let names = taps.clone();
             let made = self.host.run(move || tap::make(&names))?;
-            made.and_then(|()| self.netlink.set_up(&taps, ALIAS, MTU))
-                .map_err(LabError::io("cannot make TAPs"))?;
+            made.map_err(LabError::io("cannot make TAPs"))?;
+            self.netlink.set_up_all(&taps, ALIAS, MTU)?;
         }
         if !more.flows.is_empty() {
             self.bridge.add(&more.flows, &more.meters)?;
         }
         let names: Vec<&String> = more.ports.keys().collect();
-        let results = self.database.commit(additions(more))?;
+        let results = self.database.apply(additions(more))?;
         // Of each port first its interface's, then its own.
         let rows = results.chunks(2).filter_map(|pair| pair.get(1)?.get("uuid").cloned());
         self.rows.extend(names.into_iter().cloned().zip(rows));
-        let addresses = addresses(more);
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        // An index is asked for by the name, in the host's own network.
-        let set = self.host.run(move || Netlink::open()?.address(&addresses))?;
-        set.map_err(LabError::io("cannot set addresses"))
+        let indexed = |(name, ip, prefix): (&str, _, _)| Ok((self.netlink.index(name)?, ip, prefix));
+        let addresses: Vec<_> = addresses(more).map(indexed).collect::<Result<_, LabError>>()?;
+        Ok(self.netlink.address(&addresses)?)
     }
 
     /// The ports as one transaction, the flows as one bundle, the TAPs as one group.
     fn remove(&mut self, more: &More) -> Result<(), LabError> {
         let rows: Vec<Value> = more.ports.keys().filter_map(|name| self.rows.remove(name)).collect();
-        self.database.commit(removals(more, rows))?;
+        self.database.apply(removals(more, rows))?;
         if !more.flows.is_empty() {
             self.bridge.remove(&more.flows, &more.meters)?;
         }
@@ -159,7 +140,7 @@ impl Hand {
         if taps.is_empty() {
             return Ok(());
         }
-        self.netlink.delete(&taps).map_err(LabError::io("cannot delete TAPs"))
+        Ok(self.netlink.delete_all(&taps)?)
     }
 }
 
@@ -171,13 +152,10 @@ fn taps(more: &More) -> Vec<String> {
         .collect()
 }
 
-fn addresses(more: &More) -> Vec<(String, Ipv4Addr, u8)> {
-    let of_port = |(name, port): (&String, &Port)| {
-        let internal = port.interface.get("type") == Some(&json!("internal"));
-        let all = port.addresses.iter().filter(move |_| internal);
-        all.map(|(ip, prefix)| (name.clone(), *ip, *prefix)).collect::<Vec<_>>()
-    };
-    more.ports.iter().flat_map(of_port).collect()
+fn addresses(more: &More) -> impl Iterator<Item = (&str, Ipv4Addr, u8)> {
+    let internal = |port: &Port| port.interface.get("type") == Some(&json!("internal"));
+    let ports = more.ports.iter().filter(move |(_, port)| internal(port));
+    ports.flat_map(|(name, port)| port.addresses.iter().map(|(ip, prefix)| (&name[..], *ip, *prefix)))
 }
 
 /// Of each port its interface, then itself; last what they join.

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -12,30 +12,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trunkline_certs::{Bundle, client_config};
 use trunkline_integration::LabError;
-use trunkline_integration::program::console::say_line;
 
-use super::bridge::Bridge;
+use crate::part;
+
 use super::database::Database;
-use super::kernel::Kernel;
+use super::netlink::Netlink;
+use super::openflow::OpenFlow;
+use super::{DATABASE, MANAGEMENT};
 
-/// Where everything is, as the host sees it.
+/// Its keys, and where the controller is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Places {
     pub(crate) bundle: PathBuf,
     pub(crate) controller: SocketAddr,
-    pub(crate) database: PathBuf,
-    pub(crate) bridge: PathBuf,
 }
 
-/// The program, on the host.
-pub(crate) fn program(places: &Places) -> Result<(), LabError> {
+/// Says what it found.
+pub(crate) fn run(places: &Places) -> Result<(), LabError> {
     let connection = shake_hands(places)?;
-    let mut database = Database::connect(&places.database)?;
+    let mut database = Database::connect(Path::new(DATABASE))?;
     let rows = database.monitor(&columns())?;
-    let devices = Kernel::route()?.devices()?;
-    let flows = Bridge::connect(&places.bridge)?.flows()?;
+    let devices = Netlink::route()?.devices()?;
+    let flows = OpenFlow::connect(Path::new(MANAGEMENT))?.flows()?;
     let tables = rows.as_object().map_or(0, serde_json::Map::len);
-    say_line(&format!("{tables} tables, {devices} devices, {flows} flows"))?;
+    part::say(&[tables, devices, flows])?;
     drop(connection);
     Ok(())
 }

@@ -9,10 +9,8 @@ use serde_json::Value;
 use trunkline_controller::journal::Entry;
 use trunkline_controller::model::{Departure, Link, Meta, NodeRecord, Vm};
 use trunkline_integration::LabError;
-use trunkline_integration::program::console::say_line;
 
-/// As a process.
-pub(crate) const NAME: &str = "trees";
+use crate::part;
 
 /// A row, decoded into what it is.
 type Row = Box<dyn Any>;
@@ -38,13 +36,10 @@ struct Request {
     answer: Vec<u8>,
 }
 
-/// Reads the database of the first argument and says how many rows it holds.
-pub(crate) fn main(arguments: &[&Path]) -> Result<(), LabError> {
-    let [database] = arguments else {
-        return Err(LabError::Other("name the database".to_owned()));
-    };
+/// Reads the database and says how many rows it holds.
+pub(crate) fn run(database: &Path) -> Result<(), LabError> {
     let rows = read(database)?;
-    say_line(&rows.len().to_string())?;
+    part::say(&rows.len())?;
     // Nobody waits for memory to be given back.
     std::process::exit(0);
 }

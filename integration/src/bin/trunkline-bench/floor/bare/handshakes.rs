@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -31,28 +30,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// The server.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
     /// Its bundle.
-    #[arg(long)]
-    bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     /// Where it listens.
-    #[arg(long)]
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// Its callers: as many as there are bundles.
-#[derive(Debug, Args)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Callers {
     /// Where the server listens.
-    #[arg(long)]
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Folder of the callers' bundles.
-    #[arg(long)]
-    bundles: PathBuf,
+    pub(crate) bundles: PathBuf,
     /// How many.
-    #[arg(long)]
-    nodes: usize,
+    pub(crate) nodes: usize,
 }
 
 /// What the bench asks the server, or the callers.
@@ -92,11 +86,11 @@ impl Count {
 }
 
 /// Serves until nothing more is asked.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
+pub(crate) fn run(order: &Order) -> Result<(), LabError> {
     let runtime = simulator::runtime()?;
-    let tls = server_config(&arguments.bundle).map_err(|error| failed(&arguments.bundle, error.as_ref()))?;
+    let tls = server_config(&order.bundle).map_err(|error| failed(&order.bundle, error.as_ref()))?;
     let count = Arc::new(Count::default());
-    let listener = runtime.block_on(async { listen(arguments.address) })?;
+    let listener = runtime.block_on(async { listen(order.address) })?;
     runtime.spawn(accept(listener, Arc::new(tls), count.clone()));
     part::answer(|question| match question {
         Question::Done(handshakes) => count.reach(handshakes),
@@ -151,20 +145,20 @@ async fn accept(listener: TcpListener, tls: Arc<ServerConfig>, count: Arc<Count>
 }
 
 /// Calls when it is told to, until nothing more is asked.
-pub(crate) fn call(arguments: &Callers) -> Result<(), LabError> {
+pub(crate) fn call(order: &Callers) -> Result<(), LabError> {
     let runtime = simulator::runtime()?;
     let count = Arc::new(Count::default());
     let load = |index| {
-        let bundle = arguments.bundles.join(simulator::name(index));
+        let bundle = order.bundles.join(simulator::name(index));
         let loaded = Reloader::client(&bundle).map_err(|error| failed(&bundle, &error))?;
         Ok(loaded.current().config.clone())
     };
-    let all: Vec<Arc<ClientConfig>> = (0..arguments.nodes).map(load).collect::<Result<_, LabError>>()?;
+    let all: Vec<Arc<ClientConfig>> = (0..order.nodes).map(load).collect::<Result<_, LabError>>()?;
     part::answer(|question| match question {
         Question::Done(handshakes) => count.reach(handshakes),
         Question::Call => {
             for tls in &all {
-                runtime.spawn(keep_calling(arguments.address, tls.clone(), count.clone()));
+                runtime.spawn(keep_calling(order.address, tls.clone(), count.clone()));
             }
             Ok(json!(null))
         }

@@ -1,18 +1,18 @@
 //! A bare tonic and rustls server of bidirectional streams: tonic's own TLS, one service, and a handler that throws away what it hears.
 //! It says Welcome, so that simulated nodes stay, and sends what it is told to send, to all in one loop.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use clap::Args;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use trunkline_integration::LabError;
 use trunkline_proto::wire::{
@@ -30,18 +30,15 @@ const OUTBOUND: usize = 4;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Who it is.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
     /// The server's bundle.
-    #[arg(long)]
-    bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
 }
 
 /// What the bench asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
-    /// Where it listens.
-    Port,
     /// Streams that are open.
     Streams,
     /// Two desired states, each as an update from nothing, encoded. Whoever comes gets the first; each [`Question::Send`] sends the
@@ -153,15 +150,18 @@ impl NodeService for Bare {
     }
 }
 
-/// Serves until nothing more is asked.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
+/// Says where it listens, and serves until nothing more is asked.
+pub(crate) fn run(order: &Order) -> Result<(), LabError> {
     let runtime = simulator::runtime()?;
     let bare = Bare::default();
-    let (listener, port) = runtime.block_on(listen())?;
-    runtime.spawn(serve(tls(arguments)?, bare.clone(), listener));
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let listener = listener.map_err(LabError::io("cannot listen"))?;
+    let address = listener.local_addr().map_err(LabError::io("cannot listen"))?;
+    let tls = super::tls(&order.bundle)?;
+    runtime.spawn(serve(tls, bare.clone(), listener));
     runtime.spawn(beat(bare.clone()));
+    part::say(&format!("https://{address}"))?;
     part::answer(|question| match question {
-        Question::Port => Ok(json!(port)),
         Question::Streams => Ok(json!(bare.state().streams.len())),
         Question::Load(one, other) => {
             let decode = |bytes: Vec<u8>| {
@@ -176,14 +176,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), LabError> {
     })
 }
 
-/// A port of the loopback device.
-pub(crate) async fn listen() -> Result<(TcpListener, u16), LabError> {
-    let failed = || LabError::io("cannot listen");
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed())?;
-    let port = listener.local_addr().map_err(failed())?.port();
-    Ok((listener, port))
-}
-
 async fn serve(tls: ServerTlsConfig, bare: Bare, listener: TcpListener) -> Result<(), tonic::transport::Error> {
     let mut server = Server::builder().tls_config(tls)?;
     let service = NodeServiceServer::new(bare);
@@ -191,16 +183,6 @@ async fn serve(tls: ServerTlsConfig, bare: Bare, listener: TcpListener) -> Resul
         .add_service(service)
         .serve_with_incoming(TcpListenerStream::new(listener))
         .await
-}
-
-fn tls(arguments: &Arguments) -> Result<ServerTlsConfig, LabError> {
-    let read = |file: &str| {
-        let path = arguments.bundle.join(file);
-        std::fs::read(&path).map_err(LabError::io(format!("cannot read {}", path.display())))
-    };
-    let identity = Identity::from_pem(read(trunkline_certs::CERT_FILE)?, read(trunkline_certs::KEY_FILE)?);
-    let authority = Certificate::from_pem(read(trunkline_certs::CA_FILE)?);
-    Ok(ServerTlsConfig::new().identity(identity).client_ca_root(authority))
 }
 
 async fn beat(bare: Bare) {

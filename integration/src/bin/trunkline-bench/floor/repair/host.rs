@@ -3,25 +3,23 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use trunkline_agent::netlink::{Handle, TapRequest};
 use trunkline_integration::LabError;
 
 use super::{Case, Node};
 use crate::discover::await_offers;
+use crate::floor::{ALIAS, MTU, dnsmasq, nft, tap};
 
 /// Where the network node keeps its DHCP servers' files.
 const DHCP: &str = "/var/lib/trunkline-netnode/dhcp";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
-const TABLE: &str = "trunkline";
 /// A server that does not answer is asked again so often.
 const AGAIN: Duration = Duration::from_millis(2);
 
@@ -30,7 +28,7 @@ pub(crate) struct TapDeleted(pub(crate) String);
 
 impl Case for TapDeleted {
     fn throw(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let index = node.index(&self.0)?;
+        let index = node.kernel.index(&self.0)?;
         Ok(node.kernel.delete(index)?)
     }
 
@@ -42,25 +40,10 @@ impl Case for TapDeleted {
     }
 
     fn mend(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let request = TapRequest {
-            name: self.0.clone(),
-            alias: "trunkline".to_owned(),
-            mtu: 1500,
-        };
-        node.host.run(move || {
-            // Opening, one ioctl, one request, one ioctl: nothing is straighter.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(LabError::io("cannot start a runtime"))?;
-            runtime.block_on(async {
-                let handle = Handle::current().map_err(|error| LabError::Other(error.to_string()))?;
-                let made = handle
-                    .create_taps(&[request])
-                    .await
-                    .into_iter()
-                    .collect::<Result<Vec<()>, _>>();
-                made.map(drop).map_err(|error| LabError::Other(error.to_string()))
-            })
-        })??;
+        let names = [self.0.clone()];
+        let made = node.host.run(move || tap::make(&names))?;
+        made.map_err(LabError::io("cannot make a TAP"))?;
+        node.kernel.set_up_all(std::slice::from_ref(&self.0), ALIAS, MTU)?;
         while !self.is_right(node)? {}
         Ok(())
     }
@@ -71,7 +54,7 @@ pub(crate) struct TapDown(pub(crate) String);
 
 impl Case for TapDown {
     fn throw(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let index = node.index(&self.0)?;
+        let index = node.kernel.index(&self.0)?;
         Ok(node.kernel.set_up(index, false)?)
     }
 
@@ -80,7 +63,7 @@ impl Case for TapDown {
     }
 
     fn mend(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let index = node.index(&self.0)?;
+        let index = node.kernel.index(&self.0)?;
         Ok(node.kernel.set_up(index, true)?)
     }
 }
@@ -93,8 +76,8 @@ pub(crate) struct Address {
 
 impl Case for Address {
     fn throw(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let index = node.index(&self.device)?;
-        Ok(node.kernel.delete_address(index, self.address.octets(), 24)?)
+        let index = node.kernel.index(&self.device)?;
+        Ok(node.kernel.delete_address(index, self.address, 24)?)
     }
 
     fn is_right(&mut self, node: &mut Node) -> Result<bool, LabError> {
@@ -104,8 +87,8 @@ impl Case for Address {
     }
 
     fn mend(&mut self, node: &mut Node) -> Result<(), LabError> {
-        let index = node.index(&self.device)?;
-        Ok(node.kernel.add_address(index, self.address.octets(), 24)?)
+        let index = node.kernel.index(&self.device)?;
+        Ok(node.kernel.add_address(index, self.address, 24)?)
     }
 }
 
@@ -270,24 +253,25 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(node: &mut Node) -> Result<Self, LabError> {
         let listing = node.host.folder().join("bench-rules.nft");
-        let text = node.host.must(&["nft", "list", "table", "inet", TABLE])?;
+        let text = node.host.must(&["nft", "list", "table", "inet", ALIAS])?;
         std::fs::write(&listing, text).map_err(unread(&listing))?;
-        let rules = node.netfilter.rules(TABLE)?;
+        let rules = node.netfilter.rules(ALIAS)?;
         Ok(Self { rules, listing })
     }
 }
 
 impl Case for Rules {
     fn throw(&mut self, node: &mut Node) -> Result<(), LabError> {
-        nft(node, &["flush", "table", "inet", TABLE])
+        node.host.run(|| nft(&["flush", "table", "inet", ALIAS]))?
     }
 
     fn is_right(&mut self, node: &mut Node) -> Result<bool, LabError> {
-        Ok(node.netfilter.rules(TABLE)? == self.rules)
+        Ok(node.netfilter.rules(ALIAS)? == self.rules)
     }
 
     fn mend(&mut self, node: &mut Node) -> Result<(), LabError> {
-        nft(node, &["-f", &self.listing.display().to_string()])
+        let listing = self.listing.display().to_string();
+        node.host.run(move || nft(&["-f", &listing]))?
     }
 }
 
@@ -313,20 +297,6 @@ fn forward(node: &Node, value: &'static str) -> Result<(), LabError> {
     node.host
         .run(move || std::fs::write(FORWARDING, value))?
         .map_err(unread(Path::new(FORWARDING)))
-}
-
-fn nft(node: &Node, arguments: &[&str]) -> Result<(), LabError> {
-    let mut command = Command::new("nft");
-    command.args(arguments);
-    let status = node
-        .host
-        .run(move || command.status())?
-        .map_err(LabError::io("cannot start nft"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(LabError::Other(format!("nft ended with {status}")))
-    }
 }
 
 fn unread(path: &Path) -> impl FnOnce(std::io::Error) -> LabError + use<> {
@@ -361,11 +331,15 @@ fn inner(pid: u32) -> Result<u32, LabError> {
     last.ok_or_else(|| LabError::Other(format!("process {pid} is gone")))
 }
 
+fn configuration(vlan: u16) -> String {
+    format!("{DHCP}/vlan{vlan}/dnsmasq.conf")
+}
+
 /// The dnsmasq of a VLAN, by the machine's number.
 fn server(node: &Node, vlan: u16) -> Result<u32, LabError> {
     let mounts = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let ours = mounts(node.host.pid());
-    let config = format!("--conf-file={DHCP}/vlan{vlan}/dnsmasq.conf");
+    let config = format!("--conf-file={}", configuration(vlan));
     let is_it = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == config.as_bytes()) && mounts(*pid) == ours
@@ -385,17 +359,8 @@ fn start(node: &Node, vlan: u16) -> Result<Child, LabError> {
     let home = home(node)?;
     node.host.run(move || {
         setns(&inside, CloneFlags::CLONE_NEWNET)?;
-        let started = Command::new("dnsmasq")
-            .args([
-                "--keep-in-foreground",
-                &format!("--conf-file={DHCP}/vlan{vlan}/dnsmasq.conf"),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
+        let started = dnsmasq(&configuration(vlan));
         setns(&home, CloneFlags::CLONE_NEWNET)?;
-        started.map_err(LabError::io("cannot start dnsmasq"))
+        started
     })?
 }
