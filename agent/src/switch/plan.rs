@@ -143,8 +143,9 @@ pub fn plan(desired: &SwitchState, observed: &Observed) -> Result<Plan, String> 
         },
     };
     // All three are in order of names, so one way along them is enough.
-    let there = (&observed.ports)
-        .into_iter()
+    let there = observed
+        .ports
+        .iter()
         .merge_join_by(&observed.devices, |(port, _), (device, _)| port.cmp(device));
     let there = there.map(|there| match there {
         EitherOrBoth::Both((name, port), (_, device)) => (name.as_str(), Some(port), Some(device)),
