@@ -16,7 +16,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use trunkline_proto::resource::{Kind, Observation, State};
+use trunkline_proto::resource::{Kind, State};
 
 /// Every kind and state that is told apart.
 const KINDS: [Kind; 7] = [
@@ -35,6 +35,9 @@ const STATES: [State; 5] = [
     State::Failed,
     State::Unknown,
 ];
+
+/// How many resources of each kind were seen in each state.
+pub(crate) type Counts = HashMap<(Kind, State), usize>;
 
 /// What a node counts.
 #[derive(Debug, Clone, Default)]
@@ -180,11 +183,7 @@ impl NodeMetrics {
         );
     }
 
-    pub(crate) fn observed<'a>(&self, observations: impl Iterator<Item = &'a Observation>) {
-        let mut counts: HashMap<(Kind, State), usize> = HashMap::new();
-        for observation in observations {
-            *counts.entry((observation.key.kind, observation.state)).or_default() += 1;
-        }
+    pub(crate) fn observed(&self, counts: &Counts) {
         for kind in KINDS {
             for state in STATES {
                 let count = counts.get(&(kind, state)).copied().unwrap_or_default();

@@ -7,7 +7,7 @@ mod drift;
 mod watchdog;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use trunkline_proto::{
+    Hash,
     daemon::telemetry,
     resource::{Key, Kind, Observation, State},
 };
@@ -30,7 +31,7 @@ pub(crate) use self::watchdog::Watchdog;
 use crate::{
     inbox::{Held, Position},
     metrics::NodeMetrics,
-    node::{Desired, Host, HostFacts, Pass, Repair, Wake},
+    node::{Desired, Host, HostFacts, Item, Pass, Repair, Wake},
     report::{Board, COUNTERS_EVERY},
 };
 
@@ -61,10 +62,15 @@ pub(crate) struct Reconcile<H> {
 /// What the loop remembers from pass to pass.
 struct Memory {
     position: Position,
+    /// What is held, and what follows from it: nothing of that changes until something else is held.
+    held: Arc<Held>,
+    desired: Desired,
+    /// It was looked at since by a pass that left nothing undone.
+    done: bool,
     /// The last desired state that nothing was left beside.
     clean: Option<Position>,
     /// What was desired in the last pass that left nothing undone: what differs from it is what a new pass changes.
-    before: BTreeSet<(Key, trunkline_proto::Hash)>,
+    before: BTreeMap<Key, Hash>,
     drift: Drift,
     retries: ExponentialBackoff,
     troubled: bool,
@@ -80,12 +86,17 @@ struct Pace {
 
 impl<H: Host> Reconcile<H> {
     pub(crate) async fn run(mut self) {
+        let held = self.held.borrow().clone();
+        let desired = held.desired();
         let mut memory = Memory {
             position: Position::default(),
             clean: None,
             // Traces of changes that were realised by an earlier process are over.
-            before: versions(&self.held.borrow().desired()),
-            drift: Drift::after_start(&self.held.borrow().desired()),
+            before: versions(&desired),
+            drift: Drift::after_start(&desired),
+            done: false,
+            held,
+            desired,
             retries: retries(),
             troubled: false,
             next: Instant::now(),
@@ -96,6 +107,11 @@ impl<H: Host> Reconcile<H> {
         };
         let mut counters = interval_at(Instant::now() + COUNTERS_EVERY, COUNTERS_EVERY);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::select! {
+            // Nothing has begun.
+            () = self.cancel.cancelled() => return,
+            () = self.host.known() => self.tell_facts(),
+        }
         loop {
             self.turn(&mut memory).await;
             self.tried.send_replace(true);
@@ -109,7 +125,7 @@ impl<H: Host> Reconcile<H> {
                     // The value stays; only "seen" is marked.
                     changed = self.held.changed() => if changed.is_err() { return } else { break },
                     () = sleep_until(memory.next) => break,
-                    _ = counters.tick() => self.count().await,
+                    _ = counters.tick() => self.count(&memory).await,
                 }
             }
         }
@@ -126,25 +142,17 @@ impl<H: Host> Reconcile<H> {
             memory.next = Instant::now() + REREAD_EVERY;
             return;
         }
-        let mut desired = held.desired();
-        if memory.clean == Some(held.position) {
-            // All of it is gone; what turns up under a name of those is something else.
-            desired.leaving.clear();
-        }
+        memory.follow(&held);
         self.host.let_go(self.board.let_go());
-        if held.position != memory.position {
-            memory.position = held.position;
-            memory.retries = retries();
-        }
-        let mut pass = self.traced(&desired, &memory.before).await;
+        let mut pass = self.traced(memory).await;
+        let desired = &memory.desired;
         let repairs = memory
             .drift
-            .news(&desired, std::mem::take(&mut pass.repairs), &pass.observations);
-        let good = judge(&held, &desired, pass);
+            .news(desired, std::mem::take(&mut pass.repairs), &pass.observations);
+        let good = judge(&held, desired, pass);
         memory.plan(&good);
         if good.clean {
-            memory.before = versions(&desired);
-            memory.clean = Some(held.position);
+            memory.settle();
         }
         self.metrics.orphans(good.orphans.len());
         self.metrics.held_removals(self.board.orphans(good.orphans));
@@ -172,7 +180,8 @@ impl<H: Host> Reconcile<H> {
         }
     }
 
-    async fn traced(&mut self, desired: &Desired, before: &BTreeSet<(Key, trunkline_proto::Hash)>) -> Pass {
+    async fn traced(&mut self, memory: &Memory) -> Pass {
+        let desired = &memory.desired;
         let Desired {
             term,
             generation,
@@ -180,8 +189,8 @@ impl<H: Host> Reconcile<H> {
             leaving: _,
         } = desired;
         let span = tracing::info_span!("pass", term, generation, resources = items.len());
-        let changed = |key: &Key, hash| !before.contains(&(key.clone(), hash));
-        let fresh = items.iter().filter(|(key, item)| changed(key, item.hash));
+        let changed = |(key, item): &(&Key, &Item)| memory.before.get(*key) != Some(&item.hash);
+        let fresh = items.iter().filter(|_| !memory.done).filter(changed);
         // Of several traces the one with the most changed resources would be fairest; one that is there is good enough.
         if let Some((_, item)) = fresh.into_iter().find(|(_, item)| !item.traceparent.is_empty()) {
             telemetry::set_parent(&span, &item.traceparent);
@@ -194,11 +203,11 @@ impl<H: Host> Reconcile<H> {
         pass
     }
 
-    async fn count(&mut self) {
-        let held = self.held.borrow().clone();
+    async fn count(&mut self, memory: &Memory) {
+        let held = &memory.held;
         if held.is_known() {
             self.doing.step("reading counters");
-            let counted = self.host.counters(&held.desired()).await;
+            let counted = self.host.counters(&memory.desired).await;
             self.doing.nothing();
             let known = |o: &Observation| !held.is_waiting(&o.key);
             self.board.refresh(counted.into_iter().filter(known).collect());
@@ -242,6 +251,31 @@ impl Pace {
 }
 
 impl Memory {
+    /// A pass begins, for this.
+    fn follow(&mut self, held: &Arc<Held>) {
+        if !Arc::ptr_eq(&self.held, held) {
+            (self.desired, self.done) = (held.desired(), false);
+            self.held = held.clone();
+        }
+        if self.clean == Some(held.position) {
+            // All of it is gone; what turns up under a name of those is something else.
+            self.desired.leaving.clear();
+        }
+        if held.position != self.position {
+            self.position = held.position;
+            self.retries = retries();
+        }
+    }
+
+    /// A pass has left nothing undone.
+    fn settle(&mut self) {
+        if !self.done {
+            self.before = versions(&self.desired);
+            self.done = true;
+        }
+        self.clean = Some(self.position);
+    }
+
     /// When to look again, if nothing wakes us before.
     fn plan(&mut self, pass: &Pass) {
         let trouble = pass.observations.iter().find(|o| !is_settled(o));
@@ -285,20 +319,9 @@ fn is_settled(observation: &Observation) -> bool {
     }
 }
 
-/// Makes a pass's answer whole: every desired resource has one observation, and what was refused says so.
-fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
-    let Pass {
-        observations,
-        clean,
-        retry_after,
-        repairs,
-        orphans,
-    } = pass;
-    let refused: Vec<_> = held.refused().collect();
-    let is_refused = |key: &Key| refused.iter().any(|r| r.key == *key);
-    // What stays realised of an earlier version is in nobody's desired state any more: its VLANs and addresses are still in use.
-    let outdated = refused.iter().any(|refused| refused.earlier);
-    let mut seen: Vec<Observation> = Vec::with_capacity(desired.items.len() + refused.len());
+/// One observation of each desired resource, whatever the host has answered.
+fn each_once(desired: &Desired, observations: Vec<Observation>) -> Vec<Observation> {
+    let mut seen: Vec<Observation> = Vec::with_capacity(desired.items.len());
     let mut keys = BTreeSet::new();
     for observation in observations {
         if desired.items.contains_key(&observation.key) && keys.insert(observation.key.clone()) {
@@ -315,9 +338,29 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
             ));
         }
     }
+    seen
+}
+
+/// Makes a pass's answer whole: every desired resource has one observation, and what was refused says so.
+fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
+    let Pass {
+        observations,
+        clean,
+        retry_after,
+        repairs,
+        orphans,
+    } = pass;
+    let refused: Vec<_> = held.refused().collect();
+    // What stays realised of an earlier version is in nobody's desired state any more: its VLANs and addresses are still in use.
+    let outdated = refused.iter().any(|refused| refused.earlier);
+    let mut seen = observations;
+    if !seen.iter().map(|o| &o.key).eq(desired.items.keys()) {
+        seen = each_once(desired, seen);
+    }
     // A refused version is told by its own hash; what remains of the version before it is nobody's question. Nor is what the
     // controller has removed, while it waits for an operator's word.
-    seen.retain(|o| !is_refused(&o.key) && !held.is_waiting(&o.key));
+    let is_refused: BTreeSet<&Key> = refused.iter().map(|r| &r.key).collect();
+    seen.retain(|o| !is_refused.contains(&o.key) && !held.is_waiting(&o.key));
     seen.extend(refused.into_iter().map(|refused| {
         let stays = if refused.earlier {
             "; the version before it stays"
@@ -342,12 +385,9 @@ fn judge(held: &Held, desired: &Desired, pass: Pass) -> Pass {
     }
 }
 
-fn versions(desired: &Desired) -> BTreeSet<(Key, trunkline_proto::Hash)> {
-    desired
-        .items
-        .iter()
-        .map(|(key, item)| (key.clone(), item.hash))
-        .collect()
+fn versions(desired: &Desired) -> BTreeMap<Key, Hash> {
+    let version = |(key, item): (&Key, &Item)| (key.clone(), item.hash);
+    desired.items.iter().map(version).collect()
 }
 
 fn retries() -> ExponentialBackoff {

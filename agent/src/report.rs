@@ -18,7 +18,7 @@ use trunkline_proto::{
 
 use crate::{
     inbox::Position,
-    metrics::NodeMetrics,
+    metrics::{Counts, NodeMetrics},
     node::Repair,
     orphans::{Orphan, Thing, fingerprint},
 };
@@ -56,6 +56,8 @@ pub enum Due {
 #[derive(Debug, Default)]
 struct State {
     seen: BTreeMap<Key, Observation>,
+    /// How many of each kind are in each state.
+    counts: Counts,
     /// True once the host has been looked at, or there is nothing to look at: a full report would be empty before.
     looked: bool,
     clean: Position,
@@ -110,9 +112,9 @@ impl Board {
     /// undesired was left.
     pub fn publish(&self, observations: Vec<Observation>, position: Position, clean: bool) {
         let mut state = self.lock();
-        let keys: BTreeSet<Key> = observations.iter().map(|o| o.key.clone()).collect();
+        let keys: BTreeSet<&Key> = observations.iter().map(|o| &o.key).collect();
         // What is no longer desired is not told: that it is gone is what `clean` says.
-        state.seen.retain(|key, _| keys.contains(key));
+        state.forget(|key| !keys.contains(key));
         state.urgent.retain(|key| keys.contains(key));
         state.counters.retain(|key| keys.contains(key));
         for observation in observations {
@@ -128,7 +130,7 @@ impl Board {
             state.looked_due = true;
         }
         state.looked = true;
-        self.metrics.observed(state.seen.values());
+        self.metrics.observed(&state.counts);
         drop(state);
         self.changed.notify_one();
     }
@@ -153,7 +155,7 @@ impl Board {
             }
         }
         if moved {
-            self.metrics.observed(state.seen.values());
+            self.metrics.observed(&state.counts);
         }
         drop(state);
         self.changed.notify_one();
@@ -170,7 +172,7 @@ impl Board {
             state.put(observation);
         }
         state.looked = true;
-        self.metrics.observed(state.seen.values());
+        self.metrics.observed(&state.counts);
         drop(state);
         self.changed.notify_one();
     }
@@ -402,17 +404,40 @@ impl State {
         }
     }
 
+    /// Nothing is known any more of these.
+    fn forget(&mut self, gone: impl Fn(&Key) -> bool) {
+        for (key, observation) in self.seen.extract_if(.., |key, _| gone(key)) {
+            if let Some(count) = self.counts.get_mut(&(key.kind, observation.state)) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
     /// True when its state is another than before.
     fn put(&mut self, observation: Observation) -> bool {
-        let key = observation.key.clone();
-        let moved = self.seen.get(&key).is_none_or(|old| old.state != observation.state);
-        match self.seen.get(&key) {
-            Some(old) if *old == observation => return false,
-            Some(old) if without_counters(old) == without_counters(&observation) => self.counters.insert(key.clone()),
-            _ => self.urgent.insert(key.clone()),
+        let (kind, state) = (observation.key.kind, observation.state);
+        let Some(old) = self.seen.get_mut(&observation.key) else {
+            self.urgent.insert(observation.key.clone());
+            *self.counts.entry((kind, state)).or_default() += 1;
+            self.seen.insert(observation.key.clone(), observation);
+            return true;
         };
-        self.seen.insert(key, observation);
-        moved
+        if *old == observation {
+            return false;
+        }
+        let due = match without_counters(old) == without_counters(&observation) {
+            true => &mut self.counters,
+            false => &mut self.urgent,
+        };
+        due.insert(observation.key.clone());
+        let before = std::mem::replace(old, observation).state;
+        if before != state {
+            if let Some(count) = self.counts.get_mut(&(kind, before)) {
+                *count = count.saturating_sub(1);
+            }
+            *self.counts.entry((kind, state)).or_default() += 1;
+        }
+        before != state
     }
 }
 

@@ -217,6 +217,10 @@ impl Host for NetworkNode {
         self.base.facts(&self.ovs)
     }
 
+    async fn known(&self) {
+        self.base.known(&self.ovs).await;
+    }
+
     async fn pass(&mut self, desired: &Desired) -> Pass {
         let wanted = self.wanted(desired);
         let realised = self.realise(desired, &wanted).await;

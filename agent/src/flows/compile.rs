@@ -1,11 +1,12 @@
 //! The compiler. One function for each table, in the order in which a frame goes through them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use trunkline_proto::{Mac, VlanId};
 
 use super::{Guest, Network, Policy, Purpose, Segment, ServiceAddress, Storm, Uplink};
-use crate::openflow::{Action, Actions, Cookie, Field, Flow, FlowSet, Match, Meter, port};
+use crate::openflow::{Action, Actions, Cookie, Field, FlowSet, Held, Match, Meter, Rule, port};
 
 pub(super) const ADMISSION: u8 = 0;
 pub(super) const GUEST: u8 = 1;
@@ -106,9 +107,7 @@ pub fn compile(network: &Network) -> FlowSet {
             Policy::Protected => protected(&mut out, network, *vlan, segment),
         }
     }
-    let mut set: FlowSet = out.flows.into_iter().collect();
-    set.meters = out.meters;
-    set
+    out.into_set()
 }
 
 /// VLAN 400 is shared by tenants: nobody can make it less than protected.
@@ -127,14 +126,36 @@ fn is_protected(network: &Network, vlan: VlanId) -> bool {
 
 #[derive(Default)]
 struct Out {
-    flows: Vec<Flow>,
+    /// By table and priority: within these they come nearly in order, which makes sorting them cheap.
+    flows: BTreeMap<(u8, u16), Vec<(Match, Held)>>,
     meters: BTreeMap<u32, Meter>,
 }
 
 impl Out {
     fn flow(&mut self, table: u8, priority: u16, purpose: Purpose, of: u32, matches: Match, actions: Actions) {
         let cookie: Cookie = purpose.cookie(of);
-        self.flows.push(Flow::new(table, priority, cookie, matches, actions));
+        let line = self.flows.entry((table, priority)).or_default();
+        line.push((matches, (cookie, actions)));
+    }
+
+    fn into_set(self) -> FlowSet {
+        let mut all: Vec<(Rule, Held)> = Vec::with_capacity(self.flows.values().map(Vec::len).sum());
+        for ((table, priority), mut line) in self.flows {
+            // Of two with one rule the later one counts.
+            line.sort_by(|(a, _), (b, _)| a.cmp(b));
+            all.extend(line.into_iter().map(|(matches, held)| {
+                let rule = Rule {
+                    table,
+                    priority,
+                    matches,
+                };
+                (rule, held)
+            }));
+        }
+        FlowSet {
+            flows: Arc::new(all.into_iter().collect()),
+            meters: self.meters,
+        }
     }
 
     /// None without a limit: a rate of 0 would mean no frame at all to some switches.

@@ -106,28 +106,35 @@ impl Handle {
             .collect())
     }
 
-    /// Frames that each device has received since it was made: of a TAP, those that its guest has sent.
+    /// All devices, and the frames that each has received since it was made: of a TAP, those that its guest has sent.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn links_with_received(&self) -> Result<(Vec<Link>, BTreeMap<String, u64>), Error> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump("list devices with their counters", request).await?;
+        let (mut links, mut received) = (Vec::with_capacity(answers.len()), BTreeMap::new());
+        for answer in answers {
+            let RouteNetlinkMessage::NewLink(message) = answer else {
+                continue;
+            };
+            let frames = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(stats.rx_packets),
+                _ => None,
+            });
+            let link = Link::from(message);
+            received.extend(frames.map(|frames| (link.name.clone(), frames)));
+            links.push(link);
+        }
+        Ok((links, received))
+    }
+
+    /// Frames that each device has received.
     ///
     /// # Errors
     /// As the kernel says.
     pub async fn received(&self) -> Result<BTreeMap<String, u64>, Error> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let answers = self.dump("list devices with their counters", request).await?;
-        let received = |answer: RouteNetlinkMessage| {
-            let RouteNetlinkMessage::NewLink(message) = answer else {
-                return None;
-            };
-            let (mut name, mut frames) = (None, None);
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(text) => name = Some(text),
-                    LinkAttribute::Stats64(stats) => frames = Some(stats.rx_packets),
-                    _ => {}
-                }
-            }
-            name.zip(frames)
-        };
-        Ok(answers.into_iter().filter_map(received).collect())
+        Ok(self.links_with_received().await?.1)
     }
 
     /// One device by name; `None` when there is none.

@@ -52,6 +52,12 @@ pub trait Host: Send + 'static {
     /// What it is built on. Read again after every pass; a value that is not known yet is empty.
     fn facts(&self) -> HostFacts;
 
+    /// Returns when the facts can be known, or when it is not worth waiting for them. Asked for once, before the first pass: the
+    /// session says them in its first word, and need not wait for a whole pass.
+    fn known(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Makes the whole true and says what was read back of each resource. One failed item never stops its siblings. It is
     /// never cut in the middle.
     fn pass(&mut self, desired: &Desired) -> impl Future<Output = Pass> + Send;

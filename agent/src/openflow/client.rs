@@ -129,6 +129,12 @@ impl Client {
         self.connection().is_some()
     }
 
+    /// True when there is a socket to connect to.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        std::path::Path::new(&*self.socket).exists()
+    }
+
     /// Which connection it is since the start; `None` while the bridge does not answer. Behind another one may be another datapath.
     #[must_use]
     pub fn connection(&self) -> Option<u64> {
@@ -172,8 +178,7 @@ impl Client {
     /// As [`Self::table`].
     pub async fn told(&self) -> Result<Table, Error> {
         // The bridge tells of what came before a question before it answers that one.
-        let fragments = self.fragments().await?;
-        let meters = self.meter_settings().await?;
+        let (fragments, meters) = tokio::try_join!(self.fragments(), self.meter_settings())?;
         let flows = timeout(self.limit, self.mirror.flows()).await;
         let flows = flows.unwrap_or(Err(Error::Timeout(self.limit)))?;
         Ok(Table {

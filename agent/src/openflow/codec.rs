@@ -236,8 +236,8 @@ fn put_field(to: &mut Writer, field: Field, Masked { value, mask }: Masked) {
 
 fn put_match(to: &mut Writer, matches: &Match) -> Result<(), Error> {
     let mut fields = Writer::default();
-    for (field, wanted) in &matches.fields {
-        put_field(&mut fields, *field, *wanted);
+    for (field, value, mask) in matches.fields() {
+        put_field(&mut fields, field, Masked { value, mask });
     }
     for other in &matches.others {
         fields.raw(other);
@@ -343,7 +343,7 @@ fn get_match(from: &mut Reader<'_>) -> Result<Match, Error> {
     let mut matches = Match::any();
     while !fields.is_empty() {
         match get_field(&mut fields)? {
-            Ok((field, wanted)) => drop(matches.fields.insert(field, wanted)),
+            Ok((field, wanted)) => matches.put(field, wanted),
             Err(raw) => matches.others.push(raw),
         }
     }

@@ -1,6 +1,5 @@
 //! What a flow matches on.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -188,7 +187,8 @@ pub(super) struct Masked {
 /// What a frame must be like. Empty: every frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Match {
-    pub(super) fields: BTreeMap<Field, Masked>,
+    /// In order, each at most once. There are few, and tens of thousands of matches.
+    fields: Vec<(Field, Masked)>,
     /// Fields that we do not know, whole and in their order on the wire; only strangers' flows have them.
     pub(super) others: Vec<Vec<u8>>,
 }
@@ -212,9 +212,21 @@ impl Match {
         let mask = mask & field.whole();
         if mask != 0 {
             let value = value.into() & mask;
-            self.fields.insert(field, Masked { value, mask });
+            self.put(field, Masked { value, mask });
         }
         self
+    }
+
+    /// In the place of what was wanted of this field before.
+    pub(super) fn put(&mut self, field: Field, wanted: Masked) {
+        match self.fields.binary_search_by_key(&field, |(held, _)| *held) {
+            Ok(at) => {
+                if let Some((_, held)) = self.fields.get_mut(at) {
+                    *held = wanted;
+                }
+            }
+            Err(at) => self.fields.insert(at, (field, wanted)),
+        }
     }
 
     /// From a port.
@@ -262,7 +274,8 @@ impl Match {
     /// Value and mask that a field must have; `None`: anything.
     #[must_use]
     pub fn get(&self, field: Field) -> Option<(u64, u64)> {
-        self.fields.get(&field).map(|wanted| (wanted.value, wanted.mask))
+        let held = self.fields.iter().find(|(held, _)| *held == field);
+        held.map(|(_, wanted)| (wanted.value, wanted.mask))
     }
 
     /// The fields that are looked at, with value and mask.

@@ -108,6 +108,8 @@ impl Actions {
     /// One action more.
     #[must_use]
     pub fn then(mut self, action: Action) -> Self {
+        // Most have one, and there are tens of thousands of them.
+        self.apply.reserve_exact(1);
         self.apply.push(action);
         self
     }

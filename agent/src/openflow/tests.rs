@@ -37,6 +37,20 @@ fn hex(message: &Message) -> String {
 }
 
 #[test]
+fn a_match_is_the_same_in_whatever_order_its_fields_were_named() {
+    let one = Match::any().in_port(3).eth_type(0x800).is(Field::Reg0, 7_u32);
+    let other = Match::any()
+        .is(Field::Reg0, 7_u32)
+        .eth_type(0x806)
+        .in_port(3)
+        .eth_type(0x800);
+    assert_eq!(one, other);
+    assert_eq!(one.cmp(&other), std::cmp::Ordering::Equal);
+    let fields: Vec<Field> = other.fields().map(|(field, _, _)| field).collect();
+    assert_eq!(fields, [Field::InPort, Field::Reg0, Field::EthType]);
+}
+
+#[test]
 fn the_bytes_of_each_message_are_as_recorded() {
     let meter = Meter { rate: 1000, burst: 500 };
     let config = codec::get_config(&[0, 4, 0, 128]).unwrap();

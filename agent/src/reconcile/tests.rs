@@ -27,16 +27,33 @@ struct Record {
     broken: std::sync::atomic::AtomicBool,
     /// Somebody undoes what a pass did, so each pass causes another.
     undone: Mutex<Option<Wake>>,
+    /// What the host is built on, once it is known.
+    facts: Mutex<HostFacts>,
+    /// A pass never ends.
+    stuck: std::sync::atomic::AtomicBool,
 }
+
+/// How long the fake host takes to know what it is built on.
+const KNOWN: Duration = Duration::from_millis(20);
 
 struct Fake(Arc<Record>);
 
 impl Host for Fake {
     fn facts(&self) -> HostFacts {
-        HostFacts::default()
+        self.0.facts.lock().unwrap().clone()
+    }
+
+    async fn known(&self) {
+        if self.0.stuck.load(Ordering::SeqCst) {
+            tokio::time::sleep(KNOWN).await;
+            "3.3.0".clone_into(&mut self.0.facts.lock().unwrap().ovs_version);
+        }
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {
+        if self.0.stuck.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let mut passes = self.0.passes.lock().unwrap();
         passes.push((Instant::now(), telemetry::current_traceparent()));
         if let Some(wake) = &*self.0.undone.lock().unwrap() {
@@ -68,9 +85,12 @@ struct Stand {
 
 impl Stand {
     fn start(held: Held) -> Self {
+        Self::start_with(held, Arc::default(), watch::channel(HostFacts::default()).0)
+    }
+
+    fn start_with(held: Held, record: Arc<Record>, facts: watch::Sender<HostFacts>) -> Self {
         let cancel = CancellationToken::new();
         let wake = Wake::new(TaskTracker::new(), cancel.clone());
-        let record = Arc::new(Record::default());
         let board = Arc::new(Board::default());
         let (held, receiver) = watch::channel(Arc::new(held));
         let reconcile = Reconcile {
@@ -78,7 +98,7 @@ impl Stand {
             held: receiver,
             wake: wake.clone(),
             board: board.clone(),
-            facts: watch::channel(HostFacts::default()).0,
+            facts,
             tried: watch::channel(false).0,
             metrics: NodeMetrics::default(),
             doing: Doing::default(),
@@ -342,4 +362,16 @@ fn a_vlan_that_does_not_pass_is_no_reason_for_another_pass() {
         assert!(!settled(Kind::Probe, state));
     }
     assert!(settled(Kind::Probe, State::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_host_is_built_on_is_told_while_the_first_pass_still_runs() {
+    let record = Arc::new(Record::default());
+    record.stuck.store(true, Ordering::SeqCst);
+    let (sender, mut facts) = watch::channel(HostFacts::default());
+    let stand = Stand::start_with(held(1, 110, ""), record, sender);
+    let known = timeout(NEVER, facts.wait_for(|facts| facts.ovs_version == "3.3.0")).await;
+    assert!(known.is_ok_and(|known| known.is_ok()));
+    assert_eq!(stand.passes(), 0);
+    stand.task.abort();
 }

@@ -357,4 +357,7 @@ async fn the_gauge_of_resources_follows_what_is_seen_between_passes() {
     shows("ready", 2);
     board.unknown(vec![dhcp("a", Seen::Unknown, 0)], || true);
     shows("unknown", 1);
+    board.publish(vec![dhcp("b", Seen::Ready, 0)], AT, false);
+    shows("unknown", 0);
+    shows("ready", 1);
 }

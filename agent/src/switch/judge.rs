@@ -6,7 +6,7 @@ use trunkline_proto::resource::{Facts, Port, State, Trunk};
 use trunkline_proto::{VlanId, wire};
 
 use super::plan::obstacles;
-use super::{Device, Observed, ObservedPort, PortColumns, SwitchPort, SwitchState};
+use super::{Access, Device, Observed, ObservedPort, PortColumns, PortKind, SwitchPort, SwitchState, Wanted};
 
 /// State of one resource, for the report.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,10 @@ pub fn judge_port(
         .get(name)
         .cloned()
         .or_else(|| tap_problem(port, device))
-        .or_else(|| port_problem(name, &SwitchPort::from(port), desired, observed));
+        .or_else(|| {
+            let access = port.vlan.map_or(Access::Isolated, Access::Vlan);
+            row_problem(name, &desired.unmarked(&PortKind::System, access), desired, observed)
+        });
     Judgement::new(problem.map(|reason| (State::Failed, reason)), Facts::Port(facts))
 }
 
@@ -74,10 +77,10 @@ fn tap_problem(port: &Port, device: Option<&Device>) -> Option<String> {
 /// What is wrong with an access port; `None` when ovs-vswitchd forwards for it as wanted.
 #[must_use]
 pub fn port_problem(name: &str, port: &SwitchPort, desired: &SwitchState, observed: &Observed) -> Option<String> {
-    row_problem(name, &desired.access_columns(port), desired, observed)
+    row_problem(name, &desired.access(port), desired, observed)
 }
 
-fn row_problem(name: &str, wanted: &PortColumns, desired: &SwitchState, observed: &Observed) -> Option<String> {
+fn row_problem(name: &str, wanted: &Wanted<'_>, desired: &SwitchState, observed: &Observed) -> Option<String> {
     let bridge = &desired.bridge.name;
     let Some(row) = observed.port(name) else {
         return Some(format!("there is no switch port {name} on {bridge}"));
@@ -86,11 +89,11 @@ fn row_problem(name: &str, wanted: &PortColumns, desired: &SwitchState, observed
         return Some(format!("the switch port {name} is not on {bridge}"));
     }
     let held = &row.columns;
-    if (&held.vlan_mode, held.tag, held.protected) != (&wanted.vlan_mode, wanted.tag, wanted.protected) {
+    if (held.vlan_mode.as_deref(), held.tag, held.protected) != (Some(wanted.mode), wanted.tag, wanted.protected) {
         return Some(format!(
             "the switch port {name} is {} instead of {}",
             describe(held),
-            describe(wanted)
+            describe(&wanted.to_columns())
         ));
     }
     if held.trunks != wanted.trunks {
@@ -194,7 +197,7 @@ fn trunk_problem(
     let failed = troubles
         .get(name)
         .cloned()
-        .or_else(|| row_problem(name, &desired.uplink_columns(&wanted), desired, observed))
+        .or_else(|| row_problem(name, &desired.uplink_port(&wanted), desired, observed))
         .or_else(|| {
             is_gone(name, observed)
                 .then(|| format!("the uplink {name} is not there; name another interface or create it"))

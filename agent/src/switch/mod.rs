@@ -15,6 +15,7 @@ mod execute;
 mod judge;
 mod observe;
 mod plan;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,6 +31,7 @@ pub use observe::{
     observe_again, observe_beside,
 };
 pub use plan::{Addition, BridgeStep, Modification, Plan, Removal, plan};
+use wanted::{NO_VLAN, Wanted};
 
 /// Key of our mark in `external_ids`; its value is a [`Mark`].
 pub const MARK_KEY: &str = "trunkline";
@@ -44,9 +46,6 @@ const DEVICE_KEY: &str = "trunkline-device";
 const UPLINK: &str = "uplink";
 /// Keys that start so are ours to set and to remove on a row that is ours.
 const KEY_PREFIX: &str = "trunkline";
-
-/// The VLAN list of an uplink that shall carry nothing: an empty list would mean every VLAN, and 4095 is no VLAN.
-const NO_VLAN: i64 = 4095;
 
 /// What marks a row as this node's: its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,128 +211,6 @@ pub struct SwitchState {
     pub uplink: Option<UplinkSpec>,
     /// Access ports by name.
     pub ports: BTreeMap<String, SwitchPort>,
-}
-
-impl SwitchState {
-    /// The columns of every port that is wanted, uplink included.
-    fn wanted(&self) -> BTreeMap<&str, PortColumns> {
-        let ports = self
-            .ports
-            .iter()
-            .map(|(name, port)| (name.as_str(), self.access_columns(port)));
-        let uplink = self
-            .uplink
-            .iter()
-            .map(|uplink| (uplink.name.as_str(), self.uplink_columns(uplink)));
-        // The uplink comes last, so a port of the same name does not hide it.
-        ports.chain(uplink).collect()
-    }
-
-    fn access_columns(&self, port: &SwitchPort) -> PortColumns {
-        let (mode, tag, trunks, protected) = match port.access {
-            Access::Vlan(vlan) => ("access", Some(i64::from(vlan.get())), BTreeSet::new(), false),
-            Access::Isolated => ("access", Some(0), BTreeSet::new(), true),
-            Access::Uplink => {
-                // Where flows rule they lead frames past the list, and NORMAL is not to flood guests' frames to a device of the host.
-                let uplink = self
-                    .uplink
-                    .as_ref()
-                    .filter(|_| self.bridge.fail_mode == FailMode::Standalone);
-                let vlans = uplink.map(|uplink| uplink.vlans.clone());
-                ("trunk", None, trunks(&vlans.unwrap_or_default()), false)
-            }
-        };
-        let external_ids = self.external_ids(&port.labels);
-        let (kind, mac, mtu_request) = match &port.kind {
-            PortKind::System => ("", None, None),
-            PortKind::Internal { mac, mtu } => ("internal", Some(mac.to_string()), Some(i64::from(*mtu))),
-        };
-        PortColumns {
-            vlan_mode: Some(mode.to_owned()),
-            tag,
-            trunks,
-            protected,
-            external_ids: external_ids.clone(),
-            interface: InterfaceColumns {
-                kind: kind.to_owned(),
-                mac,
-                mtu_request,
-                ofport_request: None,
-                external_ids,
-            },
-        }
-    }
-
-    fn uplink_columns(&self, uplink: &UplinkSpec) -> PortColumns {
-        let external_ids = self.external_ids(&Labels {
-            kind: UPLINK.to_owned(),
-            ..Labels::default()
-        });
-        PortColumns {
-            vlan_mode: Some("trunk".to_owned()),
-            tag: None,
-            trunks: trunks(&uplink.vlans),
-            protected: false,
-            external_ids: external_ids.clone(),
-            interface: InterfaceColumns {
-                kind: String::new(),
-                mac: None,
-                mtu_request: None,
-                ofport_request: None,
-                external_ids,
-            },
-        }
-    }
-
-    /// The bridge's own port, which every bridge has: it stays down, and is kept apart from all guests besides.
-    fn local_columns(&self) -> PortColumns {
-        let external_ids = self.external_ids(&Labels {
-            kind: "local".to_owned(),
-            ..Labels::default()
-        });
-        PortColumns {
-            vlan_mode: Some("access".to_owned()),
-            tag: Some(0),
-            trunks: BTreeSet::new(),
-            protected: true,
-            external_ids: external_ids.clone(),
-            interface: InterfaceColumns {
-                kind: "internal".to_owned(),
-                mac: None,
-                mtu_request: None,
-                ofport_request: None,
-                external_ids,
-            },
-        }
-    }
-
-    fn external_ids(&self, labels: &Labels) -> BTreeMap<String, String> {
-        let Labels {
-            kind,
-            slice,
-            vm,
-            interface,
-        } = labels;
-        let pairs = [
-            (MARK_KEY, &self.mark.0),
-            (KIND_KEY, kind),
-            ("trunkline-slice", slice),
-            ("trunkline-vm", vm),
-            ("trunkline-interface", interface),
-        ];
-        pairs
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| (key.to_owned(), value.clone()))
-            .collect()
-    }
-}
-
-fn trunks(vlans: &BTreeSet<VlanId>) -> BTreeSet<i64> {
-    if vlans.is_empty() {
-        return BTreeSet::from([NO_VLAN]);
-    }
-    vlans.iter().map(|vlan| i64::from(vlan.get())).collect()
 }
 
 #[cfg(test)]

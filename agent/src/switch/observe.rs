@@ -111,7 +111,7 @@ impl ObservedPort {
     /// True when it joined with another device than `there`, which has its name now.
     pub(super) fn joined_with_another(&self, there: &Device) -> bool {
         let joined = self.columns.external_ids.get(DEVICE_KEY);
-        joined.is_some_and(|joined| *joined != there.link.index.to_string())
+        joined.is_some_and(|joined| joined.parse() != Ok(there.link.index))
     }
 
     /// OpenFlow port of its only interface, when ovs-vswitchd has taken it.
@@ -252,13 +252,25 @@ impl Observed {
         marked.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Interfaces that are called otherwise than their port, with it.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, (&str, &ObservedPort))> {
+        self.ports.iter().flat_map(|(name, port)| {
+            let others = port.interfaces.iter().filter(move |member| member.name != *name);
+            others.map(move |member| (member.name.as_str(), (name.as_str(), port)))
+        })
+    }
+
     /// The port that holds an interface of this name.
-    pub(super) fn holder(&self, interface: &str) -> Option<(&String, &ObservedPort)> {
+    pub(super) fn holder(&self, interface: &str) -> Option<(&str, &ObservedPort)> {
         // Nearly always port and interface have one name.
-        self.ports.get_key_value(interface).or_else(|| {
-            self.ports
-                .iter()
-                .find(|(_, port)| port.interfaces.iter().any(|member| member.name == interface))
+        let own = self
+            .ports
+            .get_key_value(interface)
+            .map(|(name, port)| (name.as_str(), port));
+        own.or_else(|| {
+            self.members()
+                .find(|(member, _)| *member == interface)
+                .map(|(_, holder)| holder)
         })
     }
 }

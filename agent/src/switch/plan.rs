@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use itertools::{EitherOrBoth, Itertools};
 use uuid::Uuid;
 
 use super::observe::keep_others;
-use super::{
-    ADOPTED_KEY, DEVICE_KEY, FailMode, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState, UplinkSpec,
-};
+use super::wanted::Wanted;
+use super::{ADOPTED_KEY, DEVICE_KEY, Device, FailMode, MARK_KEY, Observed, ObservedPort, PortColumns, SwitchState};
 
 /// Master that the kernel datapath gives to every device on a bridge.
 const KERNEL_DATAPATH_MASTER: &str = "ovs-system";
@@ -130,7 +130,8 @@ pub fn plan(desired: &SwitchState, observed: &Observed) -> Result<Plan, String> 
     let mut planner = Planner {
         desired,
         observed,
-        free: free_numbers(observed),
+        free: None,
+        members: None,
         plan: Plan {
             bridge,
             remove: Vec::new(),
@@ -141,12 +142,31 @@ pub fn plan(desired: &SwitchState, observed: &Observed) -> Result<Plan, String> 
             conflicts: BTreeMap::new(),
         },
     };
-    let wanted = desired.wanted();
-    for (name, port) in &observed.ports {
-        planner.remove_unwanted(name, port, wanted.contains_key(name.as_str()));
-    }
-    for (name, columns) in wanted {
-        planner.want(name, columns);
+    // All three are in order of names, so one way along them is enough.
+    let there = observed
+        .ports
+        .iter()
+        .merge_join_by(&observed.devices, |(port, _), (device, _)| port.cmp(device));
+    let there = there.map(|there| match there {
+        EitherOrBoth::Both((name, port), (_, device)) => (name.as_str(), Some(port), Some(device)),
+        EitherOrBoth::Left((name, port)) => (name.as_str(), Some(port), None),
+        EitherOrBoth::Right((name, device)) => (name.as_str(), None, Some(device)),
+    });
+    for side in desired
+        .wanted()
+        .merge_join_by(there, |(wanted, _), (name, ..)| (*wanted).cmp(name))
+    {
+        let ((name, port, device), wanted) = match side {
+            EitherOrBoth::Right((name, port, _)) => {
+                if let Some(port) = port {
+                    planner.remove_unwanted(name, port);
+                }
+                continue;
+            }
+            EitherOrBoth::Left((name, wanted)) => ((name, None, None), wanted),
+            EitherOrBoth::Both((_, wanted), there) => (there, wanted),
+        };
+        planner.want(&Seat { name, port, device }, &wanted);
     }
     planner.raise_uplink();
     Ok(planner.plan)
@@ -169,7 +189,7 @@ fn plan_bridge(desired: &SwitchState, observed: &Observed) -> Result<BridgeStep,
             datapath: spec.datapath.as_str().to_owned(),
             fail_mode: spec.fail_mode.as_str().to_owned(),
             external_ids: BTreeMap::from([mark]),
-            local: Box::new(desired.local_columns()),
+            local: Box::new(desired.local_port().to_columns()),
         });
     };
     let ours = desired.mark.is_on(&held.external_ids);
@@ -241,17 +261,27 @@ fn free_numbers(observed: &Observed) -> impl Iterator<Item = i64> + use<> {
     OFPORTS.filter(move |number| !taken.contains(number))
 }
 
-struct Planner<'a, Numbers> {
+/// What is there under the name of a wanted port.
+struct Seat<'a> {
+    name: &'a str,
+    port: Option<&'a ObservedPort>,
+    device: Option<&'a Device>,
+}
+
+struct Planner<'a> {
     desired: &'a SwitchState,
     observed: &'a Observed,
-    free: Numbers,
+    /// Made when the first one is asked for.
+    free: Option<Box<dyn Iterator<Item = i64>>>,
+    /// Ports by the names of those interfaces that are called otherwise; made when it is asked for.
+    members: Option<BTreeMap<&'a str, (&'a str, &'a ObservedPort)>>,
     plan: Plan,
 }
 
-impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
-    fn remove_unwanted(&mut self, name: &str, port: &ObservedPort, wanted: bool) {
+impl<'a> Planner<'a> {
+    fn remove_unwanted(&mut self, name: &str, port: &ObservedPort) {
         let local = self.observed.bridges.contains_key(name);
-        if !wanted && !local && port.is_ours(&self.desired.mark) {
+        if !local && port.is_ours(&self.desired.mark) {
             self.remove(name, port);
         }
     }
@@ -267,18 +297,25 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
         }
     }
 
-    fn want(&mut self, name: &str, columns: PortColumns) {
-        let uplink = self.desired.uplink.as_ref().filter(|uplink| uplink.name == name);
-        match self.observed.holder(name) {
-            Some((holder, port)) => match self.obstacle(name, holder, port, uplink.is_some()) {
+    fn want(&mut self, seat: &Seat<'a>, wanted: &Wanted<'_>) {
+        let name = seat.name;
+        match seat.port.map(|port| (name, port)).or_else(|| self.holder(name)) {
+            Some((holder, port)) => match self.obstacle(name, holder, port, wanted.is_uplink) {
                 Some(reason) => self.conflict(name, reason),
-                None => self.adjust(name, port, columns, uplink.is_some()),
+                None => self.adjust(seat, port, wanted),
             },
-            None => match uplink.and_then(|uplink| self.uplink_obstacle(uplink)) {
+            None => match wanted.is_uplink.then(|| self.uplink_obstacle(seat)).flatten() {
                 Some(reason) => self.conflict(name, reason),
-                None => self.add(name, columns),
+                None => self.add(seat, wanted),
             },
         }
+    }
+
+    /// The port, of another name, that holds an interface of this one.
+    fn holder(&mut self, interface: &str) -> Option<(&'a str, &'a ObservedPort)> {
+        let observed = self.observed;
+        let members = self.members.get_or_insert_with(|| observed.members().collect());
+        members.get(interface).copied()
     }
 
     fn conflict(&mut self, name: &str, reason: String) {
@@ -314,55 +351,58 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
     }
 
     /// Changes a port in place, or replaces it where that is impossible.
-    fn adjust(&mut self, name: &str, port: &ObservedPort, columns: PortColumns, uplink: bool) {
+    fn adjust(&mut self, seat: &Seat<'_>, port: &ObservedPort, wanted: &Wanted<'_>) {
         let elsewhere = bridge_name(port) != self.desired.bridge.name;
-        let other_kind = port.columns.interface.kind != columns.interface.kind;
+        let other_kind = port.columns.interface.kind != wanted.kind;
         // An uplink may be a bond; any other port has one interface.
-        let other_shape = !uplink && port.interfaces.len() != 1;
-        let stale = !uplink && self.is_stale(name, port);
-        if elsewhere || (other_kind && !uplink) || other_shape || stale {
-            self.remove(name, port);
-            self.add(name, columns);
+        let other_shape = !wanted.is_uplink && port.interfaces.len() != 1;
+        let stale = !wanted.is_uplink && self.is_stale(seat, port);
+        if elsewhere || (other_kind && !wanted.is_uplink) || other_shape || stale {
+            self.remove(seat.name, port);
+            self.add(seat, wanted);
             return;
         }
-        let mut after = columns.onto(&port.columns);
-        if let Some(device) = port.columns.external_ids.get(DEVICE_KEY) {
-            after.external_ids.insert(DEVICE_KEY.to_owned(), device.clone());
-        } else if let Some(index) = self.joined(name, port).filter(|_| !uplink) {
-            after.external_ids.insert(DEVICE_KEY.to_owned(), index.to_string());
+        let held = &port.columns;
+        let noted = held.external_ids.get(DEVICE_KEY);
+        let joined = self.joined(seat, port).filter(|_| noted.is_none() && !wanted.is_uplink);
+        let number = pinned(port);
+        if joined.is_none() && number == held.interface.ofport_request && wanted.is_in(held) {
+            return;
         }
-        if uplink {
+        let mut after = wanted.to_columns().onto(held);
+        let device = noted.cloned().or_else(|| joined.map(|index| index.to_string()));
+        after
+            .external_ids
+            .extend(device.map(|device| (DEVICE_KEY.to_owned(), device)));
+        if wanted.is_uplink {
             // What an uplink's interface is, and its MAC and MTU, are the operator's.
-            let held = &port.columns.interface;
+            let held = &held.interface;
             after.interface.kind.clone_from(&held.kind);
             after.interface.mac.clone_from(&held.mac);
             after.interface.mtu_request = held.mtu_request;
         }
-        after.interface.ofport_request = pinned(port);
-        if after != port.columns {
-            self.plan.modify.push(Modification {
-                name: name.to_owned(),
-                id: port.id,
-                interfaces: port.interfaces.iter().map(|interface| interface.id).collect(),
-                before: port.columns.clone(),
-                after,
-            });
-        }
+        after.interface.ofport_request = number;
+        self.plan.modify.push(Modification {
+            name: seat.name.to_owned(),
+            id: port.id,
+            interfaces: port.interfaces.iter().map(|interface| interface.id).collect(),
+            before: held.clone(),
+            after,
+        });
     }
 
     /// The device of a port that an earlier version made, which noted none: the one that ovs-vswitchd says it has open.
-    fn joined(&self, name: &str, port: &ObservedPort) -> Option<u32> {
+    fn joined(&self, seat: &Seat<'_>, port: &ObservedPort) -> Option<u32> {
         let external = port.columns.interface.kind.is_empty() && !self.observed.behind;
-        let there = self.observed.devices.get(name).filter(|_| external)?.link.index;
+        let there = seat.device.filter(|_| external)?.link.index;
         let held = port.interfaces.first().and_then(|interface| interface.ifindex);
         (held == Some(i64::from(there))).then_some(there)
     }
 
     /// True when ovs-vswitchd holds open a device that is no more, while another of the same name is there.
-    fn is_stale(&self, name: &str, port: &ObservedPort) -> bool {
-        let device = self.observed.devices.get(name);
+    fn is_stale(&self, seat: &Seat<'_>, port: &ObservedPort) -> bool {
         let external = port.columns.interface.kind.is_empty();
-        let Some(there) = device.filter(|_| external && !self.observed.behind) else {
+        let Some(there) = seat.device.filter(|_| external && !self.observed.behind) else {
             return false;
         };
         let held = port.interfaces.first().and_then(|interface| interface.ifindex);
@@ -370,9 +410,9 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
         another || port.joined_with_another(there)
     }
 
-    fn uplink_obstacle(&self, uplink: &UplinkSpec) -> Option<String> {
-        let name = &uplink.name;
-        let Some(device) = self.observed.devices.get(name) else {
+    fn uplink_obstacle(&self, seat: &Seat<'_>) -> Option<String> {
+        let name = seat.name;
+        let Some(device) = seat.device else {
             return Some(format!(
                 "the uplink {name} is not there; name another interface or create it"
             ));
@@ -389,16 +429,18 @@ impl<Numbers: Iterator<Item = i64>> Planner<'_, Numbers> {
         obstacles(name, &device.addresses, &device.routes)
     }
 
-    fn add(&mut self, name: &str, mut columns: PortColumns) {
-        let is_uplink = self.desired.uplink.as_ref().is_some_and(|uplink| uplink.name == name);
-        let device = self.observed.devices.get(name).filter(|_| !is_uplink);
+    fn add(&mut self, seat: &Seat<'_>, wanted: &Wanted<'_>) {
+        let mut columns = wanted.to_columns();
+        let device = seat.device.filter(|_| !wanted.is_uplink);
         if let Some(device) = device.filter(|_| columns.interface.kind.is_empty()) {
             let index = device.link.index.to_string();
             columns.external_ids.insert(DEVICE_KEY.to_owned(), index);
         }
-        columns.interface.ofport_request = self.free.next();
+        let observed = self.observed;
+        let free = self.free.get_or_insert_with(|| Box::new(free_numbers(observed)));
+        columns.interface.ofport_request = free.next();
         self.plan.add.push(Addition {
-            name: name.to_owned(),
+            name: seat.name.to_owned(),
             columns,
         });
     }

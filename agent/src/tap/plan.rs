@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use itertools::{EitherOrBoth, Itertools};
 use trunkline_proto::resource::Port;
 
 use super::is_tap;
@@ -9,19 +10,26 @@ use crate::netlink::Link;
 
 /// A TAP that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tap {
+pub struct Tap<Name = String> {
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// Bytes of payload.
     pub mtu: u32,
 }
 
-impl From<&Port> for Tap {
-    fn from(port: &Port) -> Self {
+impl<'a> From<&'a Port> for Tap<&'a str> {
+    fn from(port: &'a Port) -> Self {
         Self {
-            name: port.tap.to_string(),
+            name: port.tap.as_str(),
             mtu: u32::from(port.mtu),
         }
+    }
+}
+
+impl From<Tap<&str>> for Tap {
+    fn from(Tap { name, mtu }: Tap<&str>) -> Self {
+        let name = name.to_owned();
+        Self { name, mtu }
     }
 }
 
@@ -63,26 +71,31 @@ impl Plan {
 
 /// Plans the way from the devices that are there to those that are wanted.
 #[must_use]
-pub fn plan<'a>(desired: impl IntoIterator<Item = Tap>, observed: impl IntoIterator<Item = &'a Link>) -> Plan {
-    let mut links: BTreeMap<&str, &Link> = observed.into_iter().map(|link| (link.name.as_str(), link)).collect();
+pub fn plan<'a, 'b>(
+    desired: impl IntoIterator<Item = Tap<&'a str>>,
+    observed: impl IntoIterator<Item = &'b Link>,
+) -> Plan {
+    // Both are mostly in order already.
+    let desired = desired.into_iter().sorted_unstable_by(|a, b| a.name.cmp(b.name));
+    let links = observed.into_iter().sorted_unstable_by(|a, b| a.name.cmp(&b.name));
     let mut plan = Plan::default();
-    for tap in desired {
-        match links.remove(tap.name.as_str()) {
-            None => plan.create.push(tap),
-            Some(link) if !is_tap(link) => {
+    for side in desired.merge_join_by(links, |tap, link| tap.name.cmp(&link.name)) {
+        match side {
+            EitherOrBoth::Left(tap) => plan.create.push(tap.into()),
+            EitherOrBoth::Both(tap, link) if !is_tap(link) => {
                 let reason = format!(
                     "a device {} that was not made by Trunkline is there; remove or rename it",
                     tap.name
                 );
-                plan.conflicts.insert(tap.name, reason);
+                plan.conflicts.insert(tap.name.to_owned(), reason);
             }
-            Some(link) if link.mtu != tap.mtu || !link.up => {
-                plan.correct.push(Correction { index: link.index, tap });
+            EitherOrBoth::Both(tap, link) if link.mtu != tap.mtu || !link.up => {
+                let (index, tap) = (link.index, tap.into());
+                plan.correct.push(Correction { index, tap });
             }
-            Some(_) => {}
+            EitherOrBoth::Right(link) if is_tap(link) => plan.remove.push((link.name.clone(), link.index)),
+            EitherOrBoth::Both(..) | EitherOrBoth::Right(_) => {}
         }
     }
-    let unwanted = links.into_values().filter(|link| is_tap(link));
-    plan.remove = unwanted.map(|link| (link.name.clone(), link.index)).collect();
     plan
 }

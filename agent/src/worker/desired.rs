@@ -1,6 +1,6 @@
 //! What a worker's resources ask of the switch and of the kernel. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use trunkline_proto::resource::Spec;
 
@@ -11,6 +11,9 @@ use crate::{
     switch::{BridgeSpec, Datapath, FailMode, Mark, SwitchPort, SwitchState, UplinkSpec},
     tap::Tap,
 };
+
+/// How long the first pass is put off for a database or a bridge that does not answer.
+pub(super) const KNOWN_WAIT: Duration = Duration::from_millis(500);
 
 /// The fixed part: the bridge and what marks our things on it.
 #[derive(Debug, Clone)]
@@ -47,6 +50,12 @@ impl Base {
             },
             uplink: uplink.clone(),
         }
+    }
+
+    /// Waits until that can be known: with the database, which a pass needs as well. One that is away does not keep the node waiting.
+    pub async fn known(&self, ovs: &ovsdb::Client) {
+        // Told later, then.
+        let _ = ovs.ready(KNOWN_WAIT).await;
     }
 
     /// What a node with this bridge is built on, as far as it is known.
@@ -110,8 +119,8 @@ pub(super) fn switch(base: &Base, desired: &Desired) -> SwitchState {
 }
 
 /// Every TAP as it is to be.
-pub(super) fn taps(desired: &Desired) -> Vec<Tap> {
-    desired.ports().map(|(_, _, port)| port.into()).collect()
+pub(super) fn taps(desired: &Desired) -> impl Iterator<Item = Tap<&str>> {
+    desired.ports().map(|(_, _, port)| port.into())
 }
 
 /// A port without its device must not be in the switch: the name could be somebody else's.

@@ -3,7 +3,6 @@
 mod refusals;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     sync::Arc,
@@ -25,7 +24,7 @@ use crate::{
     node::Desired,
     openflow::{self, FlowSet, Fragments, MeterCounters, Table},
     probe,
-    switch::{Observed, ObservedPort, Plan, PortColumns, SwitchState},
+    switch::{Addition, Observed, ObservedPort, Plan, PortColumns, SwitchState},
 };
 
 /// How long the bridge may take to answer on its management socket: it does at once, unless it was made just now.
@@ -43,7 +42,7 @@ pub(super) struct Guarded {
     /// Of each VLAN.
     pub(super) standings: BTreeMap<VlanId, Standing>,
     /// What is still to be done, and what others have there.
-    pub(super) rest: openflow::Plan,
+    pub(super) rest: Arc<openflow::Plan>,
     /// VLANs with a guest whose limits the switch cannot have, and why.
     pub(super) unlimited: BTreeMap<VlanId, String>,
     /// What the flows see of fragments.
@@ -79,10 +78,28 @@ pub(super) struct Settled {
     there: FlowSet,
 }
 
+/// Flows that were compared, and what came of it: all looks of a pass, and most passes, are at the same ones.
+#[derive(Debug)]
+pub(super) struct Compared {
+    wanted: Arc<FlowSet>,
+    there: FlowSet,
+    rest: Arc<openflow::Plan>,
+}
+
+impl Compared {
+    fn is_of(&self, wanted: &Arc<FlowSet>, there: &FlowSet) -> bool {
+        Arc::ptr_eq(&self.wanted, wanted)
+            && Arc::ptr_eq(&self.there.flows, &there.flows)
+            && self.there.meters == there.meters
+    }
+}
+
 /// What setting the flows has found.
 pub(super) struct Set {
-    /// Those that were there.
-    pub(super) before: FlowSet,
+    /// What was there.
+    pub(super) before: Table,
+    /// It is no longer so.
+    changed: bool,
     /// Limits that the switch refused, by the meter's number.
     unmetered: Unmetered,
 }
@@ -143,13 +160,34 @@ impl Worker {
         set
     }
 
+    /// As [`openflow::plan`]; the last one is kept.
+    fn rest(&mut self, wanted: &Arc<FlowSet>, there: &FlowSet) -> Arc<openflow::Plan> {
+        if let Some(compared) = self.compared.as_ref().filter(|last| last.is_of(wanted, there)) {
+            return compared.rest.clone();
+        }
+        let rest = Arc::new(openflow::plan(wanted, there));
+        self.compared = Some(Compared {
+            wanted: wanted.clone(),
+            there: there.clone(),
+            rest: rest.clone(),
+        });
+        rest
+    }
+
     /// All that is on the bridge, as it has told it; now and then as it shows it, in case that something was lost on the way.
     async fn table(&mut self) -> Result<Table, openflow::Error> {
-        if self.read.is_some_and(|at| at.elapsed() < self.alive_every) {
+        let connection = self.openflow.connection();
+        if let Some(connection) = connection
+            && self.read.is_none_or(|(of, _)| of != connection)
+        {
+            // It has just told all of them.
+            self.read = Some((connection, Instant::now()));
+        }
+        if self.read.is_some_and(|(_, at)| at.elapsed() < self.alive_every) {
             return self.openflow.told().await;
         }
         let table = self.openflow.table().await?;
-        self.read = Some(Instant::now());
+        self.read = connection.map(|connection| (connection, Instant::now()));
         Ok(table)
     }
 
@@ -162,7 +200,7 @@ impl Worker {
         }
         let wanted = self.compiled(network);
         let mut unmetered = self.refusals.known(self.openflow.connection(), &wanted.meters);
-        let before = match self.set(&wanted, &unmetered).await {
+        let (before, changed) = match self.set(&wanted, &unmetered).await {
             Err(openflow::Error::Unmetered { refused }) => {
                 self.refusals.note(&refused, &wanted.meters);
                 unmetered.extend(refused);
@@ -170,21 +208,26 @@ impl Worker {
             }
             done => done?,
         };
-        Ok(Set { before, unmetered })
+        Ok(Set {
+            before,
+            changed,
+            unmetered,
+        })
     }
 
-    /// Answers the flows that were there before.
-    async fn set(&mut self, wanted: &FlowSet, without: &Unmetered) -> Result<FlowSet, openflow::Error> {
+    /// Answers what was there before, and whether it was changed.
+    async fn set(&mut self, wanted: &Arc<FlowSet>, without: &Unmetered) -> Result<(Table, bool), openflow::Error> {
         let table = self.table().await?;
         let wanted = without_limits(wanted, without, &table.set);
         // First, so that no flow of ours ever meets a fragment that it cannot see into; but only where there are any: a bridge without
         // them may be somebody else's.
-        if !wanted.flows.is_empty() && table.fragments != Fragments::Matched {
+        let blind = !wanted.flows.is_empty() && table.fragments != Fragments::Matched;
+        if blind {
             self.match_fragments(table.fragments).await?;
         }
-        let plan = openflow::plan(&wanted, &table.set);
+        let plan = self.rest(&wanted, &table.set);
         if plan.is_empty() {
-            return Ok(table.set);
+            return Ok((table, blind));
         }
         let (add, remove) = (plan.add.len(), plan.remove.len());
         let span = tracing::info_span!("flows", add, remove);
@@ -196,7 +239,7 @@ impl Worker {
             // There may be room for another one now.
             self.refusals = Refusals::default();
         }
-        Ok(table.set)
+        Ok((table, true))
     }
 
     /// A switch that cannot is no reason to go without flows: they stop what they can, and the look that follows sees how it stands.
@@ -232,11 +275,14 @@ impl Worker {
             self.moving.clear();
         }
         let network = network(desired, state, observed, None, &self.moving);
-        let mut unmetered = Unmetered::new();
+        let (mut unmetered, mut seen) = (Unmetered::new(), None);
         // A bridge that is not ours has no flows of ours.
         if acts.refused.is_none() {
             match self.set_flows(&network).await {
-                Ok(set) => unmetered = set.unmetered,
+                Ok(set) => {
+                    unmetered = set.unmetered;
+                    seen = (!set.changed).then_some(set.before);
+                }
                 Err(error) => {
                     let text = crate::chain(&error);
                     if !error.is_answer() {
@@ -253,10 +299,15 @@ impl Worker {
             }
             self.unmetered.clone_from(&unmetered);
         }
-        match self.table().await {
+        let table = match seen {
+            Some(table) => Ok(table),
+            None => self.table().await,
+        };
+        match table {
             Ok(table) => {
-                let wanted = self.compiled(&network);
-                Ok(guarded(desired, observed, network, &wanted, table, &unmetered))
+                let wanted = without_limits(&self.compiled(&network), &unmetered, &table.set);
+                let rest = self.rest(&wanted, &table.set);
+                Ok(guarded(desired, observed, network, &wanted, table, rest, &unmetered))
             }
             Err(error) => {
                 self.alive = None;
@@ -272,22 +323,21 @@ fn guarded(
     network: Network,
     wanted: &FlowSet,
     table: Table,
+    rest: Arc<openflow::Plan>,
     unmetered: &Unmetered,
 ) -> Guarded {
     let (there, fragments) = (table.set, table.fragments);
-    let wanted = without_limits(wanted, unmetered, &there);
-    let rest = openflow::plan(&wanted, &there);
-    let standings = flows::standings(&network, &wanted, &there);
+    let standings = flows::standings(&network, wanted, &there);
     let numbers = desired.ports().filter_map(|(_, _, port)| {
         let name = port.tap.to_string();
         let number = number(observed.port(&name)?)?;
         Some((name, number))
     });
-    // Only what is wrong is looked at again for each port.
-    let wrong = openflow::beside(&wanted.flows, &there.flows).filter(|(_, wanted, held)| wanted != held);
-    let flow = |(rule, wanted, _): (&openflow::Rule, Option<&openflow::Held>, _)| {
-        let (cookie, actions) = wanted?.clone();
-        let rule = rule.clone();
+    // Only what is wrong is looked at again for each port: what is not there, and what a stranger's stands in the place of.
+    let wrong = rest.add.iter().chain(&rest.conflicts);
+    let flow = |flow: &openflow::Flow| {
+        let (cookie, actions) = wanted.flows.get(&flow.rule)?.clone();
+        let rule = flow.rule.clone();
         Some(openflow::Flow { rule, cookie, actions })
     };
     let wanted: FlowSet = wrong.filter_map(flow).collect();
@@ -304,10 +354,10 @@ fn guarded(
 }
 
 /// What is wanted of a switch that cannot have these limits; a copy only where there are any.
-fn without_limits<'a>(wanted: &'a FlowSet, unmetered: &Unmetered, there: &FlowSet) -> Cow<'a, FlowSet> {
-    let mut wanted = Cow::Borrowed(wanted);
+fn without_limits(wanted: &Arc<FlowSet>, unmetered: &Unmetered, there: &FlowSet) -> Arc<FlowSet> {
+    let mut wanted = wanted.clone();
     if !unmetered.is_empty() {
-        wanted.to_mut().do_without(unmetered.keys(), there);
+        Arc::make_mut(&mut wanted).do_without(unmetered.keys(), there);
     }
     wanted
 }
@@ -366,7 +416,13 @@ pub(super) fn network(
         .flows()
         .map(|(_, _, flows)| (flows.vlan, limits(flows)))
         .collect();
-    let number = |name: &str| coming(name, plan).or_else(|| standing(name, state, observed, plan));
+    let acts = plan.map(ByPort::new).unwrap_or_default();
+    let number = |name: &str| {
+        acts.coming
+            .get(name)
+            .copied()
+            .or_else(|| standing(name, state, observed, &acts))
+    };
     let guests = desired.ports().filter_map(|(_, _, port)| {
         let name = port.tap.as_str();
         let limits = port.vlan.and_then(|vlan| limits.get(&vlan)).copied();
@@ -375,7 +431,7 @@ pub(super) fn network(
         // shut, and the look after the ports were changed opens it. The row says what is to be; ovs-vswitchd may not have read it.
         let taken = !(observed.behind && moving.contains(name));
         let there = |vlan: &VlanId| taken && has_tag(observed.port(name), *vlan);
-        guest.vlan = guest.vlan.filter(|vlan| coming(name, plan).is_some() || there(vlan));
+        guest.vlan = guest.vlan.filter(|vlan| acts.coming.contains_key(name) || there(vlan));
         Some((number(name)?, guest))
     });
     let uplink = state.uplink.as_ref().and_then(|uplink| {
@@ -395,23 +451,39 @@ pub(super) fn network(
     }
 }
 
-/// The number that a port will ask for when it joins.
-fn coming(name: &str, plan: Option<&Plan>) -> Option<u32> {
-    let addition = plan?.add.iter().find(|addition| addition.name == name)?;
-    u32::try_from(addition.columns.interface.ofport_request?).ok()
+/// What a plan does, by the names of ports.
+#[derive(Default)]
+struct ByPort<'a> {
+    /// The numbers that ports will ask for when they join.
+    coming: BTreeMap<&'a str, u32>,
+    leaving: BTreeSet<&'a str>,
+    /// Among them those that are adopted.
+    changing: BTreeSet<&'a str>,
+}
+
+impl<'a> ByPort<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let asks = |addition: &'a Addition| {
+            let number = u32::try_from(addition.columns.interface.ofport_request?).ok()?;
+            Some((addition.name.as_str(), number))
+        };
+        Self {
+            coming: plan.add.iter().filter_map(asks).collect(),
+            leaving: plan.remove.iter().map(|removal| removal.name.as_str()).collect(),
+            changing: plan.modify.iter().map(|change| change.name.as_str()).collect(),
+        }
+    }
 }
 
 /// The number of a port that is on our bridge, is ours, and stays.
-fn standing(name: &str, state: &SwitchState, observed: &Observed, plan: Option<&Plan>) -> Option<u32> {
+fn standing(name: &str, state: &SwitchState, observed: &Observed, acts: &ByPort<'_>) -> Option<u32> {
     let port = observed.port(name)?;
     let on_our_bridge = port
         .bridge
         .as_ref()
         .is_some_and(|(_, bridge)| *bridge == state.bridge.name);
-    let leaves = plan.is_some_and(|plan| plan.remove.iter().any(|removal| removal.name == name));
-    let adopted = plan.is_some_and(|plan| plan.modify.iter().any(|change| change.name == name));
-    let ours = port.is_ours(&state.mark) || adopted;
-    (on_our_bridge && ours && !leaves).then(|| number(port))?
+    let ours = port.is_ours(&state.mark) || acts.changing.contains(name);
+    (on_our_bridge && ours && !acts.leaving.contains(name)).then(|| number(port))?
 }
 
 /// True when `NORMAL` forwards what comes in on a port within this VLAN.

@@ -30,8 +30,9 @@ use trunkline_proto::{
 };
 
 pub use desired::Base;
-use flows::{Guarded, Refusals, Settled, Storms, Unmetered};
-use steps::{left, links, nothing_left, only_what_shuts, planned, touched, without_guests};
+use desired::KNOWN_WAIT;
+use flows::{Compared, Guarded, Refusals, Settled, Storms, Unmetered};
+use steps::{Rest, links, only_what_shuts, planned, touched, without_guests};
 
 use crate::{
     config::NodeConfig,
@@ -87,8 +88,9 @@ pub struct Worker {
     settled: Option<Arc<Settled>>,
     /// The flows that follow from a network.
     compiled: Option<(Network, Arc<FlowSet>)>,
-    /// When the bridge has shown all its flows.
-    read: Option<Instant>,
+    compared: Option<Compared>,
+    /// When the bridge has shown all its flows, and by which connection: it does at the beginning of each.
+    read: Option<(u64, Instant)>,
     /// When frames were counted last, and how many each device had received.
     received: Option<(Instant, Arc<BTreeMap<String, u64>>)>,
     /// The ports as the last pass judged them.
@@ -135,6 +137,7 @@ impl Worker {
             left: Vec::new(),
             settled: None,
             compiled: None,
+            compared: None,
             read: None,
             received: None,
             ports: Vec::new(),
@@ -170,7 +173,7 @@ impl Worker {
     async fn realise(&mut self, desired: &Desired) -> Result<Seen, switch::Error> {
         self.doing.step("looking at the host");
         self.ovs.ready(OVS_WAIT).await?;
-        let mut observed = switch::observe(&self.ovs, &self.netlink).await?;
+        let mut observed = self.look().await?;
         if self.prober.clear(&observed, &self.netlink).await {
             observed = switch::observe(&self.ovs, &self.netlink).await?;
         }
@@ -254,8 +257,9 @@ impl Worker {
             .await;
         let tidy = guarded.as_ref().is_ok_and(Guarded::is_tidy) && self.ingress.is_tidy();
         let received = self.received().await?;
-        self.left = self.orphans.list(&left(&state, desired, &observed));
-        let clean = acts.switched && !acts.silent && tidy && nothing_left(&state, desired, &observed);
+        let rest = Rest::new(&state, desired, &observed);
+        self.left = self.orphans.list(&rest.unwanted);
+        let clean = acts.switched && !acts.silent && tidy && rest.is_nothing;
         let heard = self.heard(&observed);
         Ok(Seen {
             state,
@@ -290,12 +294,29 @@ impl Worker {
         std::mem::take(&mut acts.switched)
     }
 
+    /// The first look of a pass; at the frames that devices have received as well, when it is time for that.
+    async fn look(&mut self) -> Result<Observed, switch::Error> {
+        if self.counted().is_some() {
+            return switch::observe(&self.ovs, &self.netlink).await;
+        }
+        let ((links, received), addresses, routes) = tokio::try_join!(
+            self.netlink.links_with_received(),
+            self.netlink.addresses(),
+            self.netlink.routes()
+        )?;
+        self.received = Some((Instant::now(), Arc::new(received)));
+        switch::observe_beside(&self.ovs, &links, &addresses, &routes)
+    }
+
+    fn counted(&self) -> Option<Arc<BTreeMap<String, u64>>> {
+        let (at, received) = self.received.as_ref()?;
+        (at.elapsed() < COUNTERS_EVERY).then(|| received.clone())
+    }
+
     /// Frames that each device has received, as they were counted at most some seconds ago.
     async fn received(&mut self) -> Result<Arc<BTreeMap<String, u64>>, netlink::Error> {
-        if let Some((at, received)) = &self.received
-            && at.elapsed() < COUNTERS_EVERY
-        {
-            return Ok(received.clone());
+        if let Some(received) = self.counted() {
+            return Ok(received);
         }
         let received = Arc::new(self.netlink.received().await?);
         self.received = Some((Instant::now(), received.clone()));
@@ -332,7 +353,7 @@ impl Worker {
         self.doing.step("setting flows");
         let set = self.set_flows(&network).await;
         if let Ok(set) = &set {
-            let lost = flows::lost(settled.as_deref(), &network, &set.before);
+            let lost = flows::lost(settled.as_deref(), &network, &set.before.set);
             acts.repairs.extend(drift::flows(desired, &lost));
         }
         if let Err(error) = set {
@@ -472,6 +493,16 @@ struct Seen {
 impl Host for Worker {
     fn facts(&self) -> HostFacts {
         self.base.facts(&self.ovs)
+    }
+
+    async fn known(&self) {
+        // That the bridge begins to tell of its flows would wake a second pass at once, if it were not awaited before the first.
+        let flows = async {
+            if self.openflow.is_there() {
+                let _ = self.openflow.ready(KNOWN_WAIT).await;
+            }
+        };
+        tokio::join!(self.base.known(&self.ovs), flows);
     }
 
     async fn pass(&mut self, desired: &Desired) -> Pass {

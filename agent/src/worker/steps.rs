@@ -59,17 +59,22 @@ pub(super) fn links(observed: &Observed) -> impl Iterator<Item = &netlink::Link>
     observed.devices.values().map(|device| &device.link)
 }
 
-/// What a second look finds that carries our mark and is not wanted.
-pub(super) fn left(state: &SwitchState, desired: &Desired, observed: &Observed) -> BTreeSet<Thing> {
-    let taps = tap::plan(desired::taps(desired), links(observed));
-    let plan = switch::plan(state, observed).ok();
-    drift::unwanted(&taps, plan.as_ref(), observed)
+/// What a second look finds that should not be there.
+pub(super) struct Rest {
+    /// What carries our mark and is not wanted.
+    pub(super) unwanted: BTreeSet<Thing>,
+    /// No port is left over, no VLAN on the uplink, no TAP.
+    pub(super) is_nothing: bool,
 }
 
-/// True when a second look finds nothing that should not be there: no port, no VLAN on the uplink, no TAP.
-pub(super) fn nothing_left(state: &SwitchState, desired: &Desired, observed: &Observed) -> bool {
-    let taps = tap::plan(desired::taps(desired), links(observed));
-    let switch = switch::plan(state, observed);
-    let tidy = |plan: switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
-    taps.remove.is_empty() && switch.is_ok_and(tidy) && !observed.behind
+impl Rest {
+    pub(super) fn new(state: &SwitchState, desired: &Desired, observed: &Observed) -> Self {
+        let taps = tap::plan(desired::taps(desired), links(observed));
+        let switch = switch::plan(state, observed).ok();
+        let tidy = |plan: &switch::Plan| plan.remove.is_empty() && plan.modify.is_empty();
+        Self {
+            unwanted: drift::unwanted(&taps, switch.as_ref(), observed),
+            is_nothing: taps.remove.is_empty() && switch.as_ref().is_some_and(tidy) && !observed.behind,
+        }
+    }
 }
