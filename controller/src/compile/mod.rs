@@ -148,14 +148,14 @@ impl Desired {
         if let Some(desired) = self.nodes.get_mut(node) {
             let desired = Arc::make_mut(desired);
             desired.changed = position;
-            for key in desired
-                .resources
-                .keys()
-                .filter(|key| !desired.versions.contains_key(*key))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                desired.versions.insert(key, position);
+            let versions = &desired.versions;
+            let new = desired.resources.keys().filter(|key| !versions.contains_key(*key));
+            let new: BTreeMap<Key, Position> = new.map(|key| (key.clone(), position)).collect();
+            // Where all are new they need not find their places one by one.
+            if versions.is_empty() {
+                desired.versions = new;
+            } else {
+                desired.versions.extend(new);
             }
         }
     }
