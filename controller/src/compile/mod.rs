@@ -315,8 +315,17 @@ impl NodeDesired {
                 }
             }
         }
+        // What has nothing yet is filled at once; otherwise each finds its place.
+        let first = self.resources.is_empty() && old.resources.is_empty();
+        if first {
+            let all = added.iter().flat_map(|share| share.resources.values());
+            self.resources = all.map(|envelope| (envelope.key.clone(), envelope.clone())).collect();
+            for (key, envelope) in &self.resources {
+                self.digest.add(key, envelope.hash);
+            }
+        }
         for share in added {
-            for envelope in share.resources.values() {
+            for envelope in share.resources.values().filter(|_| !first) {
                 self.put(old, envelope.clone());
             }
             for vlan in &share.vlans {
