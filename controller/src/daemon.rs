@@ -169,13 +169,14 @@ fn open_store(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(store))
 }
 
-/// Soon after each change, now and then, and once more at the end; never twice for the same revision.
+/// Soon after the start and each change, now and then, and once more at the end; never twice for the same revision.
 async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     if every.is_zero() {
         return;
     }
     let mut changes = core.watch_status();
-    let mut timer = tokio::time::interval(every);
+    // Not at once: who waited for our start is answered first.
+    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EXPORT_REST.min(every), every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tried, mut written, mut rest) = (None, None, EXPORT_REST);
     let mut file = None;

@@ -3,21 +3,25 @@
 use std::{
     num::NonZeroUsize,
     panic::resume_unwind,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
 /// Starting threads costs as much as some hundred small objects.
 const WORTH_IT: usize = 2_000;
 
+/// How many threads run at once. Asked for once: the answer is made of the control groups' files, which takes longer than a small change.
+static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
+
 /// Maps every item. `weight` is about how many small objects are in all of them together: few are not worth a thread.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], weight: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(items.len());
-    if cores < 2 || weight < WORTH_IT {
+    if weight < WORTH_IT || items.len() < 2 || *CORES < 2 {
         return items.iter().map(work).collect();
     }
+    let cores = (*CORES).min(items.len());
     // Small enough that no core waits long for the others.
     let piece = (items.len() / (cores * 8)).max(1);
     let next = AtomicUsize::new(0);

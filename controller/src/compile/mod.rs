@@ -148,14 +148,14 @@ impl Desired {
         if let Some(desired) = self.nodes.get_mut(node) {
             let desired = Arc::make_mut(desired);
             desired.changed = position;
-            for key in desired
-                .resources
-                .keys()
-                .filter(|key| !desired.versions.contains_key(*key))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                desired.versions.insert(key, position);
+            let versions = &desired.versions;
+            let new = desired.resources.keys().filter(|key| !versions.contains_key(*key));
+            let new: BTreeMap<Key, Position> = new.map(|key| (key.clone(), position)).collect();
+            // Where all are new they need not find their places one by one.
+            if versions.is_empty() {
+                desired.versions = new;
+            } else {
+                desired.versions.extend(new);
             }
         }
     }
@@ -315,8 +315,17 @@ impl NodeDesired {
                 }
             }
         }
+        // What has nothing yet is filled at once; otherwise each finds its place.
+        let first = self.resources.is_empty() && old.resources.is_empty();
+        if first {
+            let all = added.iter().flat_map(|share| share.resources.values());
+            self.resources = all.map(|envelope| (envelope.key.clone(), envelope.clone())).collect();
+            for (key, envelope) in &self.resources {
+                self.digest.add(key, envelope.hash);
+            }
+        }
         for share in added {
-            for envelope in share.resources.values() {
+            for envelope in share.resources.values().filter(|_| !first) {
                 self.put(old, envelope.clone());
             }
             for vlan in &share.vlans {

@@ -86,6 +86,9 @@ impl Stale {
     }
 }
 
+/// Rest after our start when something was deployed before: who comes back is answered first, and until then there is nothing to see.
+const REST: Duration = Duration::from_millis(500);
+
 /// What was seen of the slices last.
 #[derive(Debug)]
 struct Known {
@@ -187,6 +190,13 @@ impl Core {
     pub async fn run_converged(self: Arc<Self>) {
         let mut status = self.watch_status();
         let mut known = Known::new(&self.state(), &self.converging);
+        if !known.returning.is_empty() && self.threads {
+            // Either arm may be cancelled: nothing is under way in it.
+            tokio::select! {
+                () = self.fatal.cancelled() => return,
+                () = tokio::time::sleep(REST) => {}
+            }
+        }
         loop {
             let began = Instant::now();
             let core = self.clone();

@@ -1,7 +1,7 @@
 //! The one owner of the state.
 //!
 //! ```text
-//!   mutate --> queue --> who finds it idle works it off, off the runtime's threads
+//!   mutate --> queue --> who finds it idle makes its change itself; what came meanwhile is worked off on a thread of its own
 //!                 step, step, ... -> batch + journal + answers -> commit, flushed once -> publish -> answer
 //!                                                                                  |
 //!      state (a pointer swap)  history (watches)  per node: desired (sessions)  status counter (converge, watches)

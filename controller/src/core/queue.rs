@@ -47,6 +47,13 @@ impl<T> Queue<T> {
         waiting.busy.then(|| waiting.jobs.drain(..most).collect())
     }
 
+    /// True while there are jobs, which somebody has to work off. Otherwise the caller no longer has to.
+    pub(super) fn goes_on(&self) -> bool {
+        let mut waiting = self.waiting();
+        waiting.busy = !waiting.jobs.is_empty();
+        waiting.busy
+    }
+
     /// Drops what waits and whatever comes.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting();
@@ -73,6 +80,19 @@ mod tests {
         assert_eq!(queue.next(), Some(vec![3]));
         assert_eq!(queue.next(), None);
         assert!(queue.join(4), "and is done once nothing is left");
+    }
+
+    #[test]
+    fn who_stops_early_knows_whether_somebody_has_to_go_on() {
+        let queue = Queue::default();
+        assert!(queue.join(1));
+        assert_eq!(queue.next(), Some(vec![1]));
+        assert!(!queue.join(2));
+        assert!(queue.goes_on(), "and nobody else begins");
+        assert!(!queue.join(3));
+        assert_eq!(queue.next(), Some(vec![2, 3]));
+        assert!(!queue.goes_on());
+        assert!(queue.join(4), "nothing was left, so who comes begins");
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::{
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::oneshot,
+};
 use tracing::{Span, info_span};
 use trunkline_proto::{
     Name,
@@ -188,11 +191,10 @@ impl Core {
         let span = Span::current();
         if self.queue.join(Job { work, span, reply }) {
             let (queue, core) = (self.queue.clone(), Arc::downgrade(self));
-            let work_off = move || work_off(&queue, &core);
-            if self.threads {
-                drop(tokio::task::spawn_blocking(work_off));
-            } else {
-                work_off();
+            if !self.threads {
+                work_off(&queue, &core, usize::MAX);
+            } else if !may_stay() || tokio::task::block_in_place(|| work_off(&queue, &core, 1)) {
+                drop(tokio::task::spawn_blocking(move || work_off(&queue, &core, usize::MAX)));
             }
         }
         answer.await.unwrap_or(Err(CoreError::Stopping))
@@ -369,13 +371,21 @@ impl Core {
     }
 }
 
-/// Works off the queue until it is empty.
-fn work_off(queue: &Queue<Job>, core: &Weak<Core>) {
+/// True where a task may give its thread's other tasks to another thread: a change by itself is then made without changing threads, which
+/// takes as long as making it.
+fn may_stay() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
+/// Works off the queue until it is empty, but no more than that many groups. True: somebody has to go on.
+fn work_off(queue: &Queue<Job>, core: &Weak<Core>, groups: usize) -> bool {
     let _fuse = Fuse { queue, core };
-    while let Some(jobs) = queue.next() {
+    for _ in 0..groups {
+        let Some(jobs) = queue.next() else { return false };
         // Whoever waits for an answer holds it.
         let Some(core) = core.upgrade() else {
-            return queue.close();
+            queue.close();
+            return false;
         };
         let done = core.work(jobs);
         // Who ends with its answer must not find us holding the state.
@@ -385,6 +395,7 @@ fn work_off(queue: &Queue<Job>, core: &Weak<Core>) {
             let _ = reply.send(result);
         }
     }
+    queue.goes_on()
 }
 
 /// A panic may have come between commit and publication: only a fresh start is sure to be right.

@@ -1,7 +1,9 @@
 //! The store on sled 0.34.
 //!
-//! One tree. The row `store/head` carries the revision, the count of rows and a digest over them, and is written in the transaction
+//! One tree. The row `store/head` carries the revision, the count of rows and a digest over them, and is written in the batch
 //! of every commit; on load all three must agree with what is there, because sled recovers from a damaged log by cutting it.
+//! Nobody else has the database open, so a commit needs no transaction, which would look at each row three times: the head is known,
+//! and a batch of sled is whole or not at all as well.
 
 use std::{
     fs::File,
@@ -12,7 +14,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 use tokio::sync::watch;
 use trunkline_proto::daemon::failpoint;
 
@@ -35,6 +36,8 @@ pub struct SledStore {
     log: File,
     high_water: HighWater,
     cluster_id: String,
+    /// What the head says. Whoever holds it commits.
+    tip: Mutex<Tip>,
     revision: watch::Sender<u64>,
     /// What was read when it was opened, for who asks first.
     read: Mutex<Option<Loaded>>,
@@ -48,6 +51,24 @@ struct Head {
     rows: u64,
     /// Sum modulo 2^128 of one hash per row, in hex.
     digest: String,
+}
+
+/// What a commit changes of the head.
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    revision: u64,
+    rows: u64,
+    digest: u128,
+}
+
+impl Tip {
+    fn of(dir: &Directory, head: &Head) -> Result<Self, StoreError> {
+        Ok(Self {
+            revision: head.revision,
+            rows: head.rows,
+            digest: unhex128(dir, &head.digest)?,
+        })
+    }
 }
 
 impl SledStore {
@@ -82,7 +103,7 @@ impl SledStore {
             digest: hex128(0),
         };
         db.insert(HEAD, encode(&dir, &head)?)?;
-        let store = Self::assemble(dir, db, cluster_id.into(), 0)?;
+        let store = Self::assemble(dir, db, head)?;
         store.commit(
             0,
             &Batch {
@@ -112,13 +133,14 @@ impl SledStore {
         if head.revision < least {
             return Err(dir.damaged(format!("it is at revision {} but had reached {least}", head.revision)));
         }
-        let store = Self::assemble(dir, db, head.cluster_id, head.revision)?;
+        let store = Self::assemble(dir, db, head)?;
         let loaded = store.load()?;
         *store.kept() = Some(loaded);
         Ok(store)
     }
 
-    fn assemble(dir: Directory, db: sled::Db, cluster_id: String, revision: u64) -> Result<Self, StoreError> {
+    fn assemble(dir: Directory, db: sled::Db, head: Head) -> Result<Self, StoreError> {
+        let tip = Tip::of(&dir, &head)?;
         dir.shut_database();
         let log = File::open(dir.log()).map_err(dir.io("db/db", "open the database's log"))?;
         let high_water = dir.high_water()?;
@@ -127,8 +149,9 @@ impl SledStore {
             db,
             log,
             high_water,
-            cluster_id,
-            revision: watch::Sender::new(revision),
+            cluster_id: head.cluster_id,
+            tip: Mutex::new(tip),
+            revision: watch::Sender::new(tip.revision),
             read: Mutex::new(None),
         })
     }
@@ -144,41 +167,36 @@ impl SledStore {
             .map_err(self.dir.io("db/db", "sync the database's log"))
     }
 
-    fn apply(
-        &self,
-        tree: &TransactionalTree,
-        expected: u64,
-        batch: &Batch,
-    ) -> Result<u64, ConflictableTransactionError<StoreError>> {
-        let abort = ConflictableTransactionError::Abort;
-        let found = tree
-            .get(HEAD)?
-            .ok_or_else(|| abort(self.dir.damaged("its head is missing")))?;
-        let mut head: Head = decode(&self.dir, &found).map_err(abort)?;
-        if head.revision != expected {
-            return Err(abort(StoreError::Conflict {
-                expected,
-                actual: head.revision,
-            }));
-        }
-        let mut digest = unhex128(&self.dir, &head.digest).map_err(abort)?;
+    /// Writes the batch and the head that it makes, not yet to the disk.
+    fn apply(&self, tip: Tip, batch: &Batch) -> Result<Tip, StoreError> {
+        let (mut rows, mut digest) = (tip.rows, tip.digest);
+        let mut writes = sled::Batch::default();
         for (key, value) in &batch.puts {
-            match tree.insert(key.as_str(), value.as_slice())? {
+            match self.db.get(key)? {
                 Some(old) => digest = digest.wrapping_sub(row_hash(key, &old)),
-                None => head.rows += 1,
+                None => rows += 1,
             }
             digest = digest.wrapping_add(row_hash(key, value));
+            writes.insert(key.as_str(), value.as_slice());
         }
         for key in &batch.deletes {
-            if let Some(old) = tree.remove(key.as_str())? {
+            if let Some(old) = self.db.get(key)? {
                 digest = digest.wrapping_sub(row_hash(key, &old));
-                head.rows -= 1;
+                rows -= 1;
+                writes.remove(key.as_str());
             }
         }
-        head.revision += 1;
-        head.digest = hex128(digest);
-        tree.insert(HEAD, encode(&self.dir, &head).map_err(abort)?)?;
-        Ok(head.revision)
+        let revision = tip.revision + 1;
+        let head = Head {
+            format: FORMAT,
+            cluster_id: self.cluster_id.clone(),
+            revision,
+            rows,
+            digest: hex128(digest),
+        };
+        writes.insert(HEAD, encode(&self.dir, &head)?);
+        self.db.apply_batch(writes)?;
+        Ok(Tip { revision, rows, digest })
     }
 }
 
@@ -209,11 +227,14 @@ impl Store for SledStore {
 
     fn commit(&self, expected: u64, batch: &Batch) -> Result<u64, StoreError> {
         self.kept().take();
-        let done = self.db.transaction(|tree| self.apply(tree, expected, batch));
-        let revision = done.map_err(|error| match error {
-            TransactionError::Abort(error) => error,
-            TransactionError::Storage(error) => error.into(),
-        })?;
+        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
+        if tip.revision != expected {
+            let actual = tip.revision;
+            return Err(StoreError::Conflict { expected, actual });
+        }
+        // Also when it cannot be flushed: then nobody commits on what may be durable or not.
+        *tip = self.apply(*tip, batch)?;
+        let revision = tip.revision;
         failpoint::reach("store.before-flush");
         self.make_durable()?;
         failpoint::reach("store.after-flush");

@@ -13,6 +13,7 @@ use crate::{
     check::{CheckError, Index, check},
     compile::{Desired, NodeDesired},
     model::{Cluster, rows},
+    parallel,
     settings::Settings,
 };
 
@@ -84,13 +85,19 @@ impl State {
     /// From what was stored. Follow it with a step of [`Intent::Tick`]: it gives nodes a new generation when changed settings
     /// changed their desired state.
     pub fn load(cluster: Cluster, settings: &Settings) -> Result<Self, LoadError> {
-        let desired = Desired::compile(&cluster, settings);
-        let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
-        let index = check(&cluster, &desired, &Desired::default(), &all, settings)?;
+        let vms = cluster.slices.values().map(|slice| slice.vms.len()).sum();
+        let compiled = || {
+            let desired = Desired::compile(&cluster, settings);
+            let all: Vec<Name> = desired.nodes().map(|(name, _)| name.clone()).collect();
+            let index = check(&cluster, &desired, &Desired::default(), &all, settings)?;
+            Ok::<_, LoadError>((desired, index))
+        };
+        let (compiled, holdings) = parallel::both(vms, compiled, || Holdings::of(&cluster));
+        let (desired, index) = compiled?;
         let astray = cluster.nodes.keys().filter(|name| is_astray(&cluster, &desired, name));
         let astray = Arc::new(astray.cloned().collect());
         Ok(Self {
-            holdings: Holdings::of(&cluster),
+            holdings,
             cluster,
             desired,
             astray,

@@ -195,6 +195,23 @@ async fn what_comes_while_one_is_committed_is_committed_together_after_it() {
     assert_eq!(Some(&known), answers.first());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_change_by_itself_is_made_where_it_is_asked_for_and_keeps_no_other_task_waiting() {
+    let store = Held::new();
+    let core = core(&store).await;
+    store.with(|inner| inner.shut = true);
+    let change = tokio::spawn(async move {
+        let thread = std::thread::current().id();
+        core.mutate(apply("first", "first")).await.unwrap();
+        thread == std::thread::current().id()
+    });
+    store.waits().await;
+    let other = tokio::spawn(async { "done" }).await.unwrap();
+    assert_eq!(other, "done", "while the only worker waits for the disk");
+    store.with(|inner| inner.shut = false);
+    assert!(change.await.unwrap(), "no other thread answered");
+}
+
 #[tokio::test]
 async fn when_a_group_cannot_be_stored_nobody_of_it_is_told_that_it_was() {
     let store = Held::new();
