@@ -174,7 +174,7 @@ async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     if every.is_zero() {
         return;
     }
-    let mut changes = core.watch_status();
+    let mut changes = core.watch_commits();
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tried, mut written, mut rest) = (None, None, EXPORT_REST);
