@@ -174,7 +174,7 @@ async fn run_exports(core: Arc<Core>, dir: PathBuf, every: Duration) {
     if every.is_zero() {
         return;
     }
-    let mut changes = core.watch_status();
+    let mut changes = core.watch_commits();
     // Not at once: who waited for our start is answered first.
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EXPORT_REST.min(every), every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);

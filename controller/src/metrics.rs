@@ -1,12 +1,17 @@
 //! The controller's metrics. Labels are bounded: methods of the API, codes, and reasons named here; never a slice or a node.
 
+use std::sync::Arc;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use trunkline_proto::daemon::Metrics;
 
-use crate::{model::NodeRecord, transition::State};
+use crate::{
+    model::{NodeRecord, Slice},
+    transition::State,
+};
 
 /// A call of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -188,14 +193,29 @@ impl CoreMetrics {
         self.sessions_refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// Follows the state.
+    /// Takes up a state.
     pub fn of_state(&self, state: &State) {
+        set(&self.gone, state.cluster.nodes.values().filter(is_gone).count());
+        set(&self.deployed, state.cluster.deployed().count());
+        self.of_sizes(state);
+    }
+
+    /// Follows from one state to the next, at the price of what differs.
+    pub fn of_change(&self, old: &State, new: &State) {
+        for (_, was, is) in old.cluster.nodes.differences(&new.cluster.nodes) {
+            step(&self.gone, was.filter(is_gone).is_some(), is.filter(is_gone).is_some());
+        }
+        for (_, was, is) in old.cluster.slices.differences(&new.cluster.slices) {
+            let deployed = |slice: Option<&Arc<Slice>>| slice.is_some_and(|slice| slice.deployed().is_some());
+            step(&self.deployed, deployed(was), deployed(is));
+        }
+        self.of_sizes(new);
+    }
+
+    fn of_sizes(&self, state: &State) {
         let meta = &state.cluster.meta;
         set(&self.nodes, state.cluster.nodes.len());
-        let gone = |record: &&NodeRecord| record.gone.is_some();
-        set(&self.gone, state.cluster.nodes.values().filter(gone).count());
         set(&self.slices, state.cluster.slices.len());
-        set(&self.deployed, state.cluster.deployed().count());
         set(&self.departures, state.cluster.departures.len());
         for (gauge, value) in [
             (&self.term, meta.term),
@@ -215,6 +235,15 @@ impl CoreMetrics {
     pub fn of_sessions(&self, connected: usize) {
         set(&self.connected, connected);
     }
+}
+
+fn is_gone(record: &&NodeRecord) -> bool {
+    record.gone.is_some()
+}
+
+/// One of what a gauge counts was, or is, there.
+fn step(gauge: &Gauge, was: bool, is: bool) {
+    gauge.inc_by(i64::from(is) - i64::from(was));
 }
 
 fn set(gauge: &Gauge, count: usize) {
@@ -242,5 +271,44 @@ fn code_name(code: tonic::Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{
+        model::Timestamp,
+        testing::{World, name, shop},
+    };
+
+    fn seen(metrics: &CoreMetrics) -> [i64; 4] {
+        [&metrics.nodes, &metrics.gone, &metrics.slices, &metrics.deployed].map(Gauge::get)
+    }
+
+    #[test]
+    fn following_changes_comes_to_what_taking_up_the_state_does() {
+        let mut world = World::new();
+        let followed = CoreMetrics::default();
+        followed.of_state(&world.state);
+        let follow = |old: &State, new: &State, is: [i64; 4]| {
+            followed.of_change(old, new);
+            let whole = CoreMetrics::default();
+            whole.of_state(new);
+            assert_eq!((seen(&followed), seen(&whole)), (is, is));
+        };
+        let empty = world.state.clone();
+        world.apply(vec![shop("a")], true).unwrap();
+        follow(&empty, &world.state, [3, 0, 1, 1]);
+        let mut gone = world.state.clone();
+        gone.cluster.nodes.get_mut(&name("w1")).unwrap().gone = Some(Timestamp::default());
+        follow(&world.state, &gone, [3, 1, 1, 1]);
+        let mut removed = gone.clone();
+        removed.cluster.nodes.remove(&name("w1"));
+        removed.cluster.slices.remove(&name("a"));
+        follow(&gone, &removed, [2, 0, 0, 0]);
+        follow(&removed, &empty, [3, 0, 0, 0]);
     }
 }

@@ -22,6 +22,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Share of the time that looking may take: one part in this many.
 const SHARE: u32 = 10;
 
+/// The same for so long as nodes come back after our start. All that they say makes us look at all slices, which takes longest while
+/// nothing is ready, and little of it is news.
+const RETURN_SHARE: u32 = 40;
+
 /// When so many nodes have said something, looking at all is quicker than finding out what they have.
 const MANY: usize = 200;
 
@@ -117,6 +121,16 @@ impl Known {
         }
     }
 
+    /// What a look that began then may take of the time.
+    fn share(&self, began: Instant) -> u32 {
+        let at_all = self.whole.is_some_and(|whole| whole >= began);
+        if at_all && self.since.elapsed() < RETURN {
+            RETURN_SHARE
+        } else {
+            SHARE
+        }
+    }
+
     /// True when that is to be told. `deploying`: it has not been ready since it was deployed.
     fn is_news(&mut self, status: &wire::SliceStatus, name: &Name, deploying: bool) -> bool {
         let now = (status.deployed_number, status.state);
@@ -209,7 +223,7 @@ impl Core {
             if let Err(error) = self.record(events).await {
                 tracing::warn!(%error, "the journal could not be written");
             }
-            let pause = PAUSE.max(began.elapsed() * SHARE);
+            let pause = PAUSE.max(began.elapsed() * known.share(began));
             // Every arm may be cancelled: none has done anything before it is ready.
             tokio::select! {
                 () = self.fatal.cancelled() => return,

@@ -79,6 +79,8 @@ pub struct Core {
     desired: Mutex<BTreeMap<Name, watch::Sender<Arc<NodeDesired>>>>,
     /// Counts changes of state or of what nodes report.
     status: watch::Sender<u64>,
+    /// Revision of the newest state.
+    commits: watch::Sender<u64>,
     converging: converged::Converging,
     /// What the look-out for convergence has to look at.
     stale: Mutex<converged::Stale>,
@@ -139,6 +141,7 @@ impl Core {
         let (state, others) = parallel::both(loaded.rows.len(), state, others);
         let (state, (journal, requests)) = (Arc::new(state?), others?);
         let revision = state.cluster.meta.revision;
+        metrics.of_state(&state);
         let core = Arc::new(Self {
             settings,
             queue: Arc::default(),
@@ -149,6 +152,7 @@ impl Core {
             live: Mutex::new(Live::default()),
             desired: Mutex::new(BTreeMap::new()),
             status: watch::Sender::new(0),
+            commits: watch::Sender::new(revision),
             converging: converged::Converging::default(),
             stale: Mutex::default(),
             notes: notes::Notes::default(),
@@ -234,6 +238,11 @@ impl Core {
     /// Counts up whenever the state or a report changed.
     pub fn watch_status(&self) -> watch::Receiver<u64> {
         self.status.subscribe()
+    }
+
+    /// Revision of the newest state, as it changes. What nodes report wakes nobody here.
+    pub fn watch_commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     /// What a node should hold, as it changes: the newest only.

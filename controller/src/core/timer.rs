@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 impl Core {
     /// Runs until the controller stops.
     pub async fn run_timer(self: Arc<Self>) {
-        let mut status = self.watch_status();
+        let mut commits = self.watch_commits();
         let mut latest = Instant::now() + LONGEST;
         loop {
             let wait = self.state().cluster.next_due().map_or(LONGEST, |due| {
@@ -23,9 +23,9 @@ impl Core {
             // Every arm may be cancelled: none has done anything before it is ready.
             tokio::select! {
                 () = self.fatal.cancelled() => return,
-                // Nodes report all the time: what they wake us for puts off no tick.
+                // Changes may come all the time: what they wake us for puts off no tick.
                 () = sleep_until(latest.min(Instant::now() + wait)) => {}
-                Ok(()) = status.changed() => continue,
+                Ok(()) = commits.changed() => continue,
             }
             latest = Instant::now() + LONGEST;
             if let Err(error) = self.system(Intent::Tick, "controller").await {
@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_was_set_back_is_noticed_however_often_nodes_report() {
+    async fn a_clock_that_was_set_back_is_noticed_however_often_something_changes() {
         let (core, _) = store::core().await;
         rest(&core);
         let timer = tokio::spawn(core.clone().run_timer());
-        // Fewer reports than would let the rest end by itself.
+        // Fewer changes than would let the rest end by itself.
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(10)).await;
-            core.touch_status(&name("w1"));
+            core.commits.send_modify(|_| ());
         }
         let left = core.state().cluster.next_due();
         core.fatal.cancel();

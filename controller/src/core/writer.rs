@@ -343,11 +343,12 @@ impl Core {
         self.state.store(state.clone());
         self.live().follow(&old, &state, &touched);
         self.send_desired(&old, &state, &touched);
-        self.metrics.of_state(&state);
+        self.metrics.of_change(&old, &state);
         self.stale
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .commit(&old, &state, &touched);
+        self.commits.send_replace(state.cluster.meta.revision);
         self.status.send_modify(|count| *count += 1);
     }
 

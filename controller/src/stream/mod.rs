@@ -56,6 +56,11 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Longest time between two heartbeats of ours: in between the node's are answered, which takes their place. A node waits for twice that.
+    pub fn unasked(self) -> Duration {
+        self.heartbeat * 3 / 2
+    }
+
     /// Three missed heartbeats.
     pub fn patience(self) -> Duration {
         self.heartbeat * 3

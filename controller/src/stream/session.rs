@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -48,7 +48,8 @@ struct Session {
     desired: watch::Receiver<Arc<NodeDesired>>,
     /// Parts of one update, or one other message: never more.
     queue: VecDeque<ControllerMessage>,
-    beat: Interval,
+    /// When it hears that we live.
+    beat: Instant,
     /// When a node that says nothing is given up.
     silence: Instant,
     /// When a node that owes an answer is given up.
@@ -109,14 +110,11 @@ impl Session {
             term: meta.term,
             heartbeat_ms: u32::try_from(timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
         };
-        let mut beat = interval(timing.heartbeat);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        beat.reset();
         Self {
             protocol: Protocol::new(&meta.cluster_id, &greeting),
             desired: core.watch_desired(&greeting.node),
             queue: VecDeque::from([message(ToNode::Welcome(welcome))]),
-            beat,
+            beat: Instant::now() + timing.unasked(),
             silence: Instant::now() + timing.patience(),
             answer: None,
             push: None,
@@ -132,12 +130,18 @@ impl Session {
 
     /// Until the session ends; says why.
     async fn run(&mut self, inbound: &mut Streaming<NodeMessage>, out: &Outbound) -> Status {
+        // One timer for all that is waited for. It may go off too early, because what is waited for is put off by each word of the node;
+        // that is cheaper than to set it anew for each of them.
+        let alarm = sleep_until(self.due());
+        tokio::pin!(alarm);
         loop {
             if let Err(status) = self.advance() {
                 return status;
             }
-            let answer = self.answer;
-            // Every arm may be cancelled: `reserve`, `message`, `changed`, `recv` and `tick` lose nothing, the others only wait.
+            if alarm.is_elapsed() || self.due() < alarm.deadline() {
+                alarm.as_mut().reset(self.due());
+            }
+            // Every arm may be cancelled: `reserve`, `message`, `changed` and `recv` lose nothing, the others only wait.
             let ended = tokio::select! {
                 permit = out.reserve(), if !self.queue.is_empty() => match permit {
                     Ok(permit) => { self.send(permit); None }
@@ -146,17 +150,36 @@ impl Session {
                 received = inbound.message() => self.receive(received).await.err(),
                 changed = self.desired.changed() => changed.err().map(|_| gone(&self.node)),
                 Some(word) = self.confirmed.recv() => { self.confirm(word); None }
-                _ = self.beat.tick() => { self.heartbeat(); None }
-                () = sleep_until(self.silence) => Some(errors::with_reason(
-                    Code::DeadlineExceeded, "NODE_SILENT", "the node missed three heartbeats")),
-                () = until(answer) => Some(errors::with_reason(
-                    Code::DeadlineExceeded, "NO_ANSWER", "the node did not answer an update or a request for its inventory in time")),
+                () = alarm.as_mut() => self.time_passed(),
                 () = self.cancel.cancelled() => Some(self.replaced()),
             };
             if let Some(status) = ended {
                 return status;
             }
         }
+    }
+
+    /// When something is to be done if nothing happens before.
+    fn due(&self) -> Instant {
+        let first = self.silence.min(self.beat);
+        self.answer.map_or(first, |answer| answer.min(first))
+    }
+
+    /// Does what is due; why the session ends, if it does.
+    fn time_passed(&mut self) -> Option<Status> {
+        let now = Instant::now();
+        let late = |reason, message: &str| Some(errors::with_reason(Code::DeadlineExceeded, reason, message));
+        if self.silence <= now {
+            return late("NODE_SILENT", "the node missed three heartbeats");
+        }
+        if self.answer.is_some_and(|answer| answer <= now) {
+            let message = "the node did not answer an update or a request for its inventory in time";
+            return late("NO_ANSWER", message);
+        }
+        if self.beat <= now {
+            self.heartbeat();
+        }
+        None
     }
 
     /// Puts into the queue what is to be said, if the last thing has been said.
@@ -242,7 +265,16 @@ impl Session {
         self.queue.push_back(message(ToNode::Receipt(wire::Receipt { number })));
     }
 
+    /// A node that lives is told so at once that we do, too: one turn for both, where each beat by itself would be two.
+    fn answer_heartbeat(&mut self) {
+        // Not more often than that, however often it asks.
+        if self.beat <= Instant::now() + self.timing.heartbeat {
+            self.heartbeat();
+        }
+    }
+
     fn heartbeat(&mut self) {
+        self.beat = Instant::now() + self.timing.unasked();
         // A queue that does not move says by itself that nothing can be sent.
         if self.queue.is_empty() {
             self.queue.push_back(message(ToNode::Heartbeat(wire::Heartbeat {})));
@@ -259,7 +291,7 @@ impl Session {
             errors::with_reason(Code::InvalidArgument, "PROTOCOL", broken.to_string())
         };
         match received.message {
-            Some(FromNode::Heartbeat(_)) => {}
+            Some(FromNode::Heartbeat(_)) => self.answer_heartbeat(),
             Some(FromNode::Report(report)) => {
                 let (core, node, receipt) = (&self.core, &self.node, report.receipt);
                 let held = self.protocol.position();
@@ -359,13 +391,6 @@ impl Session {
 
 fn gone(node: &Name) -> Status {
     Status::unavailable(format!("node {node} was removed; connect again to join anew"))
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn message(message: ToNode) -> ControllerMessage {

@@ -1,10 +1,14 @@
 //! Who may have a session, and when one is over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 use trunkline_certs::Role;
-use trunkline_proto::{client::ApiError, wire};
+use trunkline_proto::{
+    client::ApiError,
+    daemon::DurationText,
+    wire::{self, node_message::Message as Up},
+};
 
 use crate::common::{
     Controller, DEADLINE, eventually,
@@ -40,6 +44,27 @@ async fn one_identity_twice_the_newest_of_one_process_wins_and_another_process_i
             .map(|_| ())
     };
     eventually("the place is free", third, Result::is_ok).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_answered_at_once_but_not_more_often_than_nodes_beat() {
+    const BEAT: Duration = Duration::from_secs(4);
+    let controller = Controller::start_with(|config| config.nodes.heartbeat = DurationText(BEAT)).await;
+    let mut node = Node::up(&controller, Disk::worker("w1")).await;
+    node.fall_silent();
+    let began = Instant::now();
+    // Half a beat has passed: it is answered, and what comes right after it is not.
+    tokio::time::sleep(BEAT * 5 / 8).await;
+    for _ in 0..3 {
+        node.send(Up::Heartbeat(wire::Heartbeat {})).await;
+    }
+    node.expect_heartbeat().await;
+    let answered = began.elapsed();
+    assert!(answered < BEAT, "answered after {answered:?}");
+    // The next one comes without a word of the node.
+    node.expect_heartbeat().await;
+    let unasked = began.elapsed() - answered;
+    assert!(unasked > BEAT, "another one after {unasked:?}");
 }
 
 #[tokio::test]

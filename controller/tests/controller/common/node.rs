@@ -150,21 +150,25 @@ impl Node {
         timeout(DEADLINE, next).await.expect("the controller says nothing")
     }
 
-    /// Nothing but heartbeats come, of which three are waited for.
-    pub async fn expect_nothing(&mut self) {
-        for _ in 0..3 {
-            let next = timeout(DEADLINE, self.inbound.message())
-                .await
-                .expect("not even a heartbeat")
-                .unwrap();
-            match next.and_then(|m| m.message) {
-                Some(Down::Heartbeat(_)) => {}
-                other => panic!("{other:?} came"),
-            }
+    /// The next message, which must be a heartbeat.
+    pub async fn expect_heartbeat(&mut self) {
+        let next = timeout(DEADLINE, self.inbound.message())
+            .await
+            .expect("not even a heartbeat")
+            .unwrap();
+        match next.and_then(|m| m.message) {
+            Some(Down::Heartbeat(_)) => {}
+            other => panic!("{other:?} came"),
         }
     }
 
-    /// The whole of the next update, its parts joined; answers a request for the inventory on the way.
+    /// Nothing but heartbeats come, of which three are waited for.
+    pub async fn expect_nothing(&mut self) {
+        for _ in 0..3 {
+            self.expect_heartbeat().await;
+        }
+    }
+
     pub async fn update(&mut self) -> wire::Update {
         let mut whole = wire::Update::default();
         loop {
