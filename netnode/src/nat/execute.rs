@@ -165,7 +165,7 @@ impl Nats {
                 )?;
                 record.noted = Noted {
                     rendered: Some(*rendered),
-                    readback: replace(batch).await?,
+                    readback: self.replace(batch).await?,
                 };
             }
             TableStep::Delete => {
@@ -187,6 +187,16 @@ impl Nats {
         record.served.clone_from(served);
         self.write("table.json", &record)?;
         self.switch_forwarding_on(*forwarding).await
+    }
+
+    /// Writes the table and says how it reads. Everything is read, because the next look would: it finds this reading.
+    async fn replace(&self, batch: &str) -> Result<Option<Fingerprint>, Error> {
+        Nft::default().load(batch).await?;
+        match self.rules.list().await?.table {
+            Table::Ours(readback) => Ok(Some(readback.fingerprint)),
+            // Somebody took it away at once; the next pass sees the difference.
+            Table::Absent | Table::Foreign(_) => Ok(None),
+        }
     }
 
     async fn set_limits(&self, step: &limits::Step, record: &Record) -> Result<Noted, Error> {
@@ -258,16 +268,6 @@ impl Nats {
         let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::State(error.into()))?;
         files::write_atomic(&self.directory.join(name), &bytes, 0o600).map_err(Error::State)?;
         Ok(())
-    }
-}
-
-/// Writes the table and says how it reads.
-async fn replace(batch: &str) -> Result<Option<Fingerprint>, Error> {
-    Nft::default().load(batch).await?;
-    match observe::tables().await? {
-        Table::Ours(readback) => Ok(Some(readback.fingerprint)),
-        // Somebody took it away at once; the next pass sees the difference.
-        Table::Absent | Table::Foreign(_) => Ok(None),
     }
 }
 

@@ -195,14 +195,6 @@ async fn list() -> Result<Listed, Error> {
     })
 }
 
-/// Reads our tables.
-pub(super) async fn tables() -> Result<Table, Error> {
-    let nft = Nft::default();
-    let all = nft.list(&["tables"]).await?;
-    let (inet, arp) = tokio::try_join!(nft.table_among(&all, "inet", TABLE), nft.table_among(&all, ARP, TABLE))?;
-    Ok(join(inet, arp))
-}
-
 fn join(inet: nft::Table, arp: nft::Table) -> Table {
     let (inet, arp) = match (inet, arp) {
         (nft::Table::Foreign, _) => return Table::Foreign("inet"),
