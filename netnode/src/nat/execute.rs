@@ -123,6 +123,7 @@ impl Nats {
     /// matter more.
     pub async fn count(&self, observed: &mut Observed) {
         if let Table::Ours(readback) = &mut observed.table
+            && !readback.counters.is_empty()
             && let Ok(counters) = self.counters().await
         {
             readback.counters = counters;
