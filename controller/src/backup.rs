@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   {"trunkline_export":1,"cluster_id":"...","term":1,"revision":42,"at":"2026-11-21T17:30:00Z"}
-//!   {"key":"meta","value":{...}}              one line per row, in the order of the keys
+//!   {"key":"meta","value":{...}}              one line per row
 //!   ...
 //!   {"rows":17,"sha256":"..."}                over everything before; a file without it was cut
 //! ```

@@ -121,14 +121,17 @@ impl Known {
         }
     }
 
-    /// What a look that began then may take of the time.
-    fn share(&self, began: Instant) -> u32 {
+    /// How long to leave to others after a look that began then: more while nodes come back, but not beyond that.
+    fn pause(&self, began: Instant) -> Duration {
+        let took = began.elapsed();
+        let returning = RETURN.saturating_sub(self.since.elapsed());
         let at_all = self.whole.is_some_and(|whole| whole >= began);
-        if at_all && self.since.elapsed() < RETURN {
-            RETURN_SHARE
+        let more = if at_all {
+            (took * RETURN_SHARE).min(returning)
         } else {
-            SHARE
-        }
+            Duration::ZERO
+        };
+        PAUSE.max(took * SHARE).max(more)
     }
 
     /// True when that is to be told. `deploying`: it has not been ready since it was deployed.
@@ -223,7 +226,7 @@ impl Core {
             if let Err(error) = self.record(events).await {
                 tracing::warn!(%error, "the journal could not be written");
             }
-            let pause = PAUSE.max(began.elapsed() * known.share(began));
+            let pause = known.pause(began);
             // Every arm may be cancelled: none has done anything before it is ready.
             tokio::select! {
                 () = self.fatal.cancelled() => return,

@@ -86,7 +86,7 @@ pub struct Core {
     stale: Mutex<converged::Stale>,
     notes: notes::Notes,
     /// For an export that follows; nothing is kept before one is asked for.
-    unexported: Mutex<Option<Unexported>>,
+    unexported: export::Kept,
     metrics: CoreMetrics,
     /// Cancelled when the controller must stop.
     fatal: CancellationToken,
@@ -156,7 +156,7 @@ impl Core {
             converging: converged::Converging::default(),
             stale: Mutex::default(),
             notes: notes::Notes::default(),
-            unexported: Mutex::default(),
+            unexported: export::Kept::default(),
             metrics,
             fatal,
             failed: AtomicBool::new(false),

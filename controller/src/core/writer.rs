@@ -284,9 +284,8 @@ impl Core {
         }
         self.commit(writer, &batch, spans)?;
         self.journal.accept(entries);
-        self.publish(group.steps);
+        self.unexported.bring(batch, || self.publish(group.steps));
         failpoint::reach("core.after-publish");
-        self.to_export(batch);
         Ok(())
     }
 
