@@ -129,9 +129,14 @@ impl SwitchState {
     /// An access port.
     pub(super) fn access<'a>(&'a self, port: &'a SwitchPort) -> Wanted<'a> {
         let SwitchPort { kind, access, labels } = port;
-        let marks = self.marks(labels);
+        let Labels {
+            kind: what,
+            slice,
+            vm,
+            interface,
+        } = labels;
         Wanted {
-            marks,
+            marks: self.marks(what, [slice, vm, interface]),
             ..self.unmarked(kind, *access)
         }
     }
@@ -198,29 +203,17 @@ impl SwitchState {
         }
     }
 
-    fn marks<'a>(&'a self, labels: &'a Labels) -> [(&'static str, &'a str); 5] {
-        let Labels {
-            kind,
-            slice,
-            vm,
-            interface,
-        } = labels;
+    fn marks_of_kind<'a>(&'a self, kind: &'a str) -> [(&'static str, &'a str); 5] {
+        self.marks(kind, ["", "", ""])
+    }
+
+    fn marks<'a>(&'a self, kind: &'a str, [slice, vm, interface]: [&'a str; 3]) -> [(&'static str, &'a str); 5] {
         [
             (MARK_KEY, &self.mark.0),
             ("trunkline-interface", interface),
             (KIND_KEY, kind),
             ("trunkline-slice", slice),
             ("trunkline-vm", vm),
-        ]
-    }
-
-    fn marks_of_kind<'a>(&'a self, kind: &'a str) -> [(&'static str, &'a str); 5] {
-        [
-            (MARK_KEY, &self.mark.0),
-            ("trunkline-interface", ""),
-            (KIND_KEY, kind),
-            ("trunkline-slice", ""),
-            ("trunkline-vm", ""),
         ]
     }
 }
