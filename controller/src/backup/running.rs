@@ -109,10 +109,10 @@ impl Begun {
 }
 
 /// A row's key and its value, as JSON; without one it is gone.
-type Row<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+pub(super) type Row<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
 
 /// One part of the file. The rows are made one at a time: all of them are as large as the state itself.
-fn part<'a>(
+pub(super) fn part<'a>(
     sum: &mut Sha256,
     cluster: &Cluster,
     rows: impl Iterator<Item = Row<'a>>,
